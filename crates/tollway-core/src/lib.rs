@@ -1,0 +1,1 @@
+//! Rate-limit decisions as pure functions: rates, policies, algorithms, the store port.

@@ -1,0 +1,1 @@
+//! A fast HTTP server with handlers behind a trait.

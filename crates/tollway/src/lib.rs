@@ -1,0 +1,1 @@
+//! The limiter: policies, fail modes and observers over any store.
