@@ -1,1 +1,18 @@
 //! A fast HTTP server with handlers behind a trait.
+//!
+//! The [`Engine`] speaks HTTP/1 on one thread over its own epoll instance. It
+//! never starts a runtime: the owner either calls [`Engine::run`], which
+//! blocks, or registers the engine's descriptor in another event loop and calls
+//! [`Engine::turn`] whenever it is readable. Handlers and their futures need
+//! not be `Send`.
+#![forbid(unsafe_code)]
+
+mod engine;
+mod listen;
+mod message;
+mod settings;
+
+pub use engine::{Engine, Handler, Stats, Stopper, Turn};
+pub use listen::{BindError, bind, check_free};
+pub use message::{Body, Request, Response};
+pub use settings::{Settings, SettingsError};
