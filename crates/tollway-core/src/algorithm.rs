@@ -1,0 +1,176 @@
+//! The algorithms: how a state and a cost become a verdict and the next state.
+
+mod fixed_window;
+mod schedule;
+mod sliding_window;
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::{ConfigError, Limit, NEVER, Timestamp};
+
+/// Where a fixed window begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Align {
+    /// At multiples of the period since the epoch: everybody's window turns at once.
+    Clock,
+    /// At a client's first request.
+    First,
+}
+
+/// How a rate is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    /// Generic cell rate: one permit each `period / permits`, up to the capacity at once.
+    ///
+    /// Bound: any span of length t admits at most `capacity + t × permits / period`.
+    Gcra,
+    /// A bucket of `capacity` tokens that refills continuously; the same law as [`Algorithm::Gcra`],
+    /// reported as tokens.
+    TokenBucket,
+    /// A counter for each window.
+    ///
+    /// Bound: at most `permits` in a window, so at most twice that in any span of one period that
+    /// crosses a window's edge.
+    FixedWindow(Align),
+    /// Two counters, the older one weighted by how much of its window is still in sight.
+    ///
+    /// Bound: at most `permits` in a clock window, and the weighted sum never exceeds `permits`;
+    /// any span of one period admits fewer than twice `permits`.
+    SlidingWindow,
+}
+
+impl Algorithm {
+    const ALL: [Self; 5] = [
+        Self::Gcra,
+        Self::TokenBucket,
+        Self::FixedWindow(Align::Clock),
+        Self::FixedWindow(Align::First),
+        Self::SlidingWindow,
+    ];
+
+    /// The name people write.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Gcra => "gcra",
+            Self::TokenBucket => "token_bucket",
+            Self::FixedWindow(Align::Clock) => "fixed_window",
+            Self::FixedWindow(Align::First) => "fixed_window:first",
+            Self::SlidingWindow => "sliding_window",
+        }
+    }
+
+    /// All of them, in the order they are documented.
+    pub const fn all() -> [Self; 5] {
+        Self::ALL
+    }
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Algorithm {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        Self::ALL.into_iter().find(|algorithm| algorithm.name() == text).ok_or_else(|| {
+            let names: Vec<_> = Self::ALL.iter().map(|algorithm| algorithm.name()).collect();
+            ConfigError::new(format!("algorithm {text:?} is not known: use one of {}", names.join(", ")))
+        })
+    }
+}
+
+/// What a limit remembers of one key. Absent means nothing spent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// When the budget will be whole again: nanoseconds since the epoch and a fraction in
+    /// `1/permits` of one.
+    Schedule {
+        /// Whole nanoseconds.
+        full_at: u64,
+        /// The rest.
+        fraction: u32,
+    },
+    /// A window's start and what was spent in it.
+    Window {
+        /// Nanoseconds since the epoch.
+        start: u64,
+        /// Permits spent.
+        count: u32,
+    },
+    /// A window's start, what was spent in it and in the one before.
+    Sliding {
+        /// Nanoseconds since the epoch.
+        start: u64,
+        /// Spent in this window.
+        current: u32,
+        /// Spent in the window before.
+        previous: u32,
+    },
+}
+
+/// One limit's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether the cost fits.
+    pub allowed: bool,
+    /// Permits left: after the cost when allowed, as they stand when refused.
+    pub remaining: u32,
+    /// Nanoseconds until nothing is spent any more.
+    pub reset_after: u64,
+    /// Nanoseconds until the same cost fits: 0 when allowed, [`NEVER`] when it cannot.
+    pub retry_after: u64,
+}
+
+/// Decides one limit: the verdict, and the state to keep. A refusal spends nothing.
+///
+/// Pure: the same arguments give the same answer. Time that went backwards neither frees nor locks a
+/// key: a state from the future is read, and handed back, as fully spent at most. A store may skip
+/// the write after a refusal unless the state lay in the future.
+pub fn decide_one(limit: &Limit, state: Option<State>, now: Timestamp, cost: u32) -> (Verdict, State) {
+    match limit.algorithm() {
+        Algorithm::Gcra | Algorithm::TokenBucket => schedule::decide(limit, state, now.nanos(), cost),
+        Algorithm::FixedWindow(align) => fixed_window::decide(limit, align, state, now.nanos(), cost),
+        Algorithm::SlidingWindow => sliding_window::decide(limit, state, now.nanos(), cost),
+    }
+}
+
+impl Limit {
+    /// The state that stands for `used` of `whole` spent at `now`: how a key's share is carried over
+    /// when a policy's rate changes. Rounds up, so that a change never gives permits back.
+    pub fn spent(&self, used: u32, whole: u32, now: Timestamp) -> State {
+        let share = (u64::from(used) * u64::from(self.capacity)).div_ceil(u64::from(whole.max(1)));
+        let used = share.min(u64::from(self.capacity)) as u32;
+        let now = now.nanos();
+        match self.algorithm() {
+            Algorithm::Gcra | Algorithm::TokenBucket => schedule::spent(self, used, now),
+            Algorithm::FixedWindow(Align::First) => State::Window { start: now, count: used },
+            Algorithm::FixedWindow(Align::Clock) => State::Window { start: now - now % self.period, count: used },
+            Algorithm::SlidingWindow => {
+                State::Sliding { start: now - now % self.period, current: used, previous: 0 }
+            }
+        }
+    }
+}
+
+fn refused(remaining: u32, reset_after: u64, retry_after: u64) -> Verdict {
+    Verdict { allowed: false, remaining, reset_after, retry_after }
+}
+
+fn never(limit: &Limit, cost: u32) -> Option<u64> {
+    (cost > limit.capacity).then_some(NEVER)
+}
+
+/// The start of the window to count in when a state says `start` and the clock says `now`.
+///
+/// A clock that stepped back by up to one period is taken to stand at the window it left; one that
+/// jumped further starts a new window with the old count.
+fn clamp_window(start: u64, now: u64, period: u64) -> u64 {
+    if start > now && start - now <= period { start } else { now }
+}
+
+#[cfg(test)]
+mod tests;

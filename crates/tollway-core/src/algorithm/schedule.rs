@@ -1,0 +1,78 @@
+//! GCRA and token bucket: one number says when the budget will be whole again.
+
+use super::{State, Verdict, never, refused};
+use crate::{Limit, Units};
+
+/// A point in time with its fraction, ordered.
+type Instant = Units;
+
+pub(super) fn decide(limit: &Limit, state: Option<State>, now: u64, cost: u32) -> (Verdict, State) {
+    let here = Instant { nanos: now, fraction: 0 };
+    let full_at = match state {
+        Some(State::Schedule { full_at, fraction }) => Instant { nanos: full_at, fraction },
+        _ => here,
+    };
+    let horizon = add(limit, here, limit.tolerance);
+    // Ahead of the horizon only after the clock went back: spent whole, and no longer than that.
+    let base = full_at.max(here).min(horizon);
+    let keep = |at: Instant| State::Schedule { full_at: at.nanos, fraction: at.fraction };
+    let unchanged = keep(full_at.min(horizon));
+
+    if let Some(never) = never(limit, cost) {
+        return (refused(remaining(limit, base, horizon), wait(base, here), never), unchanged);
+    }
+    let next = add(limit, base, limit.span(cost));
+    if next > horizon {
+        let verdict = refused(remaining(limit, base, horizon), wait(base, here), wait(next, horizon));
+        return (verdict, unchanged);
+    }
+    let verdict = Verdict {
+        allowed: true,
+        remaining: remaining(limit, next, horizon),
+        reset_after: wait(next, here),
+        retry_after: 0,
+    };
+    (verdict, if cost == 0 { unchanged } else { keep(next) })
+}
+
+pub(super) fn spent(limit: &Limit, used: u32, now: u64) -> State {
+    let at = add(limit, Instant { nanos: now, fraction: 0 }, limit.span(used));
+    State::Schedule { full_at: at.nanos, fraction: at.fraction }
+}
+
+fn add(limit: &Limit, at: Instant, span: Units) -> Instant {
+    let fraction = u64::from(at.fraction) + u64::from(span.fraction);
+    let carry = u64::from(fraction >= u64::from(limit.permits));
+    Instant {
+        nanos: at.nanos.saturating_add(span.nanos).saturating_add(carry),
+        fraction: (fraction - carry * u64::from(limit.permits)) as u32,
+    }
+}
+
+/// Whole nanoseconds from `earlier` to `later`, rounded up: the first instant not before `later`.
+fn wait(later: Instant, earlier: Instant) -> u64 {
+    if later <= earlier {
+        return 0;
+    }
+    // `earlier` may carry a fraction (the horizon does); ceil(later - earlier).
+    later.nanos - earlier.nanos + u64::from(later.fraction > earlier.fraction)
+}
+
+/// Whole permits that fit between `at` and the horizon.
+fn remaining(limit: &Limit, at: Instant, horizon: Instant) -> u32 {
+    if at >= horizon {
+        return 0;
+    }
+    let permits = u64::from(limit.permits);
+    let nanos = horizon.nanos - at.nanos;
+    let fraction = i64::from(horizon.fraction) - i64::from(at.fraction);
+    // (nanos + fraction / permits) × permits / period, without losing the fraction.
+    let count = match nanos.checked_mul(permits).and_then(|units| units.checked_add_signed(fraction)) {
+        Some(units) => units / limit.period,
+        None => {
+            let units = (u128::from(nanos) * u128::from(permits)).saturating_add_signed(i128::from(fraction));
+            (units / u128::from(limit.period)) as u64
+        }
+    };
+    count.min(u64::from(limit.capacity)) as u32
+}

@@ -1,0 +1,252 @@
+//! The laws, held on random traffic.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{Part, Rate, decide};
+
+const START: u64 = 1_700_000_000_000_000_000;
+const MS: u64 = 1_000_000;
+
+fn limit(algorithm: Algorithm, permits: u32, period: u64, burst: u32) -> Limit {
+    let bucket = matches!(algorithm, Algorithm::Gcra | Algorithm::TokenBucket);
+    Limit::new(Rate::new(permits, period, if bucket { burst } else { 0 }).unwrap(), algorithm).unwrap()
+}
+
+fn at(offset: u64) -> Timestamp {
+    Timestamp::from_nanos(START + offset)
+}
+
+fn any_algorithm() -> impl Strategy<Value = Algorithm> {
+    prop::sample::select(Algorithm::all().to_vec())
+}
+
+/// Small limits, so that random traffic meets them; odd numbers, so that nothing divides.
+fn any_limit() -> impl Strategy<Value = Limit> {
+    (any_algorithm(), 1_u32..12, 1_u64..40, 0_u32..5).prop_map(|(a, permits, ms, burst)| limit(a, permits, ms * MS, burst))
+}
+
+/// Gaps between requests in nanoseconds, and costs.
+fn any_traffic() -> impl Strategy<Value = Vec<(u64, u32)>> {
+    prop::collection::vec((prop_oneof![Just(0), 0..3 * MS, 0..60 * MS], 0_u32..4), 1..80)
+}
+
+/// What passed: when, and how much.
+fn run(limit: &Limit, traffic: &[(u64, u32)]) -> Vec<(u64, u64)> {
+    let (mut now, mut state, mut passed) = (0, None, Vec::new());
+    for &(gap, cost) in traffic {
+        now += gap;
+        let (verdict, next) = decide_one(limit, state, at(now), cost);
+        if verdict.allowed && cost > 0 {
+            state = Some(next);
+            passed.push((now, u64::from(cost)));
+        }
+    }
+    passed
+}
+
+/// The most that passed within any `span` of time that starts at a passed request.
+fn densest(passed: &[(u64, u64)], span: u64) -> u64 {
+    let within = |from: u64| passed.iter().filter(|(t, _)| *t >= from && *t - from < span).map(|(_, c)| c).sum();
+    passed.iter().map(|(t, _)| within(*t)).max().unwrap_or(0)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_span_admits_more_than_the_bound(limit in any_limit(), traffic in any_traffic(), factor in 1_u64..5) {
+        let passed = run(&limit, &traffic);
+        let (permits, capacity, period) = (u64::from(limit.permits()), u64::from(limit.capacity()), limit.period());
+        match limit.algorithm() {
+            Algorithm::Gcra | Algorithm::TokenBucket => {
+                let span = period * factor / 2;
+                let bound = capacity + (span * permits).div_ceil(period);
+                prop_assert!(densest(&passed, span) <= bound);
+            }
+            Algorithm::FixedWindow(Align::First) => prop_assert!(densest(&passed, period) <= 2 * permits),
+            Algorithm::FixedWindow(Align::Clock) | Algorithm::SlidingWindow => {
+                for window in passed.iter().map(|(t, _)| (START + t) / period) {
+                    let in_window: u64 = passed.iter().filter(|(t, _)| (START + t) / period == window).map(|(_, c)| c).sum();
+                    prop_assert!(in_window <= permits);
+                }
+                prop_assert!(densest(&passed, period) <= 2 * permits);
+            }
+        }
+    }
+
+    #[test]
+    fn retry_after_is_the_first_instant_that_passes(limit in any_limit(), traffic in any_traffic()) {
+        let (mut now, mut state) = (0, None);
+        for (gap, cost) in traffic {
+            now += gap;
+            let (verdict, next) = decide_one(&limit, state, at(now), cost);
+            if verdict.allowed {
+                state = Some(next);
+            } else if cost > limit.capacity() {
+                prop_assert_eq!(verdict.retry_after, NEVER);
+            } else {
+                prop_assert!(verdict.retry_after > 0);
+                prop_assert!(decide_one(&limit, state, at(now + verdict.retry_after), cost).0.allowed);
+                prop_assert!(!decide_one(&limit, state, at(now + verdict.retry_after - 1), cost).0.allowed);
+            }
+        }
+    }
+
+    #[test]
+    fn reset_after_is_the_first_instant_with_nothing_spent(limit in any_limit(), traffic in any_traffic()) {
+        let (mut now, mut state) = (0, None);
+        for (gap, cost) in traffic {
+            now += gap;
+            let (verdict, next) = decide_one(&limit, state, at(now), cost);
+            state = verdict.allowed.then_some(next).or(state);
+            let full = |after: u64| decide_one(&limit, state, at(now + after), 0).0.remaining == limit.capacity();
+            prop_assert!(full(verdict.reset_after));
+            if verdict.reset_after > 0 && !matches!(limit.algorithm(), Algorithm::SlidingWindow) {
+                prop_assert!(!full(verdict.reset_after - 1) || matches!(limit.algorithm(), Algorithm::Gcra | Algorithm::TokenBucket));
+            }
+        }
+    }
+
+    #[test]
+    fn a_refusal_changes_nothing_and_remaining_is_what_fits(limit in any_limit(), traffic in any_traffic()) {
+        let (mut now, mut state) = (0, None);
+        for (gap, cost) in traffic {
+            now += gap;
+            let (verdict, next) = decide_one(&limit, state, at(now), cost);
+            if !verdict.allowed {
+                for later in [0, 1, MS / 3, 7 * MS] {
+                    let (kept, _) = decide_one(&limit, Some(next), at(now + later), cost);
+                    prop_assert_eq!(kept, decide_one(&limit, state, at(now + later), cost).0);
+                }
+                prop_assert!(verdict.remaining < cost);
+                prop_assert!(decide_one(&limit, state, at(now), verdict.remaining).0.allowed);
+            } else {
+                state = Some(next);
+                prop_assert!(decide_one(&limit, state, at(now), verdict.remaining).0.allowed);
+                if verdict.remaining < limit.capacity() {
+                    prop_assert!(!decide_one(&limit, state, at(now), verdict.remaining + 1).0.allowed);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn time_that_goes_back_neither_frees_nor_locks(limit in any_limit(), traffic in any_traffic(), back in 1..200 * MS) {
+        let (mut now, mut state) = (400 * MS, None);
+        for (gap, cost) in traffic {
+            now += gap;
+            let (verdict, next) = decide_one(&limit, state, at(now), cost);
+            state = verdict.allowed.then_some(next).or(state);
+        }
+        let full = decide_one(&limit, state, at(now), 0).0.remaining;
+        let (early, state) = decide_one(&limit, state, at(now - back), 0);
+        prop_assert!(early.remaining <= full, "freed {} to {}: {:?}", full, early.remaining, limit);
+        let lifetime = limit.lifetime() + limit.period();
+        let later = decide_one(&limit, Some(state), at(now - back + lifetime), 0).0;
+        prop_assert_eq!(later.remaining, limit.capacity(), "locked");
+    }
+
+    #[test]
+    fn all_or_nothing(limits in prop::collection::vec(any_limit(), 1..5), traffic in any_traffic()) {
+        let mut states: Vec<Option<State>> = vec![None; limits.len()];
+        let mut now = 0;
+        for (gap, cost) in traffic {
+            now += gap;
+            let parts: Vec<_> = limits.iter().zip(&states).enumerate()
+                .map(|(i, (limit, state))| Part { limit, state: *state, cost, charge: 0, index: i as u16 }).collect();
+            let (decision, next) = decide(&parts, at(now));
+            let alone: Vec<_> = parts.iter().map(|p| decide_one(p.limit, p.state, at(now), cost).0).collect();
+            prop_assert_eq!(decision.allowed, alone.iter().all(|v| v.allowed));
+            let longest = alone.iter().map(|v| v.retry_after).max().unwrap();
+            prop_assert_eq!(decision.retry_after, longest);
+            if decision.allowed {
+                prop_assert_eq!(decision.remaining, alone.iter().map(|v| v.remaining).min().unwrap());
+                for (state, next) in states.iter_mut().zip(next) { *state = Some(next); }
+            } else {
+                for (part, next) in parts.iter().zip(next) {
+                    let before = decide_one(part.limit, part.state, at(now), 0).0;
+                    prop_assert_eq!(before, decide_one(part.limit, Some(next), at(now), 0).0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_changed_rate_keeps_the_share(old in any_limit(), new in any_limit(), used in 0_u32..12) {
+        let used = used.min(old.capacity());
+        let state = new.spent(used, old.capacity(), at(0));
+        let left = decide_one(&new, Some(state), at(0), 0).0.remaining;
+        let exact = (u64::from(new.capacity()) * u64::from(old.capacity() - used)) / u64::from(old.capacity());
+        prop_assert_eq!(u64::from(left), exact);
+    }
+}
+
+#[test]
+fn n_periods_admit_n_times_the_rate() {
+    // A client that takes every permit the moment it is there; numbers that do not divide.
+    for (permits, period) in [(7, 1_000 * MS), (3, 10 * MS), (999_983, 1_000 * MS), (1_000_000_000, MS), (11, 13 * MS)] {
+        for algorithm in Algorithm::all() {
+            let limit = limit(algorithm, permits, period, 0);
+            let origin = START - START % period;
+            let (mut now, mut state, mut total) = (origin, None, 0_u64);
+            let end = origin + 20 * period;
+            while now < end {
+                let left = decide_one(&limit, state, Timestamp::from_nanos(now), 0).0.remaining;
+                let (verdict, next) = decide_one(&limit, state, Timestamp::from_nanos(now), left.max(1));
+                if verdict.allowed {
+                    state = Some(next);
+                    total += u64::from(left.max(1));
+                    // Large rates would take a billion steps one by one.
+                    now += if permits > 1_000 { period / 7 } else { 1 };
+                } else {
+                    now += verdict.retry_after;
+                }
+            }
+            let rate = 20 * u64::from(permits);
+            let capacity = u64::from(limit.capacity());
+            match algorithm {
+                Algorithm::Gcra | Algorithm::TokenBucket => {
+                    assert!(total <= rate + capacity, "{permits}/{period} {algorithm}: {total}");
+                    assert!(total + u64::from(permits).div_ceil(7) >= rate + capacity, "{permits}/{period} {algorithm}: {total}");
+                }
+                Algorithm::FixedWindow(_) => assert_eq!(total, rate, "{permits}/{period} {algorithm}"),
+                Algorithm::SlidingWindow => assert!(total <= rate && total * 10 >= rate * 8, "{permits}: {total}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_knocking_client_gets_its_fair_rate() {
+    // 5 per 3 s, knocking each 0.2 s for 12 s.
+    for algorithm in Algorithm::all() {
+        let limit = limit(algorithm, 5, 3_000 * MS, 0);
+        let origin = START - START % (3_000 * MS);
+        let (mut state, mut passed) = (None, 0);
+        for knock in 0..60 {
+            let (verdict, next) = decide_one(&limit, state, Timestamp::from_nanos(origin + knock * 200 * MS), 1);
+            if verdict.allowed {
+                state = Some(next);
+                passed += 1;
+            }
+        }
+        assert!((17..=25).contains(&passed), "{algorithm}: {passed}");
+    }
+}
+
+#[test]
+fn the_extremes_neither_round_to_zero_nor_to_unlimited() {
+    let year = 365 * 86_400 * 1_000 * MS;
+    for (permits, period) in [(1, MS), (1_000_000_000, MS), (1, year), (1_000_000_000, year)] {
+        for algorithm in Algorithm::all() {
+            let limit = limit(algorithm, permits, period, 0);
+            let (first, state) = decide_one(&limit, None, at(0), permits);
+            assert!(first.allowed, "{permits}/{period} {algorithm}");
+            assert_eq!(first.remaining, 0);
+            let (second, _) = decide_one(&limit, Some(state), at(0), 1);
+            assert!(!second.allowed, "{permits}/{period} {algorithm}");
+            assert!(second.retry_after > 0);
+        }
+    }
+}

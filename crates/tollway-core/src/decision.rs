@@ -1,0 +1,165 @@
+//! The answer, and the rule that makes one of many.
+
+use smallvec::SmallVec;
+
+use crate::{Limit, State, Timestamp, Verdict, decide_one};
+
+/// A `retry_after` that never comes: the cost is above the limit.
+pub const NEVER: u64 = u64::MAX;
+
+/// Whether a decision binds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// A refusal refuses.
+    Enforced,
+    /// A refusal is only recorded.
+    Shadow,
+}
+
+/// Why a decision came out as it did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// There was room.
+    Allowed,
+    /// A limit was used up.
+    RateLimited,
+    /// The cost is more than a limit ever holds: waiting does not help.
+    CostAboveLimit,
+    /// The store did not answer and the fail mode decided.
+    StoreUnavailable,
+}
+
+impl Reason {
+    /// The word for logs and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::RateLimited => "rate_limited",
+            Self::CostAboveLimit => "cost_above_limit",
+            Self::StoreUnavailable => "store_unavailable",
+        }
+    }
+}
+
+/// Whether a request may pass, and what its client needs to know.
+///
+/// Of several limits it reports the tightest: when refused, the one to wait for longest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Whether the request may pass.
+    pub allowed: bool,
+    /// Which charge of the request speaks here.
+    pub charge: u16,
+    /// Which of that policy's limits speaks here.
+    pub index: u16,
+    /// That limit's capacity.
+    pub limit: u32,
+    /// Permits left of it.
+    pub remaining: u32,
+    /// The cost asked for.
+    pub cost: u32,
+    /// Nanoseconds until nothing of it is spent.
+    pub reset_after: u64,
+    /// Nanoseconds until the same request can pass: 0 when allowed, [`NEVER`] when it cannot.
+    pub retry_after: u64,
+    /// The time on the store's clock.
+    pub at: Timestamp,
+    /// Whether it binds.
+    pub mode: Mode,
+    /// Whether a fallback answered instead of the store.
+    pub degraded: bool,
+    /// Why.
+    pub reason: Reason,
+}
+
+impl Decision {
+    /// What a client is told to wait: whole seconds, rounded up, at least 1. `None` when allowed or
+    /// when waiting does not help.
+    pub fn retry_after_secs(&self) -> Option<u64> {
+        (!self.allowed && self.retry_after != NEVER).then(|| self.retry_after.div_ceil(1_000_000_000).max(1))
+    }
+
+    /// Whole seconds until nothing is spent, rounded up.
+    pub fn reset_after_secs(&self) -> u64 {
+        self.reset_after.div_ceil(1_000_000_000)
+    }
+}
+
+/// One limit's share of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    /// The limit.
+    pub limit: &'a Limit,
+    /// What is remembered of the key.
+    pub state: Option<State>,
+    /// The cost.
+    pub cost: u32,
+    /// Which charge of the request this is.
+    pub charge: u16,
+    /// Which limit of its policy this is.
+    pub index: u16,
+}
+
+/// The states of one request's limits, in the order of its parts.
+pub type States = SmallVec<[State; 4]>;
+
+/// Decides limits that pass together or not at all.
+///
+/// When one refuses, every state comes back as it was. Otherwise the new states are in the order
+/// of `parts`, which holds at least one.
+pub fn decide(parts: &[Part<'_>], now: Timestamp) -> (Decision, States) {
+    let mut verdicts: SmallVec<[Verdict; 4]> = SmallVec::new();
+    let mut states = States::new();
+    for part in parts {
+        let (verdict, state) = decide_one(part.limit, part.state, now, part.cost);
+        verdicts.push(verdict);
+        states.push(state);
+    }
+    let allowed = verdicts.iter().all(|verdict| verdict.allowed);
+    if !allowed {
+        // A limit that had room spends nothing either, and says what it had.
+        for ((part, verdict), state) in parts.iter().zip(&mut verdicts).zip(&mut states) {
+            if verdict.allowed {
+                (*verdict, *state) = decide_one(part.limit, part.state, now, 0);
+            }
+        }
+    }
+    let (part, verdict) = tightest(parts, &verdicts, allowed);
+    let reason = match (allowed, verdict.retry_after) {
+        (true, _) => Reason::Allowed,
+        (false, NEVER) => Reason::CostAboveLimit,
+        (false, _) => Reason::RateLimited,
+    };
+    let decision = Decision {
+        allowed,
+        charge: part.charge,
+        index: part.index,
+        limit: part.limit.capacity(),
+        remaining: verdict.remaining,
+        cost: part.cost,
+        reset_after: verdict.reset_after,
+        retry_after: verdict.retry_after,
+        at: now,
+        mode: Mode::Enforced,
+        degraded: false,
+        reason,
+    };
+    (decision, states)
+}
+
+/// The limit that speaks: of refusing ones the longest wait, else the fewest permits left.
+fn tightest<'a>(parts: &'a [Part<'a>], verdicts: &[Verdict], allowed: bool) -> (&'a Part<'a>, Verdict) {
+    let mut best = 0;
+    for (index, verdict) in verdicts.iter().enumerate().skip(1) {
+        let tighter = if allowed {
+            (verdict.remaining, std::cmp::Reverse(verdict.reset_after))
+                < (verdicts[best].remaining, std::cmp::Reverse(verdicts[best].reset_after))
+        } else {
+            (!verdict.allowed, verdict.retry_after) > (!verdicts[best].allowed, verdicts[best].retry_after)
+        };
+        if tighter {
+            best = index;
+        }
+    }
+    (&parts[best], verdicts[best])
+}

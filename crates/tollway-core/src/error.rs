@@ -1,0 +1,113 @@
+//! What can go wrong, by meaning.
+
+use std::fmt;
+
+/// A rate that does not read: the text, the place and what was expected there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RateError {
+    /// The whole text as given.
+    pub text: String,
+    /// Byte offset of the first character that does not fit.
+    pub position: usize,
+    /// What would have fitted, in words.
+    pub expected: String,
+}
+
+impl fmt::Display for RateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rest: String = self.text.get(self.position..).unwrap_or("").chars().take(20).collect();
+        write!(f, "rate {:?} does not read at position {}: expected {}", self.text, self.position, self.expected)?;
+        if rest.is_empty() { write!(f, ", found the end") } else { write!(f, ", found {rest:?}") }
+    }
+}
+
+impl std::error::Error for RateError {}
+
+/// A configuration that cannot work. Raised when a thing is built, never while it is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConfigError {
+    /// A rate does not read.
+    Rate(RateError),
+    /// Anything else; the sentence names the thing, the place and the next step.
+    Invalid(String),
+}
+
+impl ConfigError {
+    /// An error with this sentence.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self::Invalid(message.into())
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rate(error) => error.fmt(f),
+            Self::Invalid(message) => f.write_str(message),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl From<RateError> for ConfigError {
+    fn from(error: RateError) -> Self {
+        Self::Rate(error)
+    }
+}
+
+/// What kind of trouble a store is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StoreErrorKind {
+    /// It cannot be reached, or its queue is full.
+    Unavailable,
+    /// It did not answer in time.
+    Timeout,
+    /// Others kept changing the same key until the tries ran out.
+    Conflict,
+    /// What it holds under a key is not a state this version can read.
+    Corrupt,
+    /// It cannot do what was asked.
+    Unsupported,
+    /// It refuses us: wrong password, missing permission, wrong kind of server.
+    Misconfigured,
+}
+
+/// A store could not answer. Names the store, never a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreError {
+    /// What kind of trouble.
+    pub kind: StoreErrorKind,
+    /// The store, as its redacted URL.
+    pub store: String,
+    /// What happened and what to do next.
+    pub detail: String,
+}
+
+impl StoreError {
+    /// An error of `kind` in `store`.
+    pub fn new(kind: StoreErrorKind, store: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { kind, store: store.into(), detail: detail.into() }
+    }
+
+    /// Whether the same call may succeed later without anybody changing anything.
+    pub fn is_transient(&self) -> bool {
+        matches!(self.kind, StoreErrorKind::Unavailable | StoreErrorKind::Timeout | StoreErrorKind::Conflict)
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.kind {
+            StoreErrorKind::Unavailable => "cannot be reached",
+            StoreErrorKind::Timeout => "did not answer in time",
+            StoreErrorKind::Conflict => "is contended",
+            StoreErrorKind::Corrupt => "holds a state that does not read",
+            StoreErrorKind::Unsupported => "cannot do this",
+            StoreErrorKind::Misconfigured => "refuses the connection",
+        };
+        write!(f, "{} {what}: {}", self.store, self.detail)
+    }
+}
+
+impl std::error::Error for StoreError {}

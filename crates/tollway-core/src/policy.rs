@@ -1,0 +1,105 @@
+//! A name and the limits that go with it.
+
+use std::sync::Arc;
+
+use crate::{Algorithm, ConfigError, Limit, Rate, Rates};
+
+/// The most rates one policy may combine.
+const MAX_RATES: usize = 8;
+
+/// A named set of limits that a request must pass together.
+///
+/// ```
+/// use tollway_core::{Algorithm, Policy};
+///
+/// let login = Policy::new("login", "5/m; 100/d", Algorithm::Gcra)?;
+/// assert_eq!(login.limits().len(), 2);
+/// # Ok::<(), tollway_core::ConfigError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    name: Arc<str>,
+    algorithm: Algorithm,
+    limits: Box<[Limit]>,
+}
+
+impl Policy {
+    /// A policy from rates written as text, such as `10/s; 1000/h`.
+    ///
+    /// # Errors
+    /// When the name, a rate or their combination with the algorithm is not possible.
+    pub fn new(name: &str, rates: &str, algorithm: Algorithm) -> Result<Self, ConfigError> {
+        let rates: Rates = rates.parse()?;
+        Self::from_rates(name, rates.0, algorithm)
+    }
+
+    /// A policy from rates.
+    ///
+    /// # Errors
+    /// As [`Policy::new`].
+    pub fn from_rates(name: &str, rates: Vec<Rate>, algorithm: Algorithm) -> Result<Self, ConfigError> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "._-/@<>+[]~=*".contains(c);
+        if name.is_empty() || name.len() > 128 || !name.chars().all(allowed) {
+            return Err(ConfigError::new(format!(
+                "policy name {name:?} is not usable: use 1 to 128 letters, digits and . _ - / @ < > + [ ] ~ = *"
+            )));
+        }
+        if rates.is_empty() || rates.len() > MAX_RATES {
+            return Err(ConfigError::new(format!(
+                "policy {name:?} has {} rates: give it 1 to {MAX_RATES}",
+                rates.len()
+            )));
+        }
+        for (index, rate) in rates.iter().enumerate() {
+            if rates[..index].iter().any(|other| other.period() == rate.period()) {
+                return Err(ConfigError::new(format!(
+                    "policy {name:?} has two rates over the same period ({}): keep the lower one",
+                    rate.period()
+                )));
+            }
+        }
+        let limits = rates.into_iter().map(|rate| Limit::new(rate, algorithm)).collect::<Result<_, _>>()?;
+        Ok(Self { name: name.into(), algorithm, limits })
+    }
+
+    /// The name: part of the key, so that two policies never share a budget by accident.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The algorithm all limits use.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// The limits, in the order given.
+    pub fn limits(&self) -> &[Limit] {
+        &self.limits
+    }
+
+    /// How long this policy's state can matter, in nanoseconds.
+    pub fn lifetime(&self) -> u64 {
+        self.limits.iter().map(Limit::lifetime).max().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_work_is_refused_by_name() {
+        for (name, rates, algorithm, part) in [
+            ("", "5/s", Algorithm::Gcra, "policy name"),
+            ("a b", "5/s", Algorithm::Gcra, "policy name"),
+            ("a", "5/s; 6/s", Algorithm::Gcra, "same period"),
+            ("a", "5/month", Algorithm::Gcra, "calendar"),
+            ("a", "5/s burst 2", Algorithm::SlidingWindow, "sliding_window"),
+            ("a", "1/d burst 1000000", Algorithm::Gcra, "100 years"),
+            ("a", "five", Algorithm::Gcra, "position 0"),
+        ] {
+            let error = Policy::new(name, rates, algorithm).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}

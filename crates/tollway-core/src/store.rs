@@ -1,0 +1,73 @@
+//! The port: what a place for state must be able to do.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::{Decision, Policy, StoreError};
+
+/// A store's answer that may have to be waited for. Runtime-neutral; it owns what it needs.
+pub type Reply<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send>>;
+
+/// One key, one policy, one cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Charge<'a> {
+    /// Which limits apply.
+    pub policy: &'a Arc<Policy>,
+    /// Who is charged: an address, a user, a hashed API key.
+    pub key: &'a str,
+    /// How many permits; 0 asks without spending.
+    pub cost: u32,
+}
+
+/// Charges that pass together or not at all.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// At least one charge; the pairs of policy and key differ from each other.
+    pub charges: &'a [Charge<'a>],
+    /// When true the answer is what a real request would get, and nothing is spent.
+    pub peek: bool,
+}
+
+/// What a store promises. What it cannot promise is refused when it is configured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Charges of one request that differ in key are all-or-nothing.
+    pub multi_key_atomic: bool,
+    /// Time is the server's, so hosts with skewed clocks share one truth.
+    pub server_clock: bool,
+    /// Entries disappear on their own when they no longer matter.
+    pub native_expiry: bool,
+    /// Any number of requests in one round trip.
+    pub batch: bool,
+    /// Counts may be off; never a default.
+    pub approximate: bool,
+}
+
+/// A place that keeps state and applies requests to it, atomically.
+///
+/// One asynchronous method serves everybody. A store that need not wait also implements
+/// [`Store::apply_now`], and callers that cannot wait try that first.
+pub trait Store: Send + Sync + fmt::Debug {
+    /// The redacted URL, for messages.
+    fn name(&self) -> &str;
+
+    /// What this store promises.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Answers each request, in order. One round trip for all of them on a remote store.
+    fn apply(&self, requests: &[Request<'_>]) -> Reply<Vec<Decision>>;
+
+    /// Answers one request without waiting, or `None` when that is not possible.
+    fn apply_now(&self, request: &Request<'_>) -> Option<Result<Decision, StoreError>> {
+        let _ = request;
+        None
+    }
+
+    /// Forgets what `key` has spent of `policy`. One round trip.
+    fn reset(&self, policy: &Arc<Policy>, key: &str) -> Reply<()>;
+
+    /// Succeeds when the store answers. One round trip.
+    fn ping(&self) -> Reply<()>;
+}
