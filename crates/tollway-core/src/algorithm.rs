@@ -36,7 +36,8 @@ pub enum Algorithm {
     /// Two counters, the older one weighted by how much of its window is still in sight.
     ///
     /// Bound: at most `permits` in a clock window, and the weighted sum never exceeds `permits`;
-    /// any span of one period admits fewer than twice `permits`.
+    /// any span of one period admits fewer than twice `permits`. A client that takes each permit the
+    /// moment it fades in gets a little less than the rate, never less than two thirds.
     SlidingWindow,
 }
 
@@ -149,9 +150,7 @@ impl Limit {
             Algorithm::Gcra | Algorithm::TokenBucket => schedule::spent(self, used, now),
             Algorithm::FixedWindow(Align::First) => State::Window { start: now, count: used },
             Algorithm::FixedWindow(Align::Clock) => State::Window { start: now - now % self.period, count: used },
-            Algorithm::SlidingWindow => {
-                State::Sliding { start: now - now % self.period, current: used, previous: 0 }
-            }
+            Algorithm::SlidingWindow => State::Sliding { start: now - now % self.period, current: used, previous: 0 },
         }
     }
 }

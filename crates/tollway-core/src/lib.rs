@@ -37,7 +37,7 @@ mod policy;
 mod rate;
 mod store;
 
-pub use algorithm::{Align, Algorithm, State, Verdict, decide_one};
+pub use algorithm::{Algorithm, Align, State, Verdict, decide_one};
 pub use clock::{Clock, ManualClock, Timestamp};
 pub use decision::{Decision, Mode, NEVER, Part, Reason, States, decide};
 pub use error::{ConfigError, RateError, StoreError, StoreErrorKind};

@@ -139,8 +139,13 @@ impl fmt::Display for Rate {
 
 impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const NAMES: [(u64, &str); 5] =
-            [(7 * 86_400 * SECOND, "w"), (86_400 * SECOND, "d"), (3_600 * SECOND, "h"), (60 * SECOND, "m"), (SECOND, "s")];
+        const NAMES: [(u64, &str); 5] = [
+            (7 * 86_400 * SECOND, "w"),
+            (86_400 * SECOND, "d"),
+            (3_600 * SECOND, "h"),
+            (60 * SECOND, "m"),
+            (SECOND, "s"),
+        ];
         match self {
             Self::Fixed(nanos) => {
                 let (size, name) =

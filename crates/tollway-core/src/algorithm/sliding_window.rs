@@ -11,8 +11,7 @@ pub(super) fn decide(limit: &Limit, state: Option<State>, now: u64, cost: u32) -
         return (refused(left, window.reset_after(now), retry_after), window.state());
     }
     let next = Window { current: window.current + cost, ..window };
-    let verdict =
-        Verdict { allowed: true, remaining: left - cost, reset_after: next.reset_after(now), retry_after: 0 };
+    let verdict = Verdict { allowed: true, remaining: left - cost, reset_after: next.reset_after(now), retry_after: 0 };
     (verdict, next.state())
 }
 
