@@ -73,6 +73,28 @@ pub struct Decision {
 }
 
 impl Decision {
+    fn of(part: &Part<'_>, verdict: Verdict, allowed: bool, now: Timestamp) -> Self {
+        let reason = match (allowed, verdict.retry_after) {
+            (true, _) => Reason::Allowed,
+            (false, NEVER) => Reason::CostAboveLimit,
+            (false, _) => Reason::RateLimited,
+        };
+        Self {
+            allowed,
+            charge: part.charge,
+            index: part.index,
+            limit: part.limit.capacity(),
+            remaining: verdict.remaining,
+            cost: part.cost,
+            reset_after: verdict.reset_after,
+            retry_after: verdict.retry_after,
+            at: now,
+            mode: Mode::Enforced,
+            degraded: false,
+            reason,
+        }
+    }
+
     /// What a client is told to wait: whole seconds, rounded up, at least 1. `None` when allowed or
     /// when waiting does not help.
     pub fn retry_after_secs(&self) -> Option<u64> {
@@ -108,6 +130,10 @@ pub type States = SmallVec<[State; 4]>;
 /// When one refuses, every state comes back as it was. Otherwise the new states are in the order
 /// of `parts`, which holds at least one.
 pub fn decide(parts: &[Part<'_>], now: Timestamp) -> (Decision, States) {
+    if let [part] = parts {
+        let (verdict, state) = decide_one(part.limit, part.state, now, part.cost);
+        return (Decision::of(part, verdict, verdict.allowed, now), States::from_iter([state]));
+    }
     let mut verdicts: SmallVec<[Verdict; 4]> = SmallVec::new();
     let mut states = States::new();
     for part in parts {
@@ -125,26 +151,7 @@ pub fn decide(parts: &[Part<'_>], now: Timestamp) -> (Decision, States) {
         }
     }
     let (part, verdict) = tightest(parts, &verdicts, allowed);
-    let reason = match (allowed, verdict.retry_after) {
-        (true, _) => Reason::Allowed,
-        (false, NEVER) => Reason::CostAboveLimit,
-        (false, _) => Reason::RateLimited,
-    };
-    let decision = Decision {
-        allowed,
-        charge: part.charge,
-        index: part.index,
-        limit: part.limit.capacity(),
-        remaining: verdict.remaining,
-        cost: part.cost,
-        reset_after: verdict.reset_after,
-        retry_after: verdict.retry_after,
-        at: now,
-        mode: Mode::Enforced,
-        degraded: false,
-        reason,
-    };
-    (decision, states)
+    (Decision::of(part, verdict, allowed, now), states)
 }
 
 /// The limit that speaks: of refusing ones the longest wait, else the fewest permits left.

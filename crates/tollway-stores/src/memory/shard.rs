@@ -1,0 +1,213 @@
+//! One part of the table, under one lock.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+use tollway_core::{Charge, Decision, Part, Policy, State, Timestamp, decide, decide_one};
+
+/// How many places a full shard looks at to find one to give away.
+const SEARCH: usize = 64;
+
+type Kept = SmallVec<[State; 1]>;
+
+#[derive(Debug)]
+struct Entry {
+    hash: u128,
+    policy: Arc<Policy>,
+    states: Kept,
+    /// When nothing is spent any more: from then on the entry is as good as absent.
+    whole_at: Timestamp,
+    /// Until when its key is being refused.
+    refused_until: Timestamp,
+}
+
+/// The hash is already random: use its low half as it is.
+#[derive(Debug, Default)]
+struct Same(u64);
+
+impl Hasher for Same {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0 << 8 | u64::from(*byte);
+        }
+    }
+
+    fn write_u128(&mut self, hash: u128) {
+        self.0 = hash as u64;
+    }
+}
+
+/// Entries in a list, found by hash; a hand goes round the list when room is needed.
+#[derive(Debug)]
+pub(super) struct Shard {
+    room: usize,
+    places: HashMap<u128, u32, BuildHasherDefault<Same>>,
+    entries: Vec<Entry>,
+    hand: usize,
+}
+
+impl Shard {
+    pub(super) fn new(room: usize) -> Self {
+        Self { room, places: HashMap::default(), entries: Vec::new(), hand: 0 }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn apply(&mut self, hash: u128, charge: &Charge<'_>, now: Timestamp, peek: bool) -> Decision {
+        let place = self.places.get(&hash).map(|place| *place as usize);
+        let known = place.map(|place| &self.entries[place]);
+        let same = known.is_some_and(|entry| Arc::ptr_eq(&entry.policy, charge.policy));
+        let carried;
+        let states = match known {
+            Some(entry) if same => Some(&entry.states[..]),
+            Some(entry) => {
+                carried = carry(entry, charge.policy, now);
+                Some(&carried[..])
+            }
+            None => None,
+        };
+        let parts: SmallVec<[Part<'_>; 2]> = parts(charge, states, 0).collect();
+        let (decision, next) = decide(&parts, now);
+        drop(parts);
+        if !peek {
+            match place {
+                Some(place) if same => self.entries[place].update(&next, &decision, now),
+                _ => self.put(hash, charge.policy, &next, &decision, now),
+            }
+        }
+        decision
+    }
+
+    /// The states of a key, brought over to `policy` when it changed. `None` when nothing is known.
+    pub(super) fn states(&self, hash: u128, policy: &Arc<Policy>, now: Timestamp) -> Option<Kept> {
+        self.places.get(&hash).map(|place| carry(&self.entries[*place as usize], policy, now))
+    }
+
+    pub(super) fn put(
+        &mut self,
+        hash: u128,
+        policy: &Arc<Policy>,
+        states: &[State],
+        decision: &Decision,
+        now: Timestamp,
+    ) {
+        let place = match self.places.get(&hash) {
+            Some(place) => *place as usize,
+            // A refused newcomer has spent nothing: there is nothing to remember.
+            None if !decision.allowed => return,
+            None => self.place(hash, policy, now),
+        };
+        let entry = &mut self.entries[place];
+        entry.policy = Arc::clone(policy);
+        entry.update(states, decision, now);
+    }
+
+    pub(super) fn remove(&mut self, hash: u128) {
+        if let Some(place) = self.places.remove(&hash) {
+            self.entries.swap_remove(place as usize);
+            if let Some(moved) = self.entries.get(place as usize) {
+                self.places.insert(moved.hash, place);
+            }
+        }
+    }
+
+    /// A place for a new key: a fresh one while there is room, else somebody's.
+    fn place(&mut self, hash: u128, policy: &Arc<Policy>, now: Timestamp) -> usize {
+        let entry = Entry {
+            hash,
+            policy: Arc::clone(policy),
+            states: Kept::new(),
+            whole_at: Timestamp::default(),
+            refused_until: Timestamp::default(),
+        };
+        let place = if self.entries.len() < self.room {
+            self.entries.push(entry);
+            self.entries.len() - 1
+        } else {
+            let place = self.victim(now);
+            self.places.remove(&self.entries[place].hash);
+            self.entries[place] = entry;
+            place
+        };
+        self.places.insert(hash, place as u32);
+        place
+    }
+
+    /// Whose place to take: one with nothing spent costs nobody anything; then the one who loses
+    /// least, and somebody who is being refused last of all.
+    fn victim(&mut self, now: Timestamp) -> usize {
+        let mut best = (true, Timestamp::from_nanos(u64::MAX), self.hand % self.entries.len());
+        for _ in 0..SEARCH.min(self.entries.len()) {
+            self.hand = (self.hand + 1) % self.entries.len();
+            let entry = &self.entries[self.hand];
+            if entry.whole_at <= now {
+                return self.hand;
+            }
+            best = best.min((entry.refused_until > now, entry.whole_at, self.hand));
+        }
+        best.2
+    }
+}
+
+impl Entry {
+    fn update(&mut self, states: &[State], decision: &Decision, now: Timestamp) {
+        if decision.allowed || self.states.is_empty() {
+            self.refused_until = Timestamp::default();
+        } else {
+            self.refused_until = now.plus(decision.retry_after);
+        }
+        self.states.clear();
+        self.states.extend_from_slice(states);
+        self.whole_at = (self.policy.limits().iter().zip(states))
+            .map(|(limit, state)| now.plus(decide_one(limit, Some(*state), now, 0).0.reset_after))
+            .max()
+            .unwrap_or(now);
+    }
+}
+
+/// A charge's limits with what is known of its key.
+pub(super) fn parts<'a>(
+    charge: &Charge<'a>,
+    states: Option<&'a [State]>,
+    number: u16,
+) -> impl Iterator<Item = Part<'a>> + use<'a> {
+    let cost = charge.cost;
+    charge.policy.limits().iter().enumerate().map(move |(index, limit)| Part {
+        limit,
+        state: states.map(|states| states[index]),
+        cost,
+        charge: number,
+        index: index as u16,
+    })
+}
+
+/// An entry's states for `policy`: as they are, or the same share of the new limits.
+fn carry(entry: &Entry, policy: &Arc<Policy>, now: Timestamp) -> Kept {
+    if Arc::ptr_eq(&entry.policy, policy) || entry.policy == *policy {
+        return entry.states.clone();
+    }
+    let old = entry.policy.limits();
+    let used = |index: usize| {
+        // A new limit takes the share of the old one in its place, or of the last.
+        let index = index.min(old.len() - 1);
+        let left = decide_one(&old[index], Some(entry.states[index]), now, 0).0.remaining;
+        (old[index].capacity() - left, old[index].capacity())
+    };
+    policy
+        .limits()
+        .iter()
+        .enumerate()
+        .map(|(index, limit)| {
+            let (used, whole) = used(index);
+            limit.spent(used, whole, now)
+        })
+        .collect()
+}
