@@ -1,0 +1,49 @@
+"""Rewrite requirements/*.txt: every package that requirements/*.in leads to, exactly pinned.
+
+All lists are resolved together first, so that one package never has two versions.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent.parent / "requirements"
+
+
+def resolve(sources: list[Path], constraints: Path | None = None) -> dict[str, str]:
+    """Ask pip what it would install for `sources`: name to version."""
+    with tempfile.TemporaryDirectory() as scratch:
+        report = Path(scratch) / "report.json"
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run"]
+        command += ["--ignore-installed", "--report", str(report)]
+        for source in sources:
+            command += ["--requirement", str(source)]
+        if constraints is not None:
+            command += ["--constraint", str(constraints)]
+        subprocess.run(command, check=True)
+        found = json.loads(report.read_text())["install"]
+    return {entry["metadata"]["name"]: entry["metadata"]["version"] for entry in found}
+
+
+def pins(versions: dict[str, str]) -> str:
+    lines = (f"{name}=={version}" for name, version in versions.items())
+    return "\n".join(sorted(lines, key=lambda line: re.sub(r"[-_.]+", "-", line.lower()))) + "\n"
+
+
+def main() -> None:
+    sources = sorted(FOLDER.glob("*.in"))
+    with tempfile.TemporaryDirectory() as scratch:
+        together = Path(scratch) / "constraints.txt"
+        together.write_text(pins(resolve(sources)))
+        for source in sources:
+            target = source.with_suffix(".txt")
+            header = f"# Written by scripts/lock.py from {source.name}; edit that and run `make lock`.\n"
+            target.write_text(header + pins(resolve([source], together)))
+            print(f"{target.relative_to(FOLDER.parent)}: {len(target.read_text().splitlines()) - 1} packages")
+
+
+if __name__ == "__main__":
+    main()
