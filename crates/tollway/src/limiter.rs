@@ -1,0 +1,160 @@
+//! Store, then fail mode, then observers.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tollway_core::{Charge, Decision, Policy, Reply, Request, Store, StoreError, StoreErrorKind};
+
+use crate::{FailMode, Observer};
+
+/// An answer that may have to be waited for.
+pub type Answer = Pin<Box<dyn Future<Output = Result<Decision, StoreError>> + Send>>;
+
+/// Decides requests: asks the store, and the fail mode when the store does not answer.
+///
+/// Cheap to share: put it in an `Arc` and call it from anywhere.
+#[derive(Clone, Debug)]
+pub struct Limiter {
+    store: Arc<dyn Store>,
+    fail_mode: FailMode,
+    observers: Arc<[Arc<dyn Observer>]>,
+}
+
+impl Limiter {
+    /// A limiter over `store`.
+    pub fn new(store: Arc<dyn Store>, fail_mode: FailMode) -> Self {
+        Self { store, fail_mode, observers: Arc::new([]) }
+    }
+
+    /// The same with somebody else who is told.
+    #[must_use]
+    pub fn with_observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observers = self.observers.iter().cloned().chain([observer]).collect();
+        self
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// What is answered when the store does not.
+    pub fn fail_mode(&self) -> &FailMode {
+        &self.fail_mode
+    }
+
+    /// Decides without waiting, or `None` when the store is a remote one.
+    ///
+    /// The charges pass together or not at all. Costs no round trip.
+    ///
+    /// # Errors
+    /// What the store said, when the fail mode is closed.
+    pub fn check_now(&self, charges: &[Charge<'_>]) -> Option<Result<Decision, StoreError>> {
+        self.ask_now(charges, false)
+    }
+
+    /// Decides. The charges pass together or not at all, in one round trip.
+    ///
+    /// # Errors
+    /// What the store said, when the fail mode is closed.
+    pub fn check(&self, charges: &[Charge<'_>]) -> Answer {
+        self.ask(charges, false)
+    }
+
+    /// Answers as [`Limiter::check_now`] would and spends nothing.
+    ///
+    /// # Errors
+    /// As [`Limiter::check_now`].
+    pub fn peek_now(&self, charges: &[Charge<'_>]) -> Option<Result<Decision, StoreError>> {
+        self.ask_now(charges, true)
+    }
+
+    /// Answers as [`Limiter::check`] would and spends nothing. One round trip.
+    ///
+    /// # Errors
+    /// As [`Limiter::check`].
+    pub fn peek(&self, charges: &[Charge<'_>]) -> Answer {
+        self.ask(charges, true)
+    }
+
+    /// Forgets what `key` has spent of `policy`, in the store and in the local fallback. One round trip.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn reset(&self, policy: &Arc<Policy>, key: &str) -> Reply<()> {
+        let local = match &self.fail_mode {
+            FailMode::Local(local) => Some(local.reset(policy, key)),
+            FailMode::Open | FailMode::Closed => None,
+        };
+        let remote = self.store.reset(policy, key);
+        Box::pin(async move {
+            if let Some(local) = local {
+                local.await?;
+            }
+            remote.await
+        })
+    }
+
+    /// Succeeds when the store answers. One round trip.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn ping(&self) -> Reply<()> {
+        self.store.ping()
+    }
+
+    fn ask_now(&self, charges: &[Charge<'_>], peek: bool) -> Option<Result<Decision, StoreError>> {
+        if let Err(error) = self.distinct(charges) {
+            return Some(Err(error));
+        }
+        let request = Request { charges, peek };
+        let answer = self.store.apply_now(&request)?;
+        Some(self.settle(&request, answer))
+    }
+
+    fn ask(&self, charges: &[Charge<'_>], peek: bool) -> Answer {
+        if let Some(answer) = self.ask_now(charges, peek) {
+            return Box::pin(std::future::ready(answer));
+        }
+        let reply = self.store.apply(&[Request { charges, peek }]);
+        let owned: Vec<_> = charges.iter().map(|c| (Arc::clone(c.policy), c.key.to_owned(), c.cost)).collect();
+        let limiter = self.clone();
+        Box::pin(async move {
+            let answer = reply.await.and_then(|decisions| {
+                let missing = || limiter.broken(StoreErrorKind::Corrupt, "it answered nothing");
+                decisions.first().copied().ok_or_else(missing)
+            });
+            let charges: Vec<_> = owned.iter().map(|(policy, key, cost)| Charge { policy, key, cost: *cost }).collect();
+            limiter.settle(&Request { charges: &charges, peek }, answer)
+        })
+    }
+
+    fn settle(&self, request: &Request<'_>, answer: Result<Decision, StoreError>) -> Result<Decision, StoreError> {
+        let decision = answer.or_else(|error| {
+            self.observers.iter().for_each(|observer| observer.on_failure(&error));
+            self.fail_mode.answer(request, error)
+        })?;
+        self.observers.iter().for_each(|observer| observer.on_decision(request.charges, &decision));
+        Ok(decision)
+    }
+
+    /// A request must not charge one budget twice: stores read all states before they write any.
+    fn distinct(&self, charges: &[Charge<'_>]) -> Result<(), StoreError> {
+        let same = |a: &Charge<'_>, b: &Charge<'_>| a.key == b.key && a.policy.name() == b.policy.name();
+        for (index, charge) in charges.iter().enumerate() {
+            if charges[..index].iter().any(|other| same(other, charge)) {
+                let detail = format!("one request charges policy {:?} twice for the same key", charge.policy.name());
+                return Err(self.broken(StoreErrorKind::Unsupported, &detail));
+            }
+        }
+        if charges.is_empty() {
+            return Err(self.broken(StoreErrorKind::Unsupported, "a request without a charge"));
+        }
+        Ok(())
+    }
+
+    fn broken(&self, kind: StoreErrorKind, detail: &str) -> StoreError {
+        StoreError::new(kind, self.store.name(), detail)
+    }
+}
