@@ -1,0 +1,173 @@
+//! What an answer's headers say of the limits.
+
+use http::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use tollway::{Algorithm, Decision, Policy};
+
+/// Which families of headers to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fields {
+    /// `X-RateLimit-Limit`, `-Remaining`, `-Reset` (seconds since the epoch), and for buckets
+    /// `X-RateLimit-Bucket-Size`, `-Bucket-Remaining`.
+    pub x_ratelimit: bool,
+    /// `RateLimit` and `RateLimit-Policy`, structured fields of the IETF draft.
+    pub ietf: bool,
+}
+
+impl Default for Fields {
+    fn default() -> Self {
+        Self { x_ratelimit: true, ietf: true }
+    }
+}
+
+const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+const BUCKET_SIZE: HeaderName = HeaderName::from_static("x-ratelimit-bucket-size");
+const BUCKET_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-bucket-remaining");
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// The header fields for a decision over these policies (those of the request, in its order).
+///
+/// `now` is the wall clock in seconds since the epoch, for `X-RateLimit-Reset`.
+pub fn fields<P: AsRef<Policy>>(
+    decision: &Decision,
+    policies: &[P],
+    now: u64,
+    which: Fields,
+) -> Vec<(HeaderName, String)> {
+    let mut fields = Vec::with_capacity(6);
+    let Some(policy) = policies.get(usize::from(decision.charge)).map(AsRef::as_ref) else {
+        return fields;
+    };
+    let reset = decision.reset_after_secs();
+    if which.x_ratelimit {
+        fields.push((LIMIT, decision.limit.to_string()));
+        fields.push((REMAINING, decision.remaining.to_string()));
+        fields.push((RESET, now.saturating_add(reset).to_string()));
+        if policy.algorithm() == Algorithm::TokenBucket {
+            fields.push((BUCKET_SIZE, decision.limit.to_string()));
+            fields.push((BUCKET_REMAINING, decision.remaining.to_string()));
+        }
+    }
+    if which.ietf {
+        let name = item_name(policy, usize::from(decision.index));
+        fields.push((RATELIMIT, format!("\"{name}\";r={};t={reset}", decision.remaining)));
+        fields.push((RATELIMIT_POLICY, policy_field(policies)));
+    }
+    if let Some(value) = retry_after(decision) {
+        fields.push((RETRY_AFTER, value.to_string()));
+    }
+    fields
+}
+
+/// [`fields`] straight into a header map. Fields of these names that are there already are replaced.
+pub fn write_fields<P: AsRef<Policy>>(
+    decision: &Decision,
+    policies: &[P],
+    now: u64,
+    which: Fields,
+    headers: &mut HeaderMap,
+) {
+    for (name, value) in fields(decision, policies, now, which) {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(name, value);
+        }
+    }
+}
+
+/// `Retry-After`: whole seconds, rounded up, at least 1; `None` when allowed or when waiting does
+/// not help.
+pub fn retry_after(decision: &Decision) -> Option<u64> {
+    decision.retry_after_secs()
+}
+
+/// `"login";q=5;w=60, …`: every limit of every policy.
+fn policy_field<P: AsRef<Policy>>(policies: &[P]) -> String {
+    let mut text = String::new();
+    for policy in policies.iter().map(AsRef::as_ref) {
+        for (index, limit) in policy.limits().iter().enumerate() {
+            if !text.is_empty() {
+                text.push_str(", ");
+            }
+            // A window of less than a second is told as one second's worth.
+            let seconds = limit.period().div_ceil(1_000_000_000);
+            let name = item_name(policy, index);
+            text.push_str(&format!("\"{name}\";q={};w={seconds}", limit.capacity()));
+        }
+    }
+    text
+}
+
+/// A policy's name; with its rate when it has several. Names hold no quotes, so this is a legal
+/// structured-field string.
+pub(crate) fn item_name(policy: &Policy, index: usize) -> String {
+    match policy.limits() {
+        [_] => policy.name().to_owned(),
+        limits => format!("{} {}", policy.name(), limits[index.min(limits.len() - 1)].rate()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use tollway::{Part, Timestamp, decide};
+
+    fn refused(rates: &str, algorithm: Algorithm) -> (Decision, Vec<Arc<Policy>>) {
+        let policy = Arc::new(Policy::new("login", rates, algorithm).unwrap());
+        let now = Timestamp::from_secs(1_700_000_000);
+        let mut states = vec![None; policy.limits().len()];
+        loop {
+            let parts: Vec<_> = (policy.limits().iter().zip(&states).enumerate())
+                .map(|(i, (limit, state))| Part { limit, state: *state, cost: 1, charge: 0, index: i as u16 })
+                .collect();
+            let (decision, next) = decide(&parts, now);
+            if !decision.allowed {
+                return (decision, vec![policy.clone()]);
+            }
+            states = next.into_iter().map(Some).collect();
+        }
+    }
+
+    fn shown(decision: &Decision, policies: &[Arc<Policy>]) -> Vec<String> {
+        let fields = fields(decision, policies, 1_700_000_000, Fields::default());
+        fields.iter().map(|(name, value)| format!("{name}: {value}")).collect()
+    }
+
+    #[test]
+    fn a_refusal_says_when() {
+        let (decision, policies) = refused("5/10s", Algorithm::Gcra);
+        assert_eq!(
+            shown(&decision, &policies),
+            [
+                "x-ratelimit-limit: 5",
+                "x-ratelimit-remaining: 0",
+                "x-ratelimit-reset: 1700000010",
+                "ratelimit: \"login\";r=0;t=10",
+                "ratelimit-policy: \"login\";q=5;w=10",
+                "retry-after: 2",
+            ]
+        );
+    }
+
+    #[test]
+    fn several_rates_are_named_by_their_rate() {
+        let (decision, policies) = refused("2/s; 100/h", Algorithm::TokenBucket);
+        let shown = shown(&decision, &policies);
+        assert!(shown.contains(&"ratelimit: \"login 2/s\";r=0;t=1".to_owned()), "{shown:?}");
+        assert!(shown.contains(&"ratelimit-policy: \"login 2/s\";q=2;w=1, \"login 100/h\";q=100;w=3600".to_owned()));
+        assert!(shown.contains(&"x-ratelimit-bucket-size: 2".to_owned()));
+    }
+
+    #[test]
+    fn a_wait_rounds_up() {
+        let (mut decision, _) = refused("5/10s", Algorithm::Gcra);
+        for (nanos, seconds) in [(1, 1), (999_999_999, 1), (1_000_000_000, 1), (1_000_000_001, 2), (1_999_000_000, 2)] {
+            decision.retry_after = nanos;
+            assert_eq!(retry_after(&decision), Some(seconds));
+        }
+        decision.retry_after = tollway::NEVER;
+        assert_eq!(retry_after(&decision), None);
+    }
+}
