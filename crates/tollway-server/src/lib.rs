@@ -7,6 +7,7 @@
 //! not be `Send`.
 #![forbid(unsafe_code)]
 
+pub mod app;
 mod engine;
 mod listen;
 mod message;
