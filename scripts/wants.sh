@@ -4,6 +4,7 @@
 set -euo pipefail
 
 target=$1
+PYTHON=${PYTHON:-python3}
 state=.make
 mkdir -p "$state"
 
