@@ -1,1 +1,28 @@
-//! The native module of the Python package: conversion, GIL, event loop.
+//! The native module of the Python package: conversion, GIL, event loop. No business rules.
+
+mod awaiting;
+mod clock;
+mod decision;
+mod errors;
+mod identity;
+mod limiter;
+mod observe;
+mod policy;
+mod runtime;
+mod stores;
+
+use pyo3::prelude::*;
+
+/// The native module `tollway._tollway`.
+#[pymodule]
+fn _tollway(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<clock::ManualClock>()?;
+    module.add_class::<decision::Decision>()?;
+    module.add_class::<identity::ClientAddress>()?;
+    module.add_class::<limiter::Limiter>()?;
+    module.add_class::<policy::Policy>()?;
+    module.add_class::<policy::Rate>()?;
+    module.add_function(wrap_pyfunction!(identity::hash_identity, module)?)?;
+    Ok(())
+}

@@ -1,0 +1,157 @@
+//! The answer as Python sees it.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use tollway::{Mode, NEVER, Policy};
+use tollway_http::{Fields, describe, fields, quota_exceeded};
+
+/// Whether a request may pass, and what its client needs to know. True when it may.
+#[pyclass(frozen, module = "tollway")]
+pub struct Decision {
+    inner: tollway::Decision,
+    policies: Arc<[Arc<Policy>]>,
+}
+
+impl Decision {
+    pub(crate) fn new(inner: tollway::Decision, policies: Arc<[Arc<Policy>]>) -> Self {
+        Self { inner, policies }
+    }
+}
+
+#[pymethods]
+impl Decision {
+    /// Whether the request may pass.
+    #[getter]
+    fn allowed(&self) -> bool {
+        self.inner.allowed
+    }
+
+    /// The name of the policy that speaks here: the tightest.
+    #[getter]
+    fn policy(&self) -> &str {
+        self.policies.get(usize::from(self.inner.charge)).map_or("", |policy| policy.name())
+    }
+
+    /// The limit's capacity.
+    #[getter]
+    fn limit(&self) -> u32 {
+        self.inner.limit
+    }
+
+    /// Permits left.
+    #[getter]
+    fn remaining(&self) -> u32 {
+        self.inner.remaining
+    }
+
+    /// The cost asked for.
+    #[getter]
+    fn cost(&self) -> u32 {
+        self.inner.cost
+    }
+
+    /// Seconds until nothing is spent.
+    #[getter]
+    fn reset_after(&self) -> f64 {
+        self.inner.reset_after as f64 / 1e9
+    }
+
+    /// The same in whole nanoseconds.
+    #[getter]
+    fn reset_after_ns(&self) -> u64 {
+        self.inner.reset_after
+    }
+
+    /// Seconds until the same request can pass: 0.0 when allowed, infinity when it never can.
+    #[getter]
+    fn retry_after(&self) -> f64 {
+        if self.inner.retry_after == NEVER { f64::INFINITY } else { self.inner.retry_after as f64 / 1e9 }
+    }
+
+    /// The same in whole nanoseconds; 2**64 - 1 when it never can.
+    #[getter]
+    fn retry_after_ns(&self) -> u64 {
+        self.inner.retry_after
+    }
+
+    /// What `Retry-After` says: whole seconds, rounded up, at least 1 when refused; 0 when allowed
+    /// or when waiting does not help.
+    #[getter]
+    fn retry_after_seconds(&self) -> u64 {
+        self.inner.retry_after_secs().unwrap_or(0)
+    }
+
+    /// `"enforced"`, or `"shadow"` when a refusal is only recorded.
+    #[getter]
+    fn mode(&self) -> &'static str {
+        match self.inner.mode {
+            Mode::Enforced => "enforced",
+            Mode::Shadow => "shadow",
+        }
+    }
+
+    /// Whether a fallback answered instead of the store.
+    #[getter]
+    fn degraded(&self) -> bool {
+        self.inner.degraded
+    }
+
+    /// `"allowed"`, `"rate_limited"`, `"cost_above_limit"` or `"store_unavailable"`.
+    #[getter]
+    fn reason(&self) -> &'static str {
+        self.inner.reason.name()
+    }
+
+    /// The header fields of an answer, allowed or refused, as pairs of name and value.
+    #[pyo3(signature = (x_ratelimit = true, ietf = true))]
+    fn headers(&self, x_ratelimit: bool, ietf: bool) -> Vec<(String, String)> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let fields = fields(&self.inner, &self.policies, now, Fields { x_ratelimit, ietf });
+        fields.into_iter().map(|(name, value)| (spelled(name.as_str()), value)).collect()
+    }
+
+    /// The body of a 429 as problem+json (RFC 9457).
+    fn problem<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &quota_exceeded(&self.inner, &self.policies))
+    }
+
+    /// The decision in one sentence for people.
+    fn text(&self) -> String {
+        describe(&self.inner, &self.policies)
+    }
+
+    fn __bool__(&self) -> bool {
+        self.inner.allowed
+    }
+
+    fn __repr__(&self) -> String {
+        format!(
+            "Decision(allowed={}, policy=\"{}\", limit={}, remaining={}, retry_after={}, reset_after={})",
+            if self.inner.allowed { "True" } else { "False" },
+            self.policy(),
+            self.inner.limit,
+            self.inner.remaining,
+            self.retry_after(),
+            self.reset_after(),
+        )
+    }
+}
+
+/// A header's name as people write it.
+fn spelled(name: &str) -> String {
+    match name {
+        "x-ratelimit-limit" => "X-RateLimit-Limit",
+        "x-ratelimit-remaining" => "X-RateLimit-Remaining",
+        "x-ratelimit-reset" => "X-RateLimit-Reset",
+        "x-ratelimit-bucket-size" => "X-RateLimit-Bucket-Size",
+        "x-ratelimit-bucket-remaining" => "X-RateLimit-Bucket-Remaining",
+        "ratelimit" => "RateLimit",
+        "ratelimit-policy" => "RateLimit-Policy",
+        "retry-after" => "Retry-After",
+        other => other,
+    }
+    .to_owned()
+}

@@ -1,0 +1,315 @@
+//! The limiter as Python sees it: sync and async faces of one call.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyTuple;
+use tollway::{Charge, StoreError};
+
+use crate::awaiting::{Convert, Mailbox, Ready};
+use crate::clock::ManualClock;
+use crate::decision::Decision;
+use crate::policy::Policy;
+use crate::stores::Recipe;
+use crate::{errors, runtime};
+
+type Policies = Arc<[Arc<tollway::Policy>]>;
+
+/// Decides requests over a backend given by URL.
+#[pyclass(frozen, module = "tollway", weakref)]
+pub struct Limiter {
+    recipe: Recipe,
+    /// The process the limiter was made in, and the limiter. A forked child makes its own.
+    made: Mutex<(u32, Arc<tollway::Limiter>)>,
+    /// The same without the lock, when a fork changes nothing.
+    local: Option<Arc<tollway::Limiter>>,
+    mailbox: Mutex<Option<Arc<Py<Mailbox>>>>,
+    default_policy: Option<Py<Policy>>,
+}
+
+impl Limiter {
+    /// The limiter of this process.
+    pub(crate) fn shared(&self) -> PyResult<Arc<tollway::Limiter>> {
+        if let Some(local) = &self.local {
+            return Ok(Arc::clone(local));
+        }
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = std::process::id();
+        if made.0 != here {
+            *made = (here, Arc::new(self.recipe.make()?));
+        }
+        Ok(Arc::clone(&made.1))
+    }
+
+    fn decide(&self, py: Python<'_>, charges: &[Charge<'_>], policies: Policies, peek: bool) -> PyResult<Decision> {
+        let limiter = self.shared()?;
+        let at_once = if peek { limiter.peek_now(charges) } else { limiter.check_now(charges) };
+        let answer = match at_once {
+            Some(answer) => answer,
+            None => {
+                let answer = if peek { limiter.peek(charges) } else { limiter.check(charges) };
+                wait(py, answer)?
+            }
+        };
+        finish(answer, policies)
+    }
+
+    fn adecide<'py>(
+        &self,
+        py: Python<'py>,
+        charges: &[Charge<'_>],
+        policies: Policies,
+        peek: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let limiter = self.shared()?;
+        let at_once = if peek { limiter.peek_now(charges) } else { limiter.check_now(charges) };
+        if let Some(answer) = at_once {
+            let decision = finish(answer, policies).and_then(|decision| Ok(Py::new(py, decision)?.into_any()));
+            return Ok(Bound::new(py, Ready::new(decision))?.into_any());
+        }
+        let answer = if peek { limiter.peek(charges) } else { limiter.check(charges) };
+        self.later(py, answer, move |py, answer| Ok(Py::new(py, finish(answer, policies)?)?.into_any()))
+    }
+
+    /// A future of the running loop that gets the answer when it is there.
+    fn later<'py, T: Send + 'static>(
+        &self,
+        py: Python<'py>,
+        answer: impl Future<Output = T> + Send + 'static,
+        convert: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let event_loop = running_loop(py)?;
+        let mailbox = self.mailbox(&event_loop)?;
+        let future = event_loop.call_method0(pyo3::intern!(py, "create_future"))?;
+        let waiting = future.clone().unbind();
+        runtime::handle()?.spawn(async move {
+            let answer = answer.await;
+            let convert: Convert = Box::new(move |py| convert(py, answer));
+            Mailbox::post(&mailbox, waiting, convert);
+        });
+        Ok(future)
+    }
+
+    fn mailbox(&self, event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Py<Mailbox>>> {
+        let mut mailbox = self.mailbox.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mailbox) = &*mailbox
+            && mailbox.get().serves(event_loop)
+        {
+            return Ok(Arc::clone(mailbox));
+        }
+        let made = Arc::new(Py::new(event_loop.py(), Mailbox::new(event_loop.clone().unbind()))?);
+        *mailbox = Some(Arc::clone(&made));
+        Ok(made)
+    }
+
+    fn single<'a>(&self, policy: &'a Bound<'_, Policy>, key: &'a str, cost: i64) -> PyResult<(Charge<'a>, Policies)> {
+        let policy = policy.get();
+        let charge = Charge { policy: &policy.inner, key, cost: checked(cost)? };
+        Ok((charge, Arc::clone(&policy.alone)))
+    }
+}
+
+#[pymethods]
+impl Limiter {
+    #[new]
+    #[pyo3(signature = (url = "memory://", default_policy = None, *, fail_mode = "local", prefix = "tollway",
+        connect_timeout = 1.0, command_timeout = 0.1, max_keys = 1_000_000, clock = None))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python class")]
+    fn new(
+        url: &str,
+        default_policy: Option<Py<Policy>>,
+        fail_mode: &str,
+        prefix: &str,
+        connect_timeout: f64,
+        command_timeout: f64,
+        max_keys: usize,
+        clock: Option<&Bound<'_, ManualClock>>,
+    ) -> PyResult<Self> {
+        let recipe = Recipe {
+            url: url.to_owned(),
+            fail_mode: fail_mode.to_owned(),
+            prefix: usable_prefix(prefix)?,
+            connect_timeout: timeout("connect_timeout", connect_timeout)?,
+            command_timeout: timeout("command_timeout", command_timeout)?,
+            max_keys,
+            clock: clock.map(|clock| clock.get().inner.clone() as Arc<dyn tollway::Clock>),
+        };
+        let made = Arc::new(recipe.make()?);
+        Ok(Self {
+            local: recipe.is_local().then(|| Arc::clone(&made)),
+            recipe,
+            made: Mutex::new((std::process::id(), made)),
+            mailbox: Mutex::new(None),
+            default_policy,
+        })
+    }
+
+    /// The backend, without its password.
+    #[getter]
+    fn url(&self) -> PyResult<String> {
+        Ok(self.shared()?.store().name().to_owned())
+    }
+
+    /// What is answered when the backend does not: `"open"`, `"closed"` or `"local"`.
+    #[getter]
+    fn fail_mode(&self) -> &str {
+        &self.recipe.fail_mode
+    }
+
+    /// The policy that doors use where none is named.
+    #[getter]
+    fn default_policy(&self, py: Python<'_>) -> Option<Py<Policy>> {
+        self.default_policy.as_ref().map(|policy| policy.clone_ref(py))
+    }
+
+    /// Charges `cost` permits of `policy` to `key`. One round trip on a remote backend.
+    #[pyo3(signature = (policy, key, cost = 1))]
+    fn check(&self, py: Python<'_>, policy: &Bound<'_, Policy>, key: &str, cost: i64) -> PyResult<Decision> {
+        let (charge, policies) = self.single(policy, key, cost)?;
+        self.decide(py, &[charge], policies, false)
+    }
+
+    /// The same for `await`.
+    #[pyo3(signature = (policy, key, cost = 1))]
+    fn acheck<'py>(
+        &self,
+        py: Python<'py>,
+        policy: &Bound<'py, Policy>,
+        key: &str,
+        cost: i64,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (charge, policies) = self.single(policy, key, cost)?;
+        self.adecide(py, &[charge], policies, false)
+    }
+
+    /// Charges several policies, together or not at all, in one round trip. Reports the tightest.
+    fn check_all(&self, py: Python<'_>, charges: Vec<Bound<'_, PyTuple>>) -> PyResult<Decision> {
+        let charges = Charges::new(&charges)?;
+        self.decide(py, &charges.borrow(), charges.policies(), false)
+    }
+
+    /// The same for `await`.
+    fn acheck_all<'py>(&self, py: Python<'py>, charges: Vec<Bound<'py, PyTuple>>) -> PyResult<Bound<'py, PyAny>> {
+        let charges = Charges::new(&charges)?;
+        self.adecide(py, &charges.borrow(), charges.policies(), false)
+    }
+
+    /// What `check` would answer; spends nothing. One round trip on a remote backend.
+    #[pyo3(signature = (policy, key, cost = 1))]
+    fn peek(&self, py: Python<'_>, policy: &Bound<'_, Policy>, key: &str, cost: i64) -> PyResult<Decision> {
+        let (charge, policies) = self.single(policy, key, cost)?;
+        self.decide(py, &[charge], policies, true)
+    }
+
+    /// The same for `await`.
+    #[pyo3(signature = (policy, key, cost = 1))]
+    fn apeek<'py>(
+        &self,
+        py: Python<'py>,
+        policy: &Bound<'py, Policy>,
+        key: &str,
+        cost: i64,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (charge, policies) = self.single(policy, key, cost)?;
+        self.adecide(py, &[charge], policies, true)
+    }
+
+    /// Forgets what `key` has spent of `policy`. One round trip on a remote backend.
+    fn reset(&self, py: Python<'_>, policy: &Bound<'_, Policy>, key: &str) -> PyResult<()> {
+        let reply = self.shared()?.reset(&policy.get().inner, key);
+        wait(py, reply)?.map_err(|error| errors::from_store(&error))
+    }
+
+    /// The same for `await`.
+    fn areset<'py>(&self, py: Python<'py>, policy: &Bound<'py, Policy>, key: &str) -> PyResult<Bound<'py, PyAny>> {
+        let reply = self.shared()?.reset(&policy.get().inner, key);
+        self.later(py, reply, nothing)
+    }
+
+    /// Succeeds when the backend answers, else raises `StoreUnavailable`. One round trip.
+    fn ping(&self, py: Python<'_>) -> PyResult<()> {
+        let reply = self.shared()?.ping();
+        wait(py, reply)?.map_err(|error| errors::from_store(&error))
+    }
+
+    /// The same for `await`.
+    fn aping<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let reply = self.shared()?.ping();
+        self.later(py, reply, nothing)
+    }
+
+    fn __repr__(&self) -> PyResult<String> {
+        Ok(format!("Limiter(\"{}\", fail_mode=\"{}\")", self.url()?, self.recipe.fail_mode))
+    }
+}
+
+/// The charges of one `check_all`, held while they are asked.
+struct Charges(Vec<(Arc<tollway::Policy>, PyBackedStr, u32)>);
+
+impl Charges {
+    fn new(charges: &[Bound<'_, PyTuple>]) -> PyResult<Self> {
+        let read = |charge: &Bound<'_, PyTuple>| {
+            let (policy, key, cost): (Bound<'_, Policy>, PyBackedStr, i64) = match charge.len() {
+                2 => charge.extract::<(Bound<'_, Policy>, PyBackedStr)>().map(|(policy, key)| (policy, key, 1))?,
+                3 => charge.extract()?,
+                _ => return Err(errors::config("a charge is (policy, key) or (policy, key, cost)")),
+            };
+            Ok((Arc::clone(&policy.get().inner), key, checked(cost)?))
+        };
+        Ok(Self(charges.iter().map(read).collect::<PyResult<_>>()?))
+    }
+
+    fn borrow(&self) -> Vec<Charge<'_>> {
+        self.0.iter().map(|(policy, key, cost)| Charge { policy, key, cost: *cost }).collect()
+    }
+
+    fn policies(&self) -> Policies {
+        self.0.iter().map(|(policy, ..)| Arc::clone(policy)).collect()
+    }
+}
+
+fn finish(answer: Result<tollway::Decision, StoreError>, policies: Policies) -> PyResult<Decision> {
+    answer.map(|decision| Decision::new(decision, policies)).map_err(|error| errors::from_store(&error))
+}
+
+fn nothing(py: Python<'_>, answer: Result<(), StoreError>) -> PyResult<Py<PyAny>> {
+    answer.map(|()| py.None()).map_err(|error| errors::from_store(&error))
+}
+
+/// Waits without the GIL. Stores bound the wait.
+fn wait<T: Send>(py: Python<'_>, answer: impl Future<Output = T> + Send) -> PyResult<T> {
+    let runtime = runtime::handle()?;
+    Ok(py.detach(|| runtime.block_on(answer)))
+}
+
+fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    static GET: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    GET.import(py, "asyncio", "get_running_loop")?.call0()
+}
+
+fn checked(cost: i64) -> PyResult<u32> {
+    u32::try_from(cost).ok().filter(|cost| *cost <= tollway::MAX_PERMITS).ok_or_else(|| {
+        errors::config(format!("a cost is a whole number from 0 to {}, not {cost}", tollway::MAX_PERMITS))
+    })
+}
+
+fn timeout(name: &str, seconds: f64) -> PyResult<Duration> {
+    if !(0.001..=60.0).contains(&seconds) {
+        return Err(errors::config(format!("{name} is from 0.001 to 60 seconds, not {seconds}")));
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+fn usable_prefix(prefix: &str) -> PyResult<String> {
+    let usable = |c: char| c.is_ascii_graphic() && !matches!(c, '{' | '}');
+    if prefix.is_empty() || prefix.len() > 64 || !prefix.chars().all(usable) {
+        return Err(errors::config(format!(
+            "prefix {prefix:?} is not usable: 1 to 64 visible characters without braces"
+        )));
+    }
+    Ok(prefix.to_owned())
+}

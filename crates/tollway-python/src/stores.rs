@@ -1,0 +1,96 @@
+//! From a URL to a store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pyo3::PyResult;
+use tollway::{Clock, FailMode, Limiter, Store};
+use tollway_stores::memory::MemoryStore;
+#[cfg(feature = "redis")]
+use tollway_stores::redis::{RedisOptions, RedisStore};
+
+use crate::errors;
+use crate::observe::FailureLog;
+#[cfg(feature = "redis")]
+use crate::runtime;
+
+/// What a limiter is made of; kept so that a forked child can make its own.
+#[derive(Clone)]
+pub(crate) struct Recipe {
+    pub(crate) url: String,
+    pub(crate) fail_mode: String,
+    pub(crate) prefix: String,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) command_timeout: Duration,
+    pub(crate) max_keys: usize,
+    pub(crate) clock: Option<Arc<dyn Clock>>,
+}
+
+const SCHEMES: [&str; 3] = ["memory", "redis", "redis+unix"];
+
+impl Recipe {
+    /// Whether state lives in this process, so that a fork simply has its own.
+    pub(crate) fn is_local(&self) -> bool {
+        self.url.starts_with("memory:")
+    }
+
+    /// Makes the limiter. Connects to nothing.
+    pub(crate) fn make(&self) -> PyResult<Limiter> {
+        let store = self.store()?;
+        let fail_mode = match self.fail_mode.as_str() {
+            "open" => FailMode::Open,
+            "closed" => FailMode::Closed,
+            "local" if self.is_local() => FailMode::Closed,
+            "local" => FailMode::Local(Arc::new(MemoryStore::new(self.max_keys))),
+            other => {
+                return Err(errors::config(format!("fail_mode {other:?} is not known: use open, closed or local")));
+            }
+        };
+        let log = FailureLog::new(fail_mode.name());
+        Ok(Limiter::new(store, fail_mode).with_observer(Arc::new(log)))
+    }
+
+    fn store(&self) -> PyResult<Arc<dyn Store>> {
+        let scheme = self.url.split_once("://").map_or("", |(scheme, _)| scheme);
+        match scheme {
+            "memory" => {
+                if self.url != "memory://" {
+                    return Err(errors::config(format!(
+                        "backend {:?} takes no host or path: write \"memory://\"",
+                        self.url
+                    )));
+                }
+                Ok(Arc::new(match &self.clock {
+                    Some(clock) => MemoryStore::with_clock(self.max_keys, Arc::clone(clock)),
+                    None => MemoryStore::new(self.max_keys),
+                }))
+            }
+            _ if self.clock.is_some() => {
+                Err(errors::config("a clock can be given to memory:// only: other backends use their server's"))
+            }
+            #[cfg(feature = "redis")]
+            "redis" | "redis+unix" => {
+                let options = RedisOptions {
+                    prefix: self.prefix.clone(),
+                    connect_timeout: self.connect_timeout,
+                    command_timeout: self.command_timeout,
+                    ..RedisOptions::default()
+                };
+                let store = RedisStore::open(&self.url, options, &runtime::handle()?);
+                Ok(Arc::new(store.map_err(|error| errors::from_config(&error))?))
+            }
+            _ => Err(errors::config(unknown_scheme(scheme))),
+        }
+    }
+}
+
+fn unknown_scheme(scheme: &str) -> String {
+    let known: Vec<_> = SCHEMES.iter().map(|scheme| format!("{scheme}://")).collect();
+    let near = SCHEMES.iter().find(|known| {
+        let start = known.len().min(scheme.len()).min(3);
+        start > 1 && known.as_bytes()[..start] == scheme.as_bytes()[..start]
+    });
+    let hint = near.map_or_else(String::new, |near| format!(" Did you mean {near}://?"));
+    // The URL itself may hold a password, so only its scheme is shown.
+    format!("backend scheme {scheme:?} is not known: use one of {}.{hint}", known.join(", "))
+}

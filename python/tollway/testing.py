@@ -1,0 +1,7 @@
+"""For the tests of those who use Tollway."""
+
+from __future__ import annotations
+
+from tollway._tollway import ManualClock
+
+__all__ = ["ManualClock"]
