@@ -142,7 +142,7 @@ def test_smooth_spaces_from_the_first(limiter: Limiter, clock: ManualClock) -> N
         (lambda: Policy("p", []), ConfigError, ["0 rates"]),
         (lambda: Policy("p", 5), ConfigError, ["100/m"]),
         (lambda: Policy("p", "5/m", algorithm="gcraa"), ConfigError, ["gcraa", "sliding_window"]),
-        (lambda: Policy("a b", "5/m"), ConfigError, ["policy name"]),
+        (lambda: Policy("a{b}", "5/m"), ConfigError, ["policy name"]),
         (lambda: Rate(5), ConfigError, ["period"]),
         (lambda: Rate(-5, "1s"), ConfigError, ["-5"]),
         (lambda: Limiter("rediss//x"), ConfigError, ["scheme"]),
