@@ -40,9 +40,12 @@ def main() -> None:
         together.write_text(pins(resolve(sources)))
         for source in sources:
             target = source.with_suffix(".txt")
-            header = f"# Written by scripts/lock.py from {source.name}; edit that and run `make lock`.\n"
-            target.write_text(header + pins(resolve([source], together)))
-            print(f"{target.relative_to(FOLDER.parent)}: {len(target.read_text().splitlines()) - 1} packages")
+            header = (
+                f"# Written by scripts/lock.py from {source.name}: edit that, then `make lock`.\n"
+            )
+            found = resolve([source], together)
+            target.write_text(header + pins(found))
+            print(f"{target.relative_to(FOLDER.parent)}: {len(found)} packages")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,121 @@
+"""Runs one chain of snippets, given as JSON on standard input, in the current folder."""
+
+import ast
+import asyncio
+import importlib
+import inspect
+import json
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+Snippet = dict[str, Any]
+
+DJANGO: dict[str, Any] = {
+    "ALLOWED_HOSTS": ["*"],
+    "DATABASES": {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "db.sqlite3"}},
+    "DEFAULT_AUTO_FIELD": "django.db.models.BigAutoField",
+    "INSTALLED_APPS": [
+        *("django.contrib.contenttypes", "django.contrib.auth"),
+        *("tollway.django", "tollway.bolt"),
+    ],
+    "MIDDLEWARE": [],
+    "ROOT_URLCONF": "urls",
+    "SECRET_KEY": "only for the snippets of the manual",
+    "USE_TZ": True,
+}
+
+
+def own(module: types.ModuleType | dict[str, Any]) -> dict[str, Any]:
+    names = module if isinstance(module, dict) else vars(module)
+    return {name: value for name, value in names.items() if name.isupper()}
+
+
+def settings(snippet: Snippet | None) -> dict[str, Any]:
+    """Django's settings for a chain, `...` in a list standing for what is there already."""
+    values = dict(DJANGO)
+    if snippet is None:
+        return values
+    namespace: dict[str, Any] = {}
+    exec(compile(snippet["text"], "settings.py", "exec"), namespace)
+    for name, value in own(namespace).items():
+        if isinstance(value, list) and ... in value:
+            here = value.index(...)
+            before = [*value[:here], *value[here + 1 :]]
+            value = [entry for entry in values.get(name, []) if entry not in before] + before
+        values[name] = value
+    return values
+
+
+def set_up_django(values: dict[str, Any]) -> None:
+    import django
+    from django.conf import settings as configured
+
+    if not Path("urls.py").exists():
+        Path("urls.py").write_text("urlpatterns = []\n")
+    configured.configure(**values)
+    django.setup()
+
+
+def module_from(place: str, text: str) -> types.ModuleType:
+    """Write `text` to the file `place` and import it by its dotted name."""
+    path = Path(place)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    importlib.invalidate_caches()
+    name = ".".join(path.with_suffix("").parts)
+    sys.modules.pop(name, None)
+    return importlib.import_module(name)
+
+
+async def execute(snippet: Snippet, namespace: dict[str, Any]) -> None:
+    where = f"{snippet['page']}:{snippet['line']}"
+    code = compile(
+        "\n" * (snippet["line"] - 1) + snippet["text"],
+        where,
+        "exec",
+        flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT,
+    )
+    result = eval(code, namespace)
+    if inspect.iscoroutine(result):
+        await result
+
+
+async def take(snippet: Snippet, namespace: dict[str, Any]) -> None:
+    """Run one snippet as its words say."""
+    words = snippet["words"]
+    if "settings" in words:
+        from django.core.management import call_command
+
+        call_command("check", fail_level="WARNING")
+        return
+    if "file" in words:
+        namespace.update(vars(module_from(words["file"], snippet["text"])))
+        return
+    expected = words.get("raises")
+    try:
+        await execute(snippet, namespace)
+    except Exception as error:
+        if expected is None or expected not in {kind.__name__ for kind in type(error).__mro__}:
+            raise
+    else:
+        if expected is not None:
+            raise AssertionError(f"{snippet['page']}:{snippet['line']}: no {expected} was raised")
+
+
+async def main() -> None:
+    chain: list[Snippet] = json.load(sys.stdin)
+    sys.path.insert(0, ".")
+    first = next((snippet for snippet in chain if "settings" in snippet["words"]), None)
+    if first is not None or any("django" in snippet["words"] for snippet in chain):
+        set_up_django(settings(first))
+    # Classes that a snippet defines look their annotations up in their module.
+    module = types.ModuleType("snippet")
+    sys.modules["snippet"] = module
+    for snippet in chain:
+        await take(snippet, vars(module))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,108 @@
+"""Every Python snippet of README.md and docs/ runs."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from tests.house.snippets import Snippet, chains, parse
+
+TOP = Path(__file__).resolve().parents[2]
+PROCESS = Path(__file__).with_name("snippet_process.py")
+CHAINS = list(chains(TOP))
+
+
+def run(
+    chain: Sequence[Snippet], folder: Path, redis_url: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    told = json.dumps([asdict(snippet) for snippet in chain])
+    if redis_url is not None:
+        told = told.replace("redis://127.0.0.1:6379/0", redis_url)
+        told = told.replace("redis://127.0.0.1:6379", redis_url)
+    # sync Django code in a snippet may stand beside a top-level `await`
+    environment = os.environ | {"DJANGO_ALLOW_ASYNC_UNSAFE": "1"}
+    return subprocess.run(
+        [sys.executable, "-W", "error", str(PROCESS)],
+        input=told,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: f"{chain[0].page}:{chain[0].line}")
+def test_a_snippet_runs(
+    chain: list[Snippet], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    redis_url = None
+    if any("redis" in snippet.words for snippet in chain):
+        redis_url = request.getfixturevalue("redis_url")
+    done = run(chain, tmp_path, redis_url)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_page_of_each_audience_has_snippets() -> None:
+    pages = {snippet.page for chain in CHAINS for snippet in chain}
+    assert {"README.md", "docs/bolt.md", "docs/django.md", "docs/fastapi.md"} <= pages
+
+
+PAGE = """
+Text.
+
+```python
+kept = 1
+```
+
+<!-- snippet: continues raises=ZeroDivisionError -->
+```python
+kept / 0
+```
+
+```console
+$ not python
+```
+
+- in a list
+
+  <!-- snippet: file=shop/api.py -->
+  ```python
+  answer = await_me = 42
+  ```
+"""
+
+
+def test_the_blocks_of_a_page_are_found_with_their_words() -> None:
+    first, second, third = parse("page.md", PAGE)
+    assert (first.line, first.words) == (5, {})
+    assert second.words == {"continues": "", "raises": "ZeroDivisionError"}
+    assert (third.text, third.words) == ("answer = await_me = 42\n", {"file": "shop/api.py"})
+
+
+def test_a_broken_snippet_fails_and_names_its_line(tmp_path: Path) -> None:
+    (snippet,) = parse(
+        "page.md", "\n```python\nimport asyncio\nawait asyncio.sleep(0)\nnope\n```\n"
+    )
+    done = run([snippet], tmp_path)
+    assert done.returncode == 1
+    assert 'File "page.md:3", line 5' in done.stderr
+    assert "NameError: name 'nope' is not defined" in done.stderr
+
+
+def test_a_promised_exception_must_come(tmp_path: Path) -> None:
+    text = "<!-- snippet: raises=ValueError -->\n```python\n{}\n```\n"
+    (raising,) = parse("page.md", text.format("int('x')"))
+    (silent,) = parse("page.md", text.format("int('1')"))
+    assert run([raising], tmp_path).returncode == 0
+    assert "no ValueError was raised" in run([silent], tmp_path).stderr
+
+
+def test_a_misspelt_word_is_named() -> None:
+    with pytest.raises(ValueError, match=r"page\.md:1: no such snippet word: djagno"):
+        list(parse("page.md", "<!-- snippet: djagno -->\n```python\n1\n```\n"))
