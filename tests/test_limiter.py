@@ -109,6 +109,15 @@ def test_threads_together_get_the_limit() -> None:
     assert passed == 100
 
 
+async def test_a_limiter_is_a_context(clock: ManualClock) -> None:
+    policy = Policy("p", "2/m")
+    with Limiter(clock=clock) as limiter:
+        assert limiter.check(policy, "a")
+    async with limiter as again:
+        assert again is limiter
+        assert (await again.acheck(policy, "a")).remaining == 0
+
+
 def test_rates() -> None:
     assert str(Rate(100, "1m", burst=20)) == "100/m burst 20"
     assert Rate("100/m burst 20") == Rate(100, "60s", burst=20)

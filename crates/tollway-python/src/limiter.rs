@@ -23,8 +23,9 @@ type Policies = Arc<[Arc<tollway::Policy>]>;
 #[pyclass(frozen, module = "tollway", weakref)]
 pub struct Limiter {
     recipe: Recipe,
-    /// The process the limiter was made in, and the limiter. A forked child makes its own.
-    made: Mutex<(u32, Arc<tollway::Limiter>)>,
+    /// The process the limiter was made in, and the limiter. A forked child makes its own, and so
+    /// does whoever uses it after it was closed.
+    made: Mutex<Option<(u32, Arc<tollway::Limiter>)>>,
     /// The same without the lock, when a fork changes nothing.
     local: Option<Arc<tollway::Limiter>>,
     mailbox: Mutex<Option<Arc<Py<Mailbox>>>>,
@@ -39,10 +40,15 @@ impl Limiter {
         }
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         let here = std::process::id();
-        if made.0 != here {
-            *made = (here, Arc::new(self.recipe.make()?));
+        if let Some((process, limiter)) = &*made
+            && *process == here
+        {
+            return Ok(Arc::clone(limiter));
         }
-        Ok(Arc::clone(&made.1))
+        let limiter = Arc::new(self.recipe.make()?);
+        // A parent's limiter is left alone: its threads are not in this process.
+        std::mem::forget(made.replace((here, Arc::clone(&limiter))));
+        Ok(limiter)
     }
 
     fn decide(&self, py: Python<'_>, charges: &[Charge<'_>], policies: Policies, peek: bool) -> PyResult<Decision> {
@@ -142,7 +148,7 @@ impl Limiter {
         Ok(Self {
             local: recipe.is_local().then(|| Arc::clone(&made)),
             recipe,
-            made: Mutex::new((std::process::id(), made)),
+            made: Mutex::new(Some((std::process::id(), made))),
             mailbox: Mutex::new(None),
             default_policy,
         })
@@ -240,6 +246,36 @@ impl Limiter {
     fn aping<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let reply = self.shared()?.ping();
         self.later(py, reply, nothing)
+    }
+
+    /// Lets go of the backend's connection. Using the limiter again opens it again.
+    fn close(&self) {
+        if self.local.is_none() {
+            let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+            if made.as_ref().is_some_and(|(process, _)| *process == std::process::id()) {
+                *made = None;
+            }
+        }
+    }
+
+    fn __enter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        this
+    }
+
+    #[pyo3(signature = (*_args))]
+    fn __exit__(&self, _args: &Bound<'_, PyTuple>) {
+        self.close();
+    }
+
+    fn __aenter__(this: PyRef<'_, Self>) -> PyResult<Py<Ready>> {
+        let py = this.py();
+        Py::new(py, Ready::new(Ok(Py::<Self>::from(this).into_any())))
+    }
+
+    #[pyo3(signature = (*_args))]
+    fn __aexit__(&self, py: Python<'_>, _args: &Bound<'_, PyTuple>) -> PyResult<Py<Ready>> {
+        self.close();
+        Py::new(py, Ready::new(Ok(py.None())))
     }
 
     fn __repr__(&self) -> PyResult<String> {
