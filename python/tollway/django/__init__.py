@@ -1,0 +1,18 @@
+"""Rate limits for Django: a decorator, a middleware and settings.
+
+Add ``"tollway.django"`` to ``INSTALLED_APPS`` for the system checks, then::
+
+    from tollway.django import rate_limit
+
+    @rate_limit(key="ip", rate="5/10s")
+    def ping(request): ...
+
+The same decorator serves sync and async views, methods and class-based views.
+"""
+
+from __future__ import annotations
+
+from tollway.django.decorators import rate_limit, ratelimit
+from tollway.django.identity import get_client_ip
+
+__all__ = ["get_client_ip", "rate_limit", "ratelimit"]

@@ -1,0 +1,206 @@
+"""``@rate_limit``: one decorator for sync and async views, methods and class-based views.
+
+Every limit of a view is checked at the outermost decorator, together and all or nothing: one
+round trip, one set of headers, and when one refuses nothing is charged on any.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from functools import partial, wraps
+from typing import Any, TypeVar
+
+from asgiref.sync import iscoroutinefunction
+
+from tollway import ConfigError
+from tollway.django.conf import Backend
+from tollway.django.limits import Cost, Key, Limit, Rates, limit
+from tollway.django.passage import Passage, admit, finish, request_in
+from tollway.django.steps import arun, run
+
+View = TypeVar("View", bound=Callable[..., Any])
+_Pairs = tuple[tuple[Limit, str], ...]
+
+_MARK = "_tollway_limit_"
+
+
+def rate_limit(
+    key: Key = "ip",
+    rate: Rates | None = None,
+    algorithm: str | None = None,
+    block: bool = True,
+    group: str | None = None,
+    method: str | Iterable[str] | None = None,
+    cost: Cost = 1,
+    skip_if: Callable[..., Any] | None = None,
+    response_callback: Callable[..., Any] | None = None,
+    backend: Backend | None = None,
+) -> Callable[[View], View]:
+    """Limit a view: how often, and counted by what.
+
+    ``key`` is ``"ip"``, ``"user"``, ``"user_or_ip"``, ``"header:X"``, ``"param:x"``,
+    ``"cookie:x"``, ``"post:x"`` or a function of the request. ``rate`` is ``"5/10s"``,
+    ``"10/s; 1000/h"`` or a :class:`tollway.Rate`; without it ``RATELIMIT_DEFAULT_LIMIT`` holds.
+    ``block=False`` lets the request through and sets ``request.rate_limit_exceeded``.
+    ``group`` replaces the view's dotted path in the name of the count: views with the same group,
+    key and rate share it. ``cost`` is what one request takes, a number or a function of the
+    request. ``skip_if`` and ``response_callback`` are functions of the request; ``backend`` is a
+    URL, a name in ``RATELIMIT_BACKENDS`` or a :class:`tollway.Limiter`.
+
+    The view finds the :class:`tollway.Decision` in ``request.rate_limit``.
+
+    Raises :class:`tollway.ConfigError` where it is written, on a bad rate, key or algorithm::
+
+        @rate_limit(key="user_or_ip", rate="100/m")
+        @rate_limit(key="ip", rate="10/s")
+        async def search(request): ...
+    """
+    stated = limit(
+        key=key,
+        rate=rate,
+        algorithm=algorithm,
+        block=block,
+        group=group,
+        method=method,
+        cost=cost,
+        skip_if=skip_if,
+        response_callback=response_callback,
+        backend=backend,
+    )
+
+    def decorate(view: View) -> View:
+        guarded: View = _guard(view, stated)
+        return guarded
+
+    return decorate
+
+
+ratelimit = rate_limit
+"""The same decorator under the name that users of django-ratelimit know."""
+
+
+def _guard(view: Any, stated: Limit) -> Any:
+    if isinstance(view, type):
+        if not hasattr(view, "dispatch"):
+            raise ConfigError(f"rate_limit on {view.__qualname__}: it has no dispatch() to limit")
+        setattr(view, "dispatch", _guard(view.dispatch, stated))  # noqa: B010 (mypy)
+        return view
+    if not callable(view):
+        raise ConfigError(f"rate_limit got {view!r}, not a view: write @rate_limit() first")
+    limits = (stated, *(item for item in limits_of(view) if item is not stated))
+    plan = _Plan(view, limits)
+    guarded = _async(view, plan) if iscoroutinefunction(view) else _sync(view, plan)
+    # One attribute a limit: functools.wraps of any decorator around it carries them all outwards.
+    setattr(guarded, f"{_MARK}{stated.serial}", stated)
+    return guarded
+
+
+def limits_of(view: Any) -> tuple[Limit, ...]:
+    """The limits that decorators inside ``view`` state."""
+    attributes = getattr(view, "__dict__", {})
+    return tuple(value for name, value in attributes.items() if name.startswith(_MARK))
+
+
+class _Plan:
+    """Which limits a call of one decorated view meets, and under which names."""
+
+    def __init__(self, view: Any, limits: tuple[Limit, ...]) -> None:
+        names = [item.name("") for item in limits]
+        for item, name in zip(limits, names, strict=True):
+            if names.count(name) > 1 and callable(item.key):
+                raise ConfigError(
+                    f"two limits of one view are both named {name!r}: give one of them group="
+                )
+        self.limits = limits
+        self.name = getattr(view, "__name__", type(view).__name__)
+        # A method that method_decorator() hands over: a partial of the bound method.
+        self.owner = getattr(view.func, "__self__", None) if isinstance(view, partial) else None
+        self.view_class = getattr(view, "view_class", None)
+        if self.view_class is not None:
+            self.fixed = self._pairs(_path(self.view_class))
+        else:
+            self.fixed = self._pairs(_path(view))
+
+    def _pairs(self, scope: str) -> _Pairs:
+        return tuple((item, scope) for item in self.limits)
+
+    def pairs(self, method: str | None, owner: Any) -> _Pairs:
+        """The limits of a call by ``method`` on ``owner`` (``None`` for a plain function)."""
+        if owner is not None:
+            path = _path(type(owner))
+            if self.name != "dispatch":
+                return self._pairs(f"{path}.{self.name}")
+            return self._pairs(path) + _inner(owner, path, method)
+        if self.view_class is not None:
+            return self.fixed + _inner(self.view_class, _path(self.view_class), method)
+        return self.fixed
+
+
+def _inner(owner: Any, path: str, method: str | None) -> _Pairs:
+    """The limits on the method of a class-based view that will answer."""
+    name = (method or "GET").lower()
+    handler = getattr(owner, name, None)
+    if handler is None and name == "head":
+        handler = getattr(owner, "get", None)
+    if handler is None:
+        return ()
+    return tuple((item, f"{path}.{handler.__name__}") for item in limits_of(handler))
+
+
+def _path(thing: Any) -> str:
+    qualified = getattr(thing, "__qualname__", type(thing).__qualname__)
+    return f"{thing.__module__}.{qualified}"
+
+
+def _sync(view: Callable[..., Any], plan: _Plan) -> Callable[..., Any]:
+    @wraps(view)
+    def guarded(*arguments: Any, **named: Any) -> Any:
+        request, owner = request_in(arguments)
+        owner = owner or plan.owner
+        if plan.name == "dispatch" and getattr(owner, "view_is_async", False):
+            return _pass_async(view, plan, request, owner, arguments, named)
+        passage = Passage.of(request)
+        outermost = passage.enter()
+        try:
+            refused = run(admit(request, plan.pairs(request.method, owner)))
+            if refused is not None:
+                return refused
+            return finish(request, view(*arguments, **named))
+        finally:
+            if outermost:
+                passage.leave()
+
+    return guarded
+
+
+def _async(view: Callable[..., Any], plan: _Plan) -> Callable[..., Any]:
+    @wraps(view)
+    async def guarded(*arguments: Any, **named: Any) -> Any:
+        request, owner = request_in(arguments)
+        return await _pass_async(view, plan, request, owner or plan.owner, arguments, named)
+
+    return guarded
+
+
+async def _pass_async(
+    view: Callable[..., Any],
+    plan: _Plan,
+    request: Any,
+    owner: Any,
+    arguments: tuple[Any, ...],
+    named: dict[str, Any],
+) -> Any:
+    passage = Passage.of(request)
+    outermost = passage.enter()
+    try:
+        refused = await arun(admit(request, plan.pairs(request.method, owner)))
+        if refused is not None:
+            return refused
+        response = view(*arguments, **named)
+        if inspect.isawaitable(response):
+            response = await response
+        return finish(request, response)
+    finally:
+        if outermost:
+            passage.leave()

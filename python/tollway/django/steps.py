@@ -1,0 +1,135 @@
+"""One piece of code for sync and async: what has to be waited for is a step, not a call.
+
+A decision is written as a generator that yields steps. :func:`run` answers each on the spot,
+:func:`arun` awaits it. So a sync view blocks on its reply, an async one never leaves the event
+loop, and the rules stand in one place.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, Protocol, TypeVar
+
+from django.http import HttpRequest
+
+from tollway import ConfigError, Decision, Limiter, Policy
+from tollway.django.identity import missing_user
+
+T = TypeVar("T")
+Charge = tuple[Policy, str, int]
+
+
+class Step(Protocol):
+    """Something with an answer, now or later."""
+
+    def now(self) -> Any:
+        """The answer, blocking for it."""
+
+    async def later(self) -> Any:
+        """The answer, awaiting it."""
+
+
+Steps = Generator[Step, Any, T]
+
+
+class Check:
+    """Ask a limiter whether the charges may pass, all or none, in one round trip."""
+
+    __slots__ = ("charges", "limiter")
+
+    def __init__(self, limiter: Limiter, charges: Sequence[Charge]) -> None:
+        self.limiter = limiter
+        self.charges = charges
+
+    def now(self) -> Decision:
+        """Ask and wait."""
+        if len(self.charges) == 1:
+            return self.limiter.check(*self.charges[0])
+        return self.limiter.check_all(self.charges)
+
+    async def later(self) -> Decision:
+        """Ask and await."""
+        if len(self.charges) == 1:
+            return await self.limiter.acheck(*self.charges[0])
+        return await self.limiter.acheck_all(self.charges)
+
+
+class Call:
+    """Call a function of the project: a key, a cost, a condition. Async in async views."""
+
+    __slots__ = ("arguments", "function", "what")
+
+    def __init__(self, what: str, function: Callable[..., Any], *arguments: object) -> None:
+        self.what = what
+        self.function = function
+        self.arguments = arguments
+
+    def now(self) -> Any:
+        """Call it; an async one is a mistake here."""
+        answer = self.function(*self.arguments)
+        if inspect.isawaitable(answer):
+            if inspect.iscoroutine(answer):
+                answer.close()
+            raise ConfigError(
+                f"{self.what} {self.function!r} is async, but the view is not: "
+                "make the view async or the function sync"
+            )
+        return answer
+
+    async def later(self) -> Any:
+        """Call it, and await it when it is async."""
+        answer = self.function(*self.arguments)
+        return await answer if inspect.isawaitable(answer) else answer
+
+
+class User:
+    """The user of a request; looked up without blocking the loop in async views."""
+
+    __slots__ = ("request",)
+
+    def __init__(self, request: HttpRequest) -> None:
+        self.request = request
+
+    def now(self) -> Any:
+        """``request.user``."""
+        if not hasattr(self.request, "user"):
+            raise missing_user(self.request)
+        return self.request.user
+
+    async def later(self) -> Any:
+        """``await request.auser()``."""
+        auser = getattr(self.request, "auser", None)
+        return self.now() if auser is None else await auser()
+
+
+def run(steps: Steps[T]) -> T:
+    """Drive the steps, answering each on the spot."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                answer = step.now()
+            except Exception as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(answer)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+async def arun(steps: Steps[T]) -> T:
+    """Drive the steps, awaiting each."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                answer = await step.later()
+            except Exception as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(answer)
+    except StopIteration as end:
+        result: T = end.value
+        return result

@@ -1,0 +1,363 @@
+"""Rate limits for FastAPI: ``Depends(limit("5/10s"))`` or ``@rate_limit("5/10s")`` on a route.
+
+A route is counted by its template (``/items/{item_id}``), not by the path of each request. All
+limits of one route are checked together, all or nothing, in one round trip.
+
+Headers: an answer that FastAPI makes of a handler's return value carries them as it is. Answers
+that a handler makes itself (``return StreamingResponse(...)``) and errors that it raises carry
+them once ``app.add_middleware(LimiterMiddleware)`` is there, since that works on the ASGI level;
+handler signatures stay as they are.
+"""
+
+import functools
+import inspect
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeVar
+
+from fastapi import Depends, HTTPException, Response, WebSocket
+from fastapi.requests import HTTPConnection
+
+from tollway import ConfigError, Decision, Limiter, Policy
+from tollway.answer import PROBLEM_JSON, UNAVAILABLE_SECONDS, policy_name, unavailable_text
+from tollway.asgi import (
+    Cost,
+    Key,
+    LimiterMiddleware,
+    Passage,
+    Policies,
+    as_policies,
+    check,
+    client_ip,
+    cost_of,
+    get_limiter,
+    identify,
+    read_cost,
+    read_key,
+    refusal,
+    set_limiter,
+    unavailable,
+)
+from tollway.errors import StoreError
+
+__all__ = [
+    "LimiterMiddleware",
+    "RateLimitUnavailable",
+    "RateLimited",
+    "client_ip",
+    "get_limiter",
+    "limit",
+    "rate_limit",
+    "set_limiter",
+]
+
+log = logging.getLogger("tollway.fastapi")
+
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+Share = Literal["route", "policy"]
+
+
+class RateLimited(HTTPException):
+    """A limit refused. Answered with 429 and problem+json, unless the application has an
+    exception handler for it: ``@app.exception_handler(RateLimited)``."""
+
+    def __init__(self, decision: Decision) -> None:
+        headers = {**dict(decision.headers()), "Content-Type": PROBLEM_JSON}
+        super().__init__(429, detail=decision.text(), headers=headers)
+        self.decision = decision
+
+    def answer(self) -> Response:
+        """The answer as bytes on the wire."""
+        return _response(refusal(self.decision))
+
+
+class RateLimitUnavailable(HTTPException):
+    """The store is away and the limiter fails closed. Answered with 503 and ``Retry-After``."""
+
+    def __init__(self) -> None:
+        headers = {"Retry-After": str(UNAVAILABLE_SECONDS), "Content-Type": PROBLEM_JSON}
+        super().__init__(503, detail=unavailable_text(), headers=headers)
+
+    def answer(self) -> Response:
+        """The answer as bytes on the wire."""
+        return _response(unavailable())
+
+
+def _response(answer: tuple[int, list[tuple[bytes, bytes]], bytes]) -> Response:
+    status, headers, body = answer
+    response = Response(body, status)
+    response.raw_headers = headers
+    return response
+
+
+async def _handle(connection: Any, error: Any) -> Response | None:
+    response: Response = error.answer()
+    if not isinstance(connection, WebSocket):
+        return response
+    if "websocket.http.response" in connection.scope.get("extensions", {}):
+        await connection.send_denial_response(response)
+    else:
+        await connection.close(1008, "rate limited")
+    return None
+
+
+def _turn_away(connection: HTTPConnection, error: RateLimited | RateLimitUnavailable) -> None:
+    """Raise ``error``, and have it answered in problem+json without any set-up.
+
+    Starlette keeps an application's exception handlers in the scope. One for this class that the
+    application has registered itself stays; where the scope has none of this, FastAPI's own
+    handler of HTTPException answers, with the same status, headers and sentence.
+    """
+    handlers = connection.scope.get("starlette.exception_handlers")
+    if handlers is not None:
+        handlers[0].setdefault(type(error), _handle)
+    raise error
+
+
+class Limit:
+    """What ``Depends(limit(...))`` calls. Made by :func:`limit`."""
+
+    def __init__(
+        self,
+        policy: Policies | Sequence[Policies] | None,
+        limiter: Limiter | None,
+        cost: Cost,
+        key: Key | None,
+        share: Share,
+    ) -> None:
+        if share not in ("route", "policy"):
+            raise ConfigError(f'share={share!r}: it is "route" or "policy"')
+        if policy is None and limiter is not None:
+            policy = limiter.default_policy
+        self.policies = None if policy is None else as_policies(policy)
+        self.limiter = limiter
+        self.cost = read_cost(cost)
+        self.key = key
+        self.share = share
+        for stated in (key, *(item.key for item in self.policies or ())):
+            if stated is not None:
+                read_key(stated)
+        self._scoped: dict[tuple[str, str], Policy] = {}
+
+    async def __call__(self, connection: HTTPConnection, response: Response) -> Decision:
+        """Check this limit, and those of the route that can be checked with it."""
+        passage = Passage.of(connection.scope)
+        decision = passage.answers.get(self)
+        if decision is None:
+            decision = await _check_together(self, connection, passage)
+        if not decision.allowed:
+            _turn_away(connection, RateLimited(decision))
+        for name, value in (passage.decision or decision).headers():
+            response.headers[name] = value
+        return decision
+
+    def own_limiter(self) -> Limiter:
+        """Where this limit is counted."""
+        return self.limiter or get_limiter()
+
+    def own_policies(self) -> tuple[Policy, ...]:
+        """The policies of this limit, else the default limiter's."""
+        if self.policies is not None:
+            return self.policies
+        policy = self.own_limiter().default_policy
+        if policy is None:
+            raise ConfigError(
+                "limit() names no policy and the limiter has no default one: "
+                'write limit("100/m") or Limiter(url, default_policy=Policy(...))'
+            )
+        return (policy,)
+
+    def waits(self) -> bool:
+        """Whether its key is a function, which may need what dependencies before it leave."""
+        return any(callable(self.key or policy.key) for policy in self.own_policies())
+
+    async def charges(
+        self, connection: HTTPConnection, route: "_Route"
+    ) -> list[tuple[Policy, str, int]]:
+        """What this limit costs a request, and whom."""
+        cost = await cost_of(self.cost, connection)
+        return [
+            (
+                self._counted(policy, route),
+                await identify(
+                    read_key(self.key or policy.key or "ip"), connection.scope, connection
+                ),
+                cost,
+            )
+            for policy in self.own_policies()
+        ]
+
+    def _counted(self, policy: Policy, route: "_Route") -> Policy:
+        """The policy as it counts: one count a route, unless it is shared on purpose."""
+        if self.share == "policy":
+            return policy
+        name = policy_name(policy.name, route.name)
+        known = self._scoped.get((policy.name, route.name))
+        if known is None:
+            known = Policy(name, policy.rates, algorithm=policy.algorithm)
+            self._scoped[(policy.name, route.name)] = known
+        return known
+
+
+def limit(
+    policy: Policies | Sequence[Policies] | None = None,
+    limiter: Limiter | None = None,
+    cost: Cost = 1,
+    key: Key | None = None,
+    *,
+    share: Share = "route",
+) -> Limit:
+    """A dependency that limits a route and returns the :class:`tollway.Decision`.
+
+    ``policy`` is a :class:`tollway.Policy`, a rate such as ``"5/10s"``, or a list of these that
+    are checked together. ``limiter`` is where counts are kept, by default that of
+    :func:`set_limiter`. ``cost`` is what one request takes, ``key`` by what is counted: each a
+    function of the request too, sync or async. ``share="policy"`` makes all routes with this
+    policy one count; by default each route has its own::
+
+        @app.get("/ping")
+        async def ping(decision: Annotated[Decision, Depends(limit("5/10s"))]):
+            return {"left": decision.remaining}
+
+        router = APIRouter(dependencies=[Depends(limit(["10/s", "1000/h"], key="header:X-Key"))])
+
+    Raises :class:`tollway.ConfigError` where it is written, on a bad rate or key.
+    """
+    return Limit(policy, limiter, cost, key, share)
+
+
+def rate_limit(
+    policy: Policies | Sequence[Policies] | None = None,
+    limiter: Limiter | None = None,
+    cost: Cost = 1,
+    key: Key | None = None,
+    *,
+    share: Share = "route",
+) -> Callable[[Endpoint], Endpoint]:
+    """:func:`limit` as a decorator, written between the route and its handler::
+
+    @app.get("/ping")
+    @rate_limit("5/10s")
+    async def ping(): ...
+    """
+    dependency = limit(policy, limiter, cost, key, share=share)
+
+    def decorate(endpoint: Endpoint) -> Endpoint:
+        limited: Endpoint = _with_dependency(endpoint, dependency)
+        return limited
+
+    return decorate
+
+
+def _with_dependency(endpoint: Any, dependency: Limit) -> Any:
+    """``endpoint`` with one parameter more, which FastAPI fills and the endpoint does not see."""
+    try:
+        signature = inspect.signature(endpoint, eval_str=True)
+    except NameError:  # an annotation that only type checkers can resolve: FastAPI will say so
+        signature = inspect.signature(endpoint)
+    name = f"tollway_{sum(item.startswith('tollway_') for item in signature.parameters)}"
+
+    if inspect.iscoroutinefunction(endpoint):
+
+        @functools.wraps(endpoint)
+        async def limited(*arguments: Any, **named: Any) -> Any:
+            named.pop(name, None)
+            return await endpoint(*arguments, **named)
+    else:
+
+        @functools.wraps(endpoint)
+        def limited(*arguments: Any, **named: Any) -> Any:
+            named.pop(name, None)
+            return endpoint(*arguments, **named)
+
+    extra = inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=Depends(dependency), annotation=Any
+    )
+    parameters = list(signature.parameters.values())
+    at = len(parameters)
+    if parameters and parameters[-1].kind is inspect.Parameter.VAR_KEYWORD:
+        at -= 1
+    parameters.insert(at, extra)
+    setattr(limited, "__signature__", signature.replace(parameters=parameters))  # noqa: B010
+    return limited
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """The route that answers: the name it is counted under, and the limits on it."""
+
+    name: str
+    limits: tuple[Limit, ...]
+
+
+_KNOWN: Final = "_tollway_limits"
+
+
+def _route_of(connection: HTTPConnection) -> _Route:
+    # FastAPI keeps the route as it was included (prefix, dependencies and all) apart from the
+    # route as it was written; older versions know only the one.
+    scope = connection.scope
+    included = scope.get("fastapi", {}).get("effective_route_context")
+    found = included if hasattr(included, "dependant") else scope.get("route")
+    methods = "+".join(sorted(getattr(found, "methods", None) or ("WEBSOCKET",)))
+    template = getattr(found, "path_format", None) or getattr(found, "path", scope["path"])
+    name = policy_name(methods, scope.get("root_path", ""), template)
+    limits: tuple[Limit, ...] | None = getattr(found, _KNOWN, None)
+    if limits is None:
+        limits = tuple(dict.fromkeys(_limits_in(getattr(found, "dependant", None))))
+        _refuse_twins(name, limits)
+        if found is not None:
+            # Kept on the route itself: it lives as long as the route does.
+            setattr(found, _KNOWN, limits)
+    return _Route(name, limits)
+
+
+def _limits_in(dependant: Any) -> Iterator[Limit]:
+    for inner in getattr(dependant, "dependencies", ()):
+        if isinstance(inner.call, Limit):
+            yield inner.call
+        yield from _limits_in(inner)
+
+
+def _refuse_twins(name: str, limits: tuple[Limit, ...]) -> None:
+    """Two policies of one name on one route would share a count that neither means."""
+    seen: dict[tuple[str, object], Policy] = {}
+    for item in limits:
+        for policy in item.own_policies():
+            twin = seen.setdefault((policy.name, item.key or policy.key), policy)
+            if twin.rates != policy.rates:
+                raise ConfigError(
+                    f"two policies on {name} are both named {policy.name!r}: "
+                    "give each Policy its own name"
+                )
+
+
+async def _check_together(own: Limit, connection: HTTPConnection, passage: Passage) -> Decision:
+    """Check a limit with all others of its route that are due, in one round trip.
+
+    A limit whose key is a function waits for its own turn, since the function may need what
+    earlier dependencies leave behind; write its policies as one list to have them together.
+    """
+    route = _route_of(connection)
+    limiter = own.own_limiter()
+    overridden = getattr(connection.scope.get("app"), "dependency_overrides", {})
+    group = [own] + [
+        item
+        for item in route.limits
+        if item is not own
+        and item not in passage.answers
+        and item not in overridden
+        and item.own_limiter() is limiter
+        and not item.waits()
+    ]
+    charges = [charge for item in group for charge in await item.charges(connection, route)]
+    try:
+        decision = await check(limiter, charges)
+    except StoreError as error:
+        log.error("rate limit not checked, refused: %s", error)
+        _turn_away(connection, RateLimitUnavailable())
+        raise
+    passage.note(decision)
+    passage.answers.update(dict.fromkeys(group, decision))
+    return decision

@@ -1,0 +1,37 @@
+"""What the tests of the ASGI and FastAPI doors share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.asgi.serving import dead_port
+from tollway import ClientAddress, Limiter, asgi
+from tollway.testing import ManualClock
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """Time as a value."""
+    return ManualClock()
+
+
+@pytest.fixture
+def limiter(clock: ManualClock) -> Limiter:
+    """A limiter that lives on that clock."""
+    return Limiter("memory://", clock=clock)
+
+
+@pytest.fixture
+def default_limiter(limiter: Limiter, monkeypatch: pytest.MonkeyPatch) -> Limiter:
+    """The same limiter as the default of the process, for the length of a test."""
+    monkeypatch.setattr(asgi, "_default", asgi._Default(limiter, ClientAddress()))
+    return limiter
+
+
+@pytest.fixture
+def dead_store() -> Iterator[str]:
+    """The URL of a Redis that is not there."""
+    with dead_port() as port:
+        yield f"redis://127.0.0.1:{port}/0"
