@@ -9,6 +9,7 @@
 
 pub mod app;
 mod engine;
+pub mod framing;
 mod listen;
 mod message;
 mod settings;

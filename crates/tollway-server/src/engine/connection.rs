@@ -1,0 +1,277 @@
+//! One connection: the parser's future over a wire, and what happens when it ends.
+
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant, SystemTime};
+
+use hyper::server::conn::http1;
+
+use super::exchange::{Service, Shared};
+use super::wake::ConnectionWaker;
+use super::wire::{Io, Wire};
+use crate::framing::Refusal;
+use crate::{Handler, Settings};
+
+/// Most bytes of a refused client that are read and forgotten at a time, so that
+/// it gets to see the answer. More ends the connection at once.
+const MAX_DISCARD: usize = 256 * 1024;
+/// Smallest read buffer the parser allows.
+const MIN_PARSER_BUFFER: usize = 8 * 1024;
+
+/// What a connection waits for. Each has its own time-out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// The next request.
+    Idle,
+    /// The rest of a head.
+    Head,
+    /// The rest of a body.
+    Body,
+    /// The handler, which sets its own limits.
+    Handler,
+    /// The client to take what is sent.
+    Write,
+    /// The client to close after the last answer.
+    Close,
+}
+
+/// What is to become of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It goes on when something happens.
+    Keep,
+    /// It is over.
+    Drop,
+}
+
+/// What [`Connection::expire`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expiry {
+    /// An idle connection, or one that had been answered for the last time.
+    Quiet,
+    /// The client was too slow.
+    TooSlow,
+}
+
+/// One open connection.
+pub(super) struct Connection<H: Handler> {
+    parser: Option<Pin<Box<http1::Connection<Io, Service<H>>>>>,
+    shared: Rc<Shared<H>>,
+    pub(super) wire: Rc<Wire>,
+    wake: Arc<ConnectionWaker>,
+    waker: Waker,
+    /// What is waited for, and a count that changes with each progress.
+    wait: (Wait, u64),
+    deadline: Option<Instant>,
+    /// The last answer is on its way; the client may send what it likes.
+    linger: bool,
+    sending_finished: bool,
+    discarded: usize,
+}
+
+impl<H: Handler> Connection<H> {
+    pub(super) fn new(
+        wire: Wire,
+        peer: Option<SocketAddr>,
+        shared: Rc<Shared<H>>,
+        wake: Arc<ConnectionWaker>,
+        now: Instant,
+    ) -> Self {
+        let wire = Rc::new(wire);
+        let service = Service { shared: Rc::clone(&shared), wire: Rc::clone(&wire), peer };
+        let parser = builder(&shared.settings).serve_connection(Io(Rc::clone(&wire)), service);
+        let deadline = Some(now + shared.settings.header_timeout);
+        Connection {
+            parser: Some(Box::pin(parser)),
+            shared,
+            wire,
+            waker: Waker::from(Arc::clone(&wake)),
+            wake,
+            wait: (Wait::Head, 0),
+            deadline,
+            linger: false,
+            sending_finished: false,
+            discarded: 0,
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Does all that can be done without waiting.
+    pub(super) fn step(&mut self, now: Instant) -> Fate {
+        self.wake.reset();
+        let fate = loop {
+            if self.wire.is_broken() {
+                break Fate::Drop;
+            }
+            if self.parser.is_some() && self.poll_parser() == Fate::Drop {
+                break Fate::Drop;
+            }
+            if self.wire.flush().is_err() {
+                break Fate::Drop;
+            }
+            if self.parser.is_none() {
+                break self.close();
+            }
+            if self.is_abandoned() {
+                break Fate::Drop;
+            }
+            if let Some(refusal) = self.wire.refusal_due() {
+                self.refuse(refusal);
+                continue;
+            }
+            if !self.wire.can_unblock() {
+                break Fate::Keep;
+            }
+        };
+        if fate == Fate::Keep {
+            self.watch(now);
+            if self.shared.draining.get() && self.is_idle() {
+                return Fate::Drop;
+            }
+        }
+        fate
+    }
+
+    fn poll_parser(&mut self) -> Fate {
+        let Some(parser) = &mut self.parser else { return Fate::Keep };
+        let mut context = Context::from_waker(&self.waker);
+        match catch_unwind(AssertUnwindSafe(|| parser.as_mut().poll(&mut context))) {
+            Ok(Poll::Pending) => Fate::Keep,
+            Ok(Poll::Ready(result)) => {
+                // Something of the client's is unread: closing at once would
+                // reset the connection and could take the answer with it.
+                self.linger |=
+                    result.is_err() || self.shared.draining.get() || self.wire.in_body() || self.wire.has_input();
+                self.drop_parser();
+                Fate::Keep
+            }
+            Err(_) => Fate::Drop,
+        }
+    }
+
+    /// Whether the client went away while its handler is running.
+    fn is_abandoned(&self) -> bool {
+        self.shared.settings.cancel_on_half_close && self.wire.handling.get() && self.wire.is_peer_done()
+    }
+
+    fn drop_parser(&mut self) {
+        self.parser = None;
+        self.wire.release();
+        self.wire.forget_input();
+    }
+
+    /// Answers in place of the handler; nothing else is read or answered.
+    fn refuse(&mut self, refusal: Refusal) {
+        self.drop_parser();
+        self.linger = true;
+        self.shared.refused.set(self.shared.refused.get() + 1);
+        self.wire.append(|out| refusal.write(SystemTime::now(), out));
+    }
+
+    /// Closes in an orderly way, after the parser is gone.
+    fn close(&mut self) -> Fate {
+        if self.wire.has_output() {
+            return Fate::Keep;
+        }
+        if !self.linger || self.wire.is_ended() {
+            return Fate::Drop;
+        }
+        if !self.sending_finished {
+            self.sending_finished = true;
+            self.wire.finish_sending();
+        }
+        self.discarded += self.wire.discard(MAX_DISCARD);
+        let over = self.wire.is_broken() || self.wire.is_ended() || self.discarded >= MAX_DISCARD;
+        if over { Fate::Drop } else { Fate::Keep }
+    }
+
+    /// Finds out what is waited for and until when.
+    fn watch(&mut self, now: Instant) {
+        let wire = &self.wire;
+        let wait = if wire.has_output() {
+            (Wait::Write, wire.sent_total())
+        } else if self.parser.is_none() {
+            (Wait::Close, 0)
+        } else if wire.handling.get() {
+            (Wait::Handler, 0)
+        } else {
+            let messages = wire.messages();
+            let wait = if wire.in_body() {
+                Wait::Body
+            } else if wire.has_input() || messages == 0 {
+                Wait::Head
+            } else {
+                Wait::Idle
+            };
+            (wait, messages)
+        };
+        if wait != self.wait {
+            self.wait = wait;
+            self.deadline = self.patience(wait.0).map(|patience| now + patience);
+        }
+    }
+
+    fn patience(&self, wait: Wait) -> Option<Duration> {
+        let settings = &self.shared.settings;
+        Some(match wait {
+            Wait::Idle => settings.keep_alive_timeout,
+            Wait::Head => settings.header_timeout,
+            Wait::Body => settings.body_timeout,
+            Wait::Handler => return None,
+            Wait::Write => settings.write_timeout,
+            Wait::Close => settings.linger_timeout,
+        })
+    }
+
+    /// Acts on the deadline. The caller steps or drops the connection after.
+    pub(super) fn expire(&mut self) -> (Fate, Expiry) {
+        match self.wait.0 {
+            Wait::Head if self.wire.has_input() => self.refuse(Refusal::HeadTimeout),
+            Wait::Body => self.refuse(Refusal::BodyTimeout),
+            Wait::Head | Wait::Write => return (Fate::Drop, Expiry::TooSlow),
+            Wait::Idle | Wait::Handler | Wait::Close => return (Fate::Drop, Expiry::Quiet),
+        }
+        (Fate::Keep, Expiry::TooSlow)
+    }
+
+    /// Whether shutdown may close the connection now: it waits for a request.
+    pub(super) fn is_idle(&self) -> bool {
+        self.wait.0 == Wait::Idle
+    }
+
+    /// Gives a client that has connected and sent nothing less time.
+    pub(super) fn hurry(&mut self, deadline: Instant) {
+        if self.wait == (Wait::Head, 0) && !self.wire.has_input() {
+            self.deadline = self.deadline.map(|set| set.min(deadline));
+        }
+    }
+}
+
+impl<H: Handler> Drop for Connection<H> {
+    fn drop(&mut self) {
+        if self.wire.handling.get() {
+            self.shared.cancelled.set(self.shared.cancelled.get() + 1);
+        }
+    }
+}
+
+fn builder(settings: &Settings) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .half_close(!settings.cancel_on_half_close)
+        .header_read_timeout(None)
+        .max_buf_size(MIN_PARSER_BUFFER.max(settings.max_head_bytes * 2))
+        .pipeline_flush(false)
+        .writev(true);
+    if settings.max_headers > 100 {
+        builder.max_headers(settings.max_headers);
+    }
+    builder
+}

@@ -1,0 +1,396 @@
+//! One socket with its buffers: what the HTTP parser reads from and writes to.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice, Read, Write};
+use std::net::Shutdown;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use hyper::rt::ReadBufCursor;
+use mio::net::TcpStream;
+
+use crate::framing::{Guard, Limits, Refusal};
+
+/// Output is held back until the end of a poll or until this many bytes have
+/// come together. Larger pieces go to the socket without a copy.
+const CORK_BYTES: usize = 16 * 1024;
+/// Most bytes read by one system call.
+pub(super) const SCRATCH_BYTES: usize = 64 * 1024;
+/// Capacity an empty buffer keeps while its connection waits.
+const KEPT_BYTES: usize = 4 * 1024;
+
+/// Bytes received that the parser has not taken yet.
+struct Input {
+    guard: Guard,
+    bytes: Vec<u8>,
+    /// How many of `bytes` the guard has cleared.
+    cleared: usize,
+}
+
+/// Bytes to send, from `sent` on.
+#[derive(Default)]
+struct Output {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+/// A socket and everything about it that the engine and the parser share.
+///
+/// All methods are leaves: none of them calls a handler or a waker.
+pub(super) struct Wire {
+    socket: TcpStream,
+    scratch: Rc<RefCell<Box<[u8]>>>,
+    input: RefCell<Input>,
+    output: RefCell<Output>,
+    /// The socket may have something to read, or take something.
+    readable: Cell<bool>,
+    writable: Cell<bool>,
+    /// The client has closed its sending side; `ended`: and all was read.
+    peer_done: Cell<bool>,
+    ended: Cell<bool>,
+    /// The connection failed in both directions.
+    broken: Cell<bool>,
+    /// The parser has output that did not fit.
+    blocked: Cell<bool>,
+    refusal: Cell<Option<Refusal>>,
+    sent_total: Cell<u64>,
+    /// A handler of this connection is running.
+    pub(super) handling: Cell<bool>,
+    /// Answers whose body was given to the parser completely.
+    pub(super) answered: Cell<u64>,
+}
+
+impl Wire {
+    pub(super) fn new(socket: TcpStream, limits: Limits, scratch: Rc<RefCell<Box<[u8]>>>) -> Self {
+        let guard = Guard::new(limits);
+        Wire {
+            socket,
+            scratch,
+            input: RefCell::new(Input { guard, bytes: Vec::new(), cleared: 0 }),
+            output: RefCell::default(),
+            readable: Cell::new(false),
+            writable: Cell::new(true),
+            peer_done: Cell::new(false),
+            ended: Cell::new(false),
+            broken: Cell::new(false),
+            blocked: Cell::new(false),
+            refusal: Cell::new(None),
+            sent_total: Cell::new(0),
+            handling: Cell::new(false),
+            answered: Cell::new(0),
+        }
+    }
+
+    /// Notes what the kernel reports. Answers whether there is anything to do.
+    pub(super) fn note(&self, event: &mio::event::Event) -> bool {
+        let mut useful = false;
+        if event.is_readable() || event.is_read_closed() {
+            self.readable.set(true);
+            useful = true;
+        }
+        if event.is_read_closed() {
+            self.peer_done.set(true);
+        }
+        if event.is_writable() {
+            self.writable.set(true);
+            useful |= self.has_output();
+        }
+        if event.is_error() || event.is_write_closed() {
+            self.broken.set(true);
+            useful = true;
+        }
+        useful
+    }
+
+    /// Lets the next read ask the kernel even without an event.
+    pub(super) fn look_again(&self) {
+        if !self.ended.get() {
+            self.readable.set(true);
+        }
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.get()
+    }
+
+    /// Whether the client has closed its sending side.
+    pub(super) fn is_peer_done(&self) -> bool {
+        self.peer_done.get() || self.ended.get()
+    }
+
+    /// Whether bytes wait to be sent, here or in the parser.
+    pub(super) fn has_output(&self) -> bool {
+        self.blocked.get() || !self.output.borrow().bytes.is_empty()
+    }
+
+    /// Whether the parser waits with output although the socket takes some.
+    pub(super) fn can_unblock(&self) -> bool {
+        self.blocked.get() && self.writable.get()
+    }
+
+    /// Bytes sent so far.
+    pub(super) fn sent_total(&self) -> u64 {
+        self.sent_total.get()
+    }
+
+    /// Heads cleared so far.
+    pub(super) fn messages(&self) -> u64 {
+        self.input.borrow().guard.messages()
+    }
+
+    /// Whether body bytes are awaited from the client.
+    pub(super) fn in_body(&self) -> bool {
+        self.input.borrow().guard.in_body()
+    }
+
+    /// Whether bytes were received that belong to no cleared message.
+    pub(super) fn has_input(&self) -> bool {
+        !self.input.borrow().bytes.is_empty()
+    }
+
+    /// Whether the answer now being made is to the last message received.
+    pub(super) fn is_last_message(&self) -> bool {
+        let input = self.input.borrow();
+        !input.guard.in_body() && self.answered.get() + 1 >= input.guard.messages()
+    }
+
+    /// The refusal to answer with now: every earlier message must be answered first.
+    pub(super) fn refusal_due(&self) -> Option<Refusal> {
+        let refusal = self.refusal.get()?;
+        let guard = &self.input.borrow().guard;
+        let answerable = guard.messages() - u64::from(guard.in_body());
+        (!self.blocked.get() && self.answered.get() >= answerable).then_some(refusal)
+    }
+
+    /// Appends an answer of the engine's own to what is sent.
+    pub(super) fn append(&self, write: impl FnOnce(&mut Vec<u8>)) {
+        self.blocked.set(false);
+        write(&mut self.output.borrow_mut().bytes);
+    }
+
+    /// The parser is gone, and with it the output that did not fit.
+    pub(super) fn release(&self) {
+        self.blocked.set(false);
+    }
+
+    /// Sends what is held back, as far as the socket takes it. Answers whether
+    /// nothing is left.
+    pub(super) fn flush(&self) -> io::Result<bool> {
+        let output = &mut *self.output.borrow_mut();
+        while output.sent < output.bytes.len() {
+            if !self.writable.get() {
+                return Ok(false);
+            }
+            let Some(count) = self.attempt(|mut socket| socket.write(&output.bytes[output.sent..]))? else {
+                return Ok(false);
+            };
+            output.sent += count;
+        }
+        output.sent = 0;
+        output.bytes.clear();
+        output.bytes.shrink_to(KEPT_BYTES);
+        Ok(true)
+    }
+
+    /// One attempt to write. `None` when the socket takes nothing now.
+    fn attempt(&self, write: impl Fn(&TcpStream) -> io::Result<usize>) -> io::Result<Option<usize>> {
+        loop {
+            match write(&self.socket) {
+                Ok(0) => return self.fail(io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    self.sent_total.set(self.sent_total.get() + count as u64);
+                    return Ok(Some(count));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.writable.set(false);
+                    return Ok(None);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return self.fail(error),
+            }
+        }
+    }
+
+    fn fail<T>(&self, error: io::Error) -> io::Result<T> {
+        self.broken.set(true);
+        Err(error)
+    }
+
+    /// Takes output of the parser.
+    fn accept(&self, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if self.broken.get() {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let total: usize = pieces.iter().map(|piece| piece.len()).sum();
+        let held = self.output.borrow().bytes.len();
+        if held + total > CORK_BYTES {
+            if !self.flush()? {
+                self.blocked.set(true);
+                return Poll::Pending;
+            }
+            if total > CORK_BYTES {
+                return self.pass_on(pieces);
+            }
+        }
+        let bytes = &mut self.output.borrow_mut().bytes;
+        for piece in pieces {
+            bytes.extend_from_slice(piece);
+        }
+        self.blocked.set(false);
+        Poll::Ready(Ok(total))
+    }
+
+    /// Sends a large piece without a copy.
+    fn pass_on(&self, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let sent = match self.writable.get() {
+            true => self.attempt(|mut socket| socket.write_vectored(pieces))?,
+            false => None,
+        };
+        self.blocked.set(sent.is_none());
+        sent.map_or(Poll::Pending, |count| Poll::Ready(Ok(count)))
+    }
+
+    /// Gives the parser bytes that the guard has cleared.
+    fn supply(&self, mut cursor: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        let input = &mut *self.input.borrow_mut();
+        loop {
+            if input.cleared > 0 {
+                let count = input.cleared.min(cursor.remaining());
+                cursor.put_slice(&input.bytes[..count]);
+                input.consume(count);
+                return Poll::Ready(Ok(()));
+            }
+            if self.refusal.get().is_some() {
+                return Poll::Pending;
+            }
+            if !self.readable.get() {
+                return if self.ended.get() { Poll::Ready(Ok(())) } else { Poll::Pending };
+            }
+            let scratch = &mut *self.scratch.borrow_mut();
+            let Some(count) = self.receive(scratch)? else { continue };
+            let received = &scratch[..count];
+            if input.bytes.is_empty() {
+                // The usual case: what has come is handed on from the scratch
+                // buffer, and nothing is kept.
+                let found = input.guard.inspect(received);
+                self.refusal.set(found.refusal);
+                let count = found.cleared.min(cursor.remaining());
+                cursor.put_slice(&received[..count]);
+                input.bytes.extend_from_slice(&received[count..]);
+                input.cleared = found.cleared - count;
+                if count > 0 {
+                    return Poll::Ready(Ok(()));
+                }
+            } else {
+                input.bytes.extend_from_slice(received);
+                let found = input.guard.inspect(&input.bytes);
+                self.refusal.set(found.refusal);
+                input.cleared = found.cleared;
+            }
+        }
+    }
+
+    /// One read from the socket. `None` when that brought nothing.
+    fn receive(&self, scratch: &mut [u8]) -> io::Result<Option<usize>> {
+        match (&self.socket).read(scratch) {
+            Ok(0) => {
+                self.readable.set(false);
+                self.ended.set(true);
+                Ok(None)
+            }
+            Ok(count) => {
+                // Less than asked for means the kernel has no more for now. The
+                // end of the stream has to be read too, and brings no new event.
+                if count < scratch.len() && !self.peer_done.get() {
+                    self.readable.set(false);
+                }
+                Ok(Some(count))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.readable.set(false);
+                Ok(None)
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// Says that nothing more will be sent.
+    pub(super) fn finish_sending(&self) {
+        if self.socket.shutdown(Shutdown::Write).is_err() {
+            self.broken.set(true);
+        }
+    }
+
+    /// Reads and forgets up to `most` bytes. Answers how many there were.
+    pub(super) fn discard(&self, most: usize) -> usize {
+        let scratch = &mut *self.scratch.borrow_mut();
+        let mut total = 0;
+        while total < most && self.readable.get() && !self.broken.get() {
+            total += self.receive(scratch).ok().flatten().unwrap_or(0);
+        }
+        total
+    }
+
+    /// Forgets what was received, for a connection that is about to close.
+    pub(super) fn forget_input(&self) {
+        let input = &mut *self.input.borrow_mut();
+        input.bytes = Vec::new();
+        input.cleared = 0;
+    }
+
+    /// Whether all that the client sends was read to the end.
+    pub(super) fn is_ended(&self) -> bool {
+        self.ended.get()
+    }
+}
+
+impl Input {
+    fn consume(&mut self, count: usize) {
+        self.cleared -= count;
+        if count == self.bytes.len() {
+            self.bytes.clear();
+            self.bytes.shrink_to(KEPT_BYTES);
+        } else {
+            self.bytes.drain(..count);
+        }
+    }
+}
+
+/// The parser's view of a [`Wire`].
+pub(super) struct Io(pub(super) Rc<Wire>);
+
+impl hyper::rt::Read for Io {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, cursor: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        self.0.supply(cursor)
+    }
+}
+
+impl hyper::rt::Write for Io {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.0.accept(&[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.0.accept(pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// The engine sends at the end of each poll, so there is nothing to wait for.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// The engine closes the socket once everything was sent.
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
