@@ -29,6 +29,7 @@ mod algorithm;
 mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod control;
 mod decision;
 mod error;
 mod key;
@@ -39,6 +40,7 @@ mod store;
 
 pub use algorithm::{Algorithm, Align, State, Verdict, decide_one};
 pub use clock::{Clock, ManualClock, Timestamp};
+pub use control::{Breaker, BreakerSettings, BreakerState, Permit};
 pub use decision::{Decision, Mode, NEVER, Part, Reason, States, decide};
 pub use error::{ConfigError, RateError, StoreError, StoreErrorKind};
 pub use key::{hash_identity, store_key};

@@ -21,10 +21,14 @@
 #![warn(missing_docs)]
 
 mod fail;
+mod guard;
 mod limiter;
+mod near;
 mod observe;
 
 pub use fail::FailMode;
+pub use guard::Guard;
 pub use limiter::{Answer, Limiter};
+pub use near::NearCache;
 pub use observe::Observer;
 pub use tollway_core::*;

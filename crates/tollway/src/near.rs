@@ -1,0 +1,159 @@
+//! A near-cache of refusals: a key refused until T is refused here until T, without a round trip.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tollway_core::{Capabilities, Decision, Policy, Reason, Reply, Request, Store, StoreError};
+
+/// The most refusals remembered; beyond that the ones that are over make room, or nothing is added.
+const ROOM: usize = 65_536;
+/// Shorter refusals are not worth remembering.
+const LEAST: Duration = Duration::from_millis(1);
+
+/// A store that remembers refusals and repeats them while they hold.
+///
+/// What it answers is what the store would have answered: a key that is spent stays spent until its
+/// `retry_after` has passed, whoever asks. Only a reset changes that sooner; one through this cache
+/// empties it, one from elsewhere is seen after at most `hold`.
+#[derive(Debug)]
+pub struct NearCache {
+    inner: Arc<dyn Store>,
+    refusals: Arc<Refusals>,
+}
+
+#[derive(Debug)]
+struct Refusals {
+    hold: Duration,
+    hasher: RandomState,
+    known: Mutex<HashMap<u64, Refusal>>,
+}
+
+#[derive(Debug)]
+struct Refusal {
+    /// Kept so that no other policy can come to have the address that was hashed.
+    _policies: Vec<Arc<Policy>>,
+    decision: Decision,
+    since: Instant,
+    until: Instant,
+}
+
+impl Refusals {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Refusal>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What stands for a request, or `None` when its refusal may not be repeated: with a cost above
+    /// 1 some permits come back before enough do.
+    fn sign(&self, request: &Request<'_>) -> Option<u64> {
+        if request.peek || request.charges.iter().any(|charge| charge.cost != 1) {
+            return None;
+        }
+        let parts = request.charges.iter().map(|charge| (Arc::as_ptr(charge.policy) as usize, charge.key));
+        Some(self.hasher.hash_one(parts.collect::<Vec<_>>()))
+    }
+
+    fn find(&self, signature: u64) -> Option<Decision> {
+        let mut known = self.lock();
+        let refusal = known.get(&signature)?;
+        let now = Instant::now();
+        if now >= refusal.until {
+            known.remove(&signature);
+            return None;
+        }
+        let passed = now.duration_since(refusal.since).as_nanos() as u64;
+        let decision = refusal.decision;
+        Some(Decision {
+            retry_after: decision.retry_after.saturating_sub(passed).max(1),
+            reset_after: decision.reset_after.saturating_sub(passed).max(1),
+            at: decision.at.plus(passed),
+            ..decision
+        })
+    }
+
+    /// Remembers a refusal that was asked for at `asked`. The wait counts from then, when the store
+    /// cannot have decided yet: so it ends here no later than there.
+    fn learn(&self, signature: u64, policies: Vec<Arc<Policy>>, decision: &Decision, asked: Instant) {
+        if decision.allowed || decision.reason != Reason::RateLimited || decision.degraded {
+            return;
+        }
+        let wait = Duration::from_nanos(decision.retry_after).min(self.hold);
+        if wait < LEAST {
+            return;
+        }
+        let refusal = Refusal { _policies: policies, decision: *decision, since: asked, until: asked + wait };
+        let mut known = self.lock();
+        if known.len() >= ROOM {
+            let now = Instant::now();
+            known.retain(|_, refusal| refusal.until > now);
+        }
+        if known.len() < ROOM {
+            known.insert(signature, refusal);
+        }
+    }
+}
+
+impl NearCache {
+    /// Remembers the refusals of `inner`, each for at most `hold`.
+    pub fn new(inner: Arc<dyn Store>, hold: Duration) -> Self {
+        let refusals = Refusals { hold, hasher: RandomState::new(), known: Mutex::default() };
+        Self { inner, refusals: Arc::new(refusals) }
+    }
+
+    /// Refusals remembered now, those that are over included.
+    pub fn len(&self) -> usize {
+        self.refusals.lock().len()
+    }
+
+    /// Whether nothing is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Store for NearCache {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn apply(&self, requests: &[Request<'_>]) -> Reply<Vec<Decision>> {
+        let [request] = requests else { return self.inner.apply(requests) };
+        let Some(signature) = self.refusals.sign(request) else { return self.inner.apply(requests) };
+        let policies: Vec<_> = request.charges.iter().map(|charge| Arc::clone(charge.policy)).collect();
+        let refusals = Arc::clone(&self.refusals);
+        let asked = Instant::now();
+        let reply = self.inner.apply(requests);
+        Box::pin(async move {
+            let decisions = reply.await?;
+            if let [decision] = &decisions[..] {
+                refusals.learn(signature, policies, decision, asked);
+            }
+            Ok(decisions)
+        })
+    }
+
+    fn apply_now(&self, request: &Request<'_>) -> Option<Result<Decision, StoreError>> {
+        let known = self.refusals.sign(request).and_then(|signature| self.refusals.find(signature));
+        known.map(Ok).or_else(|| self.inner.apply_now(request))
+    }
+
+    fn reset(&self, policy: &Arc<Policy>, key: &str) -> Reply<()> {
+        let refusals = Arc::clone(&self.refusals);
+        let reply = self.inner.reset(policy, key);
+        Box::pin(async move {
+            let answer = reply.await;
+            // After the store, so that a refusal on its way cannot be learnt again unseen for long.
+            refusals.lock().clear();
+            answer
+        })
+    }
+
+    fn ping(&self) -> Reply<()> {
+        self.inner.ping()
+    }
+}

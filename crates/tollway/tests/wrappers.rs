@@ -1,0 +1,187 @@
+//! The breaker and the near-cache around a store that counts how often it is asked.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use tollway::{
+    Algorithm, BreakerSettings, BreakerState, Capabilities, Charge, Clock, Decision, Guard, ManualClock, NearCache,
+    Policy, Reply, Request, Store, StoreError, StoreErrorKind, Timestamp, conformance,
+};
+use tollway_stores::SystemClock;
+use tollway_stores::memory::MemoryStore;
+
+/// Memory that pretends to be remote, counts its callers and can be away.
+#[derive(Debug)]
+struct Remote {
+    memory: MemoryStore,
+    asked: AtomicU32,
+    away: AtomicBool,
+    kind: StoreErrorKind,
+}
+
+impl Remote {
+    fn new(clock: Arc<dyn Clock>, kind: StoreErrorKind) -> Arc<Self> {
+        let memory = MemoryStore::with_clock(10_000, clock);
+        Arc::new(Self { memory, asked: AtomicU32::new(0), away: AtomicBool::new(false), kind })
+    }
+
+    fn answer<T: Send + 'static>(&self, ask: impl FnOnce(&MemoryStore) -> Reply<T>) -> Reply<T> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        if self.away.load(Ordering::SeqCst) {
+            return Box::pin(std::future::ready(Err(StoreError::new(self.kind, "remote://", "away"))));
+        }
+        ask(&self.memory)
+    }
+
+    fn asked(&self) -> u32 {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+impl Store for Remote {
+    fn name(&self) -> &str {
+        "remote://"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.memory.capabilities()
+    }
+
+    fn apply(&self, requests: &[Request<'_>]) -> Reply<Vec<Decision>> {
+        self.answer(|memory| memory.apply(requests))
+    }
+
+    fn reset(&self, policy: &Arc<Policy>, key: &str) -> Reply<()> {
+        self.answer(|memory| memory.reset(policy, key))
+    }
+
+    fn ping(&self) -> Reply<()> {
+        self.answer(MemoryStore::ping)
+    }
+}
+
+async fn ask(store: &dyn Store, policy: &Arc<Policy>, key: &str, cost: u32) -> Result<Decision, StoreError> {
+    let charges = [Charge { policy, key, cost }];
+    let request = Request { charges: &charges, peek: false };
+    match store.apply_now(&request) {
+        Some(answer) => answer,
+        None => Ok(store.apply(&[request]).await?[0]),
+    }
+}
+
+fn policy(rates: &str) -> Arc<Policy> {
+    Arc::new(Policy::new("p", rates, Algorithm::Gcra).unwrap())
+}
+
+#[tokio::test]
+async fn a_dead_store_is_asked_once_then_left_alone_then_asked_again() {
+    let remote = Remote::new(Arc::new(SystemClock::new()), StoreErrorKind::Timeout);
+    let settings = BreakerSettings { pause: 20_000_000, ..BreakerSettings::default() };
+    let guard = Guard::new(remote.clone(), settings);
+    let policy = policy("1000/h");
+    assert!(ask(&guard, &policy, "k", 1).await.unwrap().allowed);
+    remote.away.store(true, Ordering::SeqCst);
+    for _ in 0..100 {
+        assert!(ask(&guard, &policy, "k", 1).await.unwrap_err().is_transient());
+    }
+    assert_eq!(remote.asked(), 2, "one time-out, then the breaker answers");
+    assert!(guard.reset(&policy, "k").await.is_err(), "every operation is covered");
+    assert_eq!(remote.asked(), 2);
+
+    remote.away.store(false, Ordering::SeqCst);
+    let mut tries = 0;
+    while ask(&guard, &policy, "k", 1).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        tries += 1;
+        assert!(tries < 5_000, "it comes back without help");
+    }
+    assert_eq!(guard.state(), BreakerState::Closed);
+}
+
+#[tokio::test]
+async fn a_ping_that_succeeds_closes_it_at_once() {
+    let remote = Remote::new(Arc::new(SystemClock::new()), StoreErrorKind::Unavailable);
+    let settings = BreakerSettings { pause: 5_000_000_000, ..BreakerSettings::default() };
+    let guard = Guard::new(remote.clone(), settings);
+    remote.away.store(true, Ordering::SeqCst);
+    assert!(ask(&guard, &policy("1/h"), "k", 1).await.is_err());
+    assert!(guard.ping().await.is_err());
+    assert!(matches!(guard.state(), BreakerState::Open(_)));
+    remote.away.store(false, Ordering::SeqCst);
+    guard.ping().await.unwrap();
+    assert!(ask(&guard, &policy("1/h"), "k", 1).await.unwrap().allowed);
+}
+
+#[tokio::test]
+async fn a_store_that_says_no_is_alive() {
+    let remote = Remote::new(Arc::new(SystemClock::new()), StoreErrorKind::Corrupt);
+    let guard = Guard::new(remote.clone(), BreakerSettings::default());
+    remote.away.store(true, Ordering::SeqCst);
+    for _ in 0..10 {
+        assert!(ask(&guard, &policy("1/h"), "k", 1).await.is_err());
+    }
+    assert_eq!(remote.asked(), 10);
+}
+
+#[tokio::test]
+async fn an_abandoned_probe_makes_room_for_the_next() {
+    let remote = Remote::new(Arc::new(SystemClock::new()), StoreErrorKind::Timeout);
+    let guard = Guard::new(remote.clone(), BreakerSettings { pause: 1, max_pause: 1, ..BreakerSettings::default() });
+    let policy = policy("1000/h");
+    remote.away.store(true, Ordering::SeqCst);
+    assert!(ask(&guard, &policy, "k", 1).await.is_err());
+    remote.away.store(false, Ordering::SeqCst);
+    let charges = [Charge { policy: &policy, key: "k", cost: 1 }];
+    drop(guard.apply(&[Request { charges: &charges, peek: false }]));
+    assert!(ask(&guard, &policy, "k", 1).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_refusal_is_repeated_until_the_store_would_let_it_pass() {
+    let remote = Remote::new(Arc::new(SystemClock::new()), StoreErrorKind::Timeout);
+    let near = NearCache::new(remote.clone(), Duration::from_secs(1));
+    let policy = policy("2/100ms");
+    let refused = loop {
+        let decision = ask(&near, &policy, "k", 1).await.unwrap();
+        if !decision.allowed {
+            break decision;
+        }
+    };
+    let asked = remote.asked();
+    let due = refused.at.plus(refused.retry_after);
+    let passed = loop {
+        let decision = ask(&near, &policy, "k", 1).await.unwrap();
+        if decision.allowed {
+            break decision;
+        }
+        assert!(decision.remaining == 0 && decision.at.plus(decision.retry_after) <= due.plus(1_000_000));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    };
+    assert!(passed.at >= due, "not a moment early");
+    assert!(remote.asked() <= asked + 3, "asked {} times more", remote.asked() - asked);
+}
+
+#[tokio::test]
+async fn under_attack_the_store_is_hardly_asked() {
+    let clock = Arc::new(ManualClock::new(Timestamp::from_secs(1_700_000_000)));
+    let remote = Remote::new(clock, StoreErrorKind::Timeout);
+    let near = NearCache::new(remote.clone(), Duration::from_secs(3_600));
+    let policy = policy("5/h");
+    for _ in 0..1_000 {
+        ask(&near, &policy, "k", 1).await.unwrap();
+    }
+    assert_eq!(remote.asked(), 6, "five pass, the sixth is refused, the rest is answered here");
+    // A larger cost may have another answer, so it is asked.
+    assert!(!ask(&near, &policy, "k", 2).await.unwrap().allowed);
+    assert_eq!(remote.asked(), 7);
+    near.reset(&policy, "k").await.unwrap();
+    assert!(ask(&near, &policy, "k", 1).await.unwrap().allowed, "a reset is effective at once");
+}
+
+#[tokio::test]
+async fn wrapped_stores_still_conform() {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let remote = Remote::new(clock, StoreErrorKind::Timeout);
+    conformance::run(Arc::new(Guard::new(remote, BreakerSettings::default())), "guard").await;
+}
