@@ -1,0 +1,170 @@
+//! A request as it travels to the driver, and what comes of its answer.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+use tollway_core::{Decision, Part, Policy, Request, State, StoreError, StoreErrorKind, Timestamp, decide, store_key};
+
+use super::form::{self, Entry, Flaw};
+use super::trouble;
+
+/// The requests of one caller, owned.
+pub(super) type Asks = SmallVec<[Ask; 1]>;
+
+/// One request, owned.
+#[derive(Debug)]
+pub(super) struct Ask {
+    pub(super) peek: bool,
+    pub(super) dues: SmallVec<[Due; 1]>,
+    /// For each due, when a policy changed: the value found and the value to read instead.
+    pub(super) swaps: Vec<Swap>,
+}
+
+/// One charge, owned, with the key as it is spelled in Redis.
+#[derive(Debug)]
+pub(super) struct Due {
+    pub(super) policy: Arc<Policy>,
+    pub(super) key: String,
+    pub(super) cost: u32,
+}
+
+/// A value and what it becomes under a changed policy; empty for none.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Swap {
+    pub(super) expected: Vec<u8>,
+    pub(super) value: Vec<u8>,
+}
+
+/// What the script said of one request.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) now: Timestamp,
+    pub(super) letter: u8,
+    /// Each key's value as it was, or the message of a command that failed.
+    pub(super) raws: SmallVec<[Option<Vec<u8>>; 1]>,
+}
+
+/// What comes of an answer.
+#[derive(Debug)]
+pub(super) enum Settled {
+    Decision(Decision),
+    /// A policy changed: ask again with these.
+    Changed(Vec<Swap>),
+}
+
+impl Ask {
+    pub(super) fn new(store: &str, prefix: &str, request: &Request<'_>) -> Result<Self, StoreError> {
+        let refuse = |why: &str| Err(StoreError::new(StoreErrorKind::Unsupported, store, why));
+        if request.charges.is_empty() {
+            return refuse("a request without a charge: give it at least one");
+        }
+        let due = |charge: &tollway_core::Charge<'_>| Due {
+            policy: Arc::clone(charge.policy),
+            key: store_key(prefix, charge.policy.name(), charge.key),
+            cost: charge.cost,
+        };
+        let dues: SmallVec<[Due; 1]> = request.charges.iter().map(due).collect();
+        for (index, due) in dues.iter().enumerate().skip(1) {
+            if dues[..index].iter().any(|other| other.key == due.key) {
+                return refuse("a request charges one policy and key twice: add the costs up");
+            }
+        }
+        Ok(Self { peek: request.peek, dues, swaps: Vec::new() })
+    }
+
+    /// Whether the script reads both requests the same way, but for the keys.
+    pub(super) fn same_shape(&self, other: &Self) -> bool {
+        self.peek == other.peek
+            && self.swaps.is_empty() == other.swaps.is_empty()
+            && self.dues.len() == other.dues.len()
+            && (self.dues.iter().zip(&other.dues))
+                .all(|(due, other)| due.cost == other.cost && Arc::ptr_eq(&due.policy, &other.policy))
+    }
+
+    /// Words the script's answer: the script decides, the engine says how.
+    pub(super) fn settle(&self, answer: &Answer, store: &str) -> Result<Settled, StoreError> {
+        match answer.letter {
+            b'A' | b'R' => self.decided(answer, store).map(Settled::Decision),
+            b'O' => self.changed(answer, store).map(Settled::Changed),
+            // The failed command's message stands in place of its key's value; others hold values.
+            b'E' => Err(self.failed(answer, store)),
+            letter => Err(trouble::unexpected(store, &format!("the script answered {:?}", char::from(letter)))),
+        }
+    }
+
+    fn decided(&self, answer: &Answer, store: &str) -> Result<Decision, StoreError> {
+        let mut states: SmallVec<[Option<State>; 4]> = SmallVec::new();
+        for (index, due) in self.dues.iter().enumerate() {
+            let raw = match self.swaps.get(index) {
+                Some(swap) => Some(&swap.value).filter(|value| !value.is_empty()),
+                None => answer.raws[index].as_ref(),
+            };
+            match raw {
+                None => states.extend(due.policy.limits().iter().map(|_| None)),
+                Some(raw) => match form::read(raw) {
+                    Ok(entry) if form::is_of(&entry, &due.policy) => {
+                        states.extend(entry.iter().map(|(_, state)| Some(*state)));
+                    }
+                    _ => return Err(trouble::foreign(store, &due.key, raw)),
+                },
+            }
+        }
+        let mut parts: SmallVec<[Part<'_>; 4]> = SmallVec::new();
+        for (charge, due) in self.dues.iter().enumerate() {
+            for (index, limit) in due.policy.limits().iter().enumerate() {
+                let state = states[parts.len()];
+                parts.push(Part { limit, state, cost: due.cost, charge: charge as u16, index: index as u16 });
+            }
+        }
+        let (decision, _) = decide(&parts, answer.now);
+        if decision.allowed != (answer.letter == b'A') {
+            return Err(trouble::unexpected(store, &format!("script and engine disagree on {:?}", self.dues[0].key)));
+        }
+        Ok(decision)
+    }
+
+    fn changed(&self, answer: &Answer, store: &str) -> Result<Vec<Swap>, StoreError> {
+        let mut swaps = Vec::with_capacity(self.dues.len());
+        let mut moved = !self.swaps.is_empty();
+        for (due, raw) in self.dues.iter().zip(&answer.raws) {
+            let expected = raw.clone().unwrap_or_default();
+            let value = match raw {
+                None => Vec::new(),
+                Some(raw) => {
+                    let entry = read(raw, &due.key, store)?;
+                    if form::is_of(&entry, &due.policy) {
+                        raw.clone()
+                    } else {
+                        moved = true;
+                        let carried = form::carry(&entry, &due.policy, answer.now);
+                        carried.ok_or_else(|| trouble::foreign(store, &due.key, raw))?.into_bytes()
+                    }
+                }
+            };
+            swaps.push(Swap { expected, value });
+        }
+        if !moved {
+            // All values read here, and one did not read there: it is spelled in another way.
+            let raw = answer.raws.iter().flatten().next().map_or(&[][..], Vec::as_slice);
+            return Err(trouble::foreign(store, &self.dues[0].key, raw));
+        }
+        Ok(swaps)
+    }
+
+    fn failed(&self, answer: &Answer, store: &str) -> StoreError {
+        let message = |raw: &&Vec<u8>| form::read(raw).is_err();
+        let found =
+            self.dues.iter().zip(&answer.raws).find_map(|(due, raw)| Some((due, raw.as_ref().filter(message)?)));
+        match found {
+            Some((due, raw)) => trouble::in_script(store, &due.key, raw),
+            None => trouble::unexpected(store, "the script failed without a message"),
+        }
+    }
+}
+
+fn read(raw: &[u8], key: &str, store: &str) -> Result<Entry, StoreError> {
+    form::read(raw).map_err(|flaw| match flaw {
+        Flaw::Version(found) => trouble::version(store, key, &found, form::VERSION),
+        Flaw::Foreign => trouble::foreign(store, key, raw),
+    })
+}

@@ -1,0 +1,294 @@
+//! Many callers' jobs as one round trip: packed into commands, and the answers handed out.
+
+use redis::{Cmd, Pipeline, ServerErrorKind, Value};
+use smallvec::SmallVec;
+use tollway_core::{Limit, StoreError, Timestamp};
+
+use super::ask::{Answer, Ask};
+use super::form::Code;
+use super::queue::{Done, Job, Work};
+use super::script;
+use super::trouble;
+
+/// Shapes are named by one byte.
+const MOST_SHAPES: usize = 255;
+/// Keys in one script call: what bounds the time it blocks the server.
+pub(super) const MOST_KEYS: usize = 512;
+/// How often a call is repeated when the server has lost the script meanwhile.
+const MOST_TRIES: u8 = 3;
+
+/// What one command of a call is for.
+#[derive(Debug)]
+enum Step {
+    /// Loads the script.
+    Load,
+    /// The next `asks` requests of the jobs that apply.
+    Apply { asks: usize },
+    /// The next job that does not.
+    Other,
+}
+
+/// A round trip: its commands, and the jobs in the order of the answers.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) pipeline: Pipeline,
+    pub(super) jobs: Vec<Job>,
+    steps: Vec<Step>,
+}
+
+/// What became of a job that was sent.
+#[derive(Debug)]
+pub(super) struct Leftover {
+    /// Jobs that had no effect because the server does not have the script.
+    pub(super) again: Vec<Job>,
+    /// Whether the script has to be loaded.
+    pub(super) load: bool,
+}
+
+impl Call {
+    /// Packs jobs; `load` puts the script in front, in the same round trip.
+    pub(super) fn pack(jobs: Vec<Job>, load: bool) -> Self {
+        let mut packer = Packer { pipeline: Pipeline::new(), steps: Vec::new(), chunk: Chunk::default() };
+        if load && jobs.iter().any(|job| matches!(job.work, Work::Apply(_))) {
+            packer.command(Step::Load, &["SCRIPT", "LOAD", script::SOURCE]);
+        }
+        for job in &jobs {
+            match &job.work {
+                Work::Apply(asks) => asks.iter().for_each(|ask| packer.ask(ask)),
+                Work::Reset(key) => packer.command(Step::Other, &["DEL", key]),
+                Work::Ping => packer.command(Step::Other, &["PING"]),
+            }
+        }
+        packer.close();
+        let Packer { pipeline, steps, .. } = packer;
+        Self { pipeline, jobs, steps }
+    }
+
+    /// Hands the server's answers to the callers.
+    pub(super) fn hand_out(self, replies: Vec<Value>, store: &str) -> Leftover {
+        let mut answers = Vec::new();
+        let mut others = Vec::new();
+        let mut loaded = Ok(());
+        let mut asks = self.jobs.iter().flat_map(|job| match &job.work {
+            Work::Apply(asks) => asks.as_slice(),
+            _ => &[],
+        });
+        for (step, reply) in self.steps.iter().zip(replies) {
+            match (step, reply) {
+                (Step::Load, Value::ServerError(error)) => loaded = Err(trouble::command(store, &error)),
+                (Step::Load, _) => {}
+                (Step::Apply { asks: count }, reply) => unpack(&mut answers, &mut asks, *count, reply, store),
+                (Step::Other, Value::ServerError(error)) => others.push(Err(trouble::command(store, &error))),
+                (Step::Other, _) => others.push(Ok(())),
+            }
+        }
+        drop(asks);
+        let (mut answers, mut others) = (answers.into_iter(), others.into_iter());
+        let mut left = Leftover { again: Vec::new(), load: false };
+        for job in self.jobs {
+            match &job.work {
+                Work::Apply(asks) => {
+                    let own: SmallVec<[_; 1]> = answers.by_ref().take(asks.len()).collect();
+                    left.finish(job, own.into_iter().collect(), &loaded, store);
+                }
+                _ => {
+                    let missing = || Err(trouble::unexpected(store, "an answer is missing"));
+                    let outcome = others.next().unwrap_or_else(missing);
+                    job.finish(outcome.map(|()| Done::Nothing));
+                }
+            }
+        }
+        left
+    }
+}
+
+impl Leftover {
+    fn finish(
+        &mut self,
+        mut job: Job,
+        answers: Result<Vec<Answer>, Failure>,
+        loaded: &Result<(), StoreError>,
+        store: &str,
+    ) {
+        let complete = |work: &Work, count| matches!(work, Work::Apply(asks) if asks.len() == count);
+        match answers {
+            Ok(answers) if complete(&job.work, answers.len()) => {
+                let work = std::mem::replace(&mut job.work, Work::Ping);
+                let Work::Apply(asks) = work else { return };
+                job.finish(Ok(Done::Applied(asks, answers)));
+            }
+            Ok(_) => job.finish(Err(trouble::unexpected(store, "an answer is missing"))),
+            Err(Failure::NoScript(error)) => {
+                self.load = true;
+                job.tries += 1;
+                match loaded {
+                    Err(cause) => job.finish(Err(cause.clone())),
+                    Ok(()) if job.tries >= MOST_TRIES => job.finish(Err(error)),
+                    Ok(()) => self.again.push(job),
+                }
+            }
+            Err(Failure::Other(error)) => job.finish(Err(error)),
+        }
+    }
+}
+
+/// Why a script call gave no answers.
+#[derive(Clone, Debug)]
+enum Failure {
+    /// It was not run.
+    NoScript(StoreError),
+    Other(StoreError),
+}
+
+/// Takes one script call's reply apart into an answer for each of its `count` requests.
+fn unpack<'a>(
+    answers: &mut Vec<Result<Answer, Failure>>,
+    asks: &mut impl Iterator<Item = &'a Ask>,
+    count: usize,
+    reply: Value,
+    store: &str,
+) {
+    let failure = match reply {
+        Value::Array(values) => match unpack_values(answers, asks, count, values) {
+            Some(()) => return,
+            None => Failure::Other(trouble::unexpected(store, "the script's answer has another form")),
+        },
+        Value::ServerError(error) => {
+            asks.take(count).for_each(drop);
+            match error.kind() {
+                Some(ServerErrorKind::NoScript) => Failure::NoScript(trouble::command(store, &error)),
+                _ => Failure::Other(trouble::command(store, &error)),
+            }
+        }
+        _ => Failure::Other(trouble::unexpected(store, "the script's answer is no array")),
+    };
+    answers.extend((0..count).map(|_| Err(failure.clone())));
+}
+
+fn unpack_values<'a>(
+    answers: &mut Vec<Result<Answer, Failure>>,
+    asks: &mut impl Iterator<Item = &'a Ask>,
+    count: usize,
+    values: Vec<Value>,
+) -> Option<()> {
+    let asks: SmallVec<[&Ask; 8]> = asks.take(count).collect();
+    let keys: usize = asks.iter().map(|ask| ask.dues.len()).sum();
+    let well_formed = values.len() == keys + 2;
+    let mut values = values.into_iter();
+    let (Some(Value::Int(now)), Some(Value::BulkString(letters))) = (values.next(), values.next()) else {
+        return None;
+    };
+    if !well_formed || letters.len() != count {
+        return None;
+    }
+    let now = Timestamp::from_micros(u64::try_from(now).ok()?);
+    for (ask, letter) in asks.iter().zip(letters) {
+        let raws = values.by_ref().take(ask.dues.len()).map(|value| match value {
+            Value::BulkString(raw) => Some(raw),
+            _ => None,
+        });
+        answers.push(Ok(Answer { now, letter, raws: raws.collect() }));
+    }
+    Some(())
+}
+
+struct Packer<'a> {
+    pipeline: Pipeline,
+    steps: Vec<Step>,
+    chunk: Chunk<'a>,
+}
+
+/// A script call in the making.
+#[derive(Default)]
+struct Chunk<'a> {
+    /// One ask of each shape.
+    shapes: Vec<&'a Ask>,
+    asks: Vec<&'a Ask>,
+    order: Vec<u8>,
+    keys: usize,
+}
+
+impl<'a> Packer<'a> {
+    fn command(&mut self, step: Step, words: &[&str]) {
+        self.close();
+        let mut cmd = Cmd::new();
+        for word in words {
+            cmd.arg(*word);
+        }
+        self.pipeline.add_command(cmd);
+        self.steps.push(step);
+    }
+
+    fn ask(&mut self, ask: &'a Ask) {
+        let chunk = &self.chunk;
+        if !chunk.asks.is_empty() && chunk.keys + ask.dues.len() > MOST_KEYS {
+            self.close();
+        }
+        let known = self.chunk.shapes.iter().position(|shape| shape.same_shape(ask));
+        if known.is_none() && self.chunk.shapes.len() == MOST_SHAPES {
+            self.close();
+        }
+        let chunk = &mut self.chunk;
+        let shape = known.unwrap_or(chunk.shapes.len());
+        if shape == chunk.shapes.len() {
+            chunk.shapes.push(ask);
+        }
+        chunk.order.push((shape + 1) as u8);
+        chunk.keys += ask.dues.len();
+        chunk.asks.push(ask);
+    }
+
+    /// Ends the script call in the making, if there is one.
+    fn close(&mut self) {
+        let chunk = std::mem::take(&mut self.chunk);
+        if chunk.asks.is_empty() {
+            return;
+        }
+        let size = chunk.asks.iter().flat_map(|ask| &ask.dues).map(|due| due.key.len() + 12).sum::<usize>();
+        let mut cmd = Cmd::with_capacity(chunk.keys + chunk.shapes.len() + 5, size + 128 * (chunk.shapes.len() + 1));
+        cmd.arg("EVALSHA").arg(script::digest()).arg(chunk.keys);
+        for due in chunk.asks.iter().flat_map(|ask| &ask.dues) {
+            cmd.arg(&due.key);
+        }
+        cmd.arg(chunk.shapes.len());
+        for shape in &chunk.shapes {
+            cmd.arg(spell(shape));
+        }
+        cmd.arg(&chunk.order);
+        for swap in chunk.asks.iter().flat_map(|ask| &ask.swaps) {
+            cmd.arg(&swap.expected).arg(&swap.value);
+        }
+        self.pipeline.add_command(cmd);
+        self.steps.push(Step::Apply { asks: chunk.asks.len() });
+    }
+}
+
+/// A request's shape in the script's words.
+fn spell(ask: &Ask) -> String {
+    use std::fmt::Write;
+    let mut text = String::with_capacity(96);
+    let mode = u8::from(ask.peek) + 2 * u8::from(!ask.swaps.is_empty());
+    let _ = write!(text, "{mode} {}", ask.dues.len());
+    for due in &ask.dues {
+        // One millisecond more, because the server's own clock reading for expiry is cut to one.
+        let lifetime = due.policy.lifetime().div_ceil(1_000_000) + 1;
+        let _ = write!(text, " {lifetime} {} {}", due.cost, due.policy.limits().len());
+        for limit in due.policy.limits() {
+            let (span, span_fraction) = span(limit, due.cost.min(limit.capacity()));
+            let (tolerance, tolerance_fraction) = span_of_capacity(limit);
+            let _ = write!(text, " {} {span} {span_fraction} {tolerance} {tolerance_fraction}", Code::of(limit));
+        }
+    }
+    text
+}
+
+fn span_of_capacity(limit: &Limit) -> (u64, u64) {
+    span(limit, limit.capacity())
+}
+
+/// How long the rate takes to earn `cost` permits: microseconds and a fraction in 1/permits of one.
+fn span(limit: &Limit, cost: u32) -> (u64, u64) {
+    let permits = u128::from(limit.permits());
+    let units = u128::from(cost) * u128::from(limit.period() / 1_000);
+    ((units / permits) as u64, (units % permits) as u64)
+}

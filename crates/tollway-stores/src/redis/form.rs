@@ -1,0 +1,261 @@
+//! How a key's states are spelled in Redis.
+//!
+//! A value is `1` (the version) and for each limit a space and `CODE:FIELD:FIELD[:FIELD]`. The code
+//! holds everything the state depends on, so that a changed rate is seen by comparing text.
+
+use std::fmt::{self, Write};
+
+use smallvec::SmallVec;
+use tollway_core::{Algorithm, Align, Limit, Period, Policy, Rate, State, Timestamp, decide_one};
+
+/// The version this build reads and writes.
+pub(super) const VERSION: &str = "1";
+
+/// Times are whole microseconds below this, so that Lua's doubles hold them exactly.
+const MOST_MICROS: u64 = (1 << 53) - 1;
+
+/// A limit as it is named in a value: `b100/60000/120`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Code {
+    kind: u8,
+    permits: u32,
+    period_ms: u64,
+    capacity: u32,
+}
+
+impl Code {
+    pub(super) fn of(limit: &Limit) -> Self {
+        let kind = match limit.algorithm() {
+            // One law, two names: changing between them keeps the state.
+            Algorithm::Gcra | Algorithm::TokenBucket => b'b',
+            Algorithm::FixedWindow(Align::Clock) => b'w',
+            Algorithm::FixedWindow(Align::First) => b'f',
+            Algorithm::SlidingWindow => b's',
+        };
+        Self { kind, permits: limit.permits(), period_ms: limit.period() / 1_000_000, capacity: limit.capacity() }
+    }
+
+    /// The limit it stands for, when there is such a limit.
+    fn limit(self) -> Option<Limit> {
+        let algorithm = match self.kind {
+            b'b' => Algorithm::Gcra,
+            b'w' => Algorithm::FixedWindow(Align::Clock),
+            b'f' => Algorithm::FixedWindow(Align::First),
+            _ => Algorithm::SlidingWindow,
+        };
+        let period = self.period_ms.checked_mul(1_000_000)?;
+        let rate = match self.capacity.checked_sub(self.permits) {
+            Some(burst) => Rate::new(self.permits, period, burst).ok()?,
+            None => Rate::new(self.permits, period, self.capacity.checked_sub(1)?).ok()?.smooth(),
+        };
+        debug_assert!(matches!(rate.period(), Period::Fixed(_)));
+        Limit::new(rate, algorithm).ok()
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let kind = *text.as_bytes().first().filter(|kind| b"bwfs".contains(kind))?;
+        let mut numbers = text[1..].split('/');
+        let code = Self {
+            kind,
+            permits: number(numbers.next()?)?.try_into().ok()?,
+            period_ms: number(numbers.next()?)?,
+            capacity: number(numbers.next()?)?.try_into().ok()?,
+        };
+        (numbers.next().is_none() && code.permits > 0).then_some(code)
+    }
+
+    fn read_state(self, text: &str) -> Option<State> {
+        let mut fields = text.split(':').map(number);
+        let micros = fields.next()?.filter(|micros| *micros <= MOST_MICROS)?;
+        let (nanos, count) = (micros * 1_000, u32::try_from(fields.next()??).ok()?);
+        let state = match self.kind {
+            b'b' => {
+                // Microseconds and 1/permits of one, into nanoseconds and 1/permits of one.
+                let (permits, rest) = (u64::from(self.permits), u64::from(count) * 1_000);
+                if count >= self.permits {
+                    return None;
+                }
+                State::Schedule { full_at: nanos + rest / permits, fraction: (rest % permits) as u32 }
+            }
+            b's' => State::Sliding { start: nanos, current: count, previous: fields.next()??.try_into().ok()? },
+            _ => State::Window { start: nanos, count },
+        };
+        fields.next().is_none().then_some(state)
+    }
+
+    fn write_state(self, state: State, out: &mut String) {
+        let _ = match state {
+            State::Schedule { full_at, fraction } => {
+                let permits = u128::from(self.permits);
+                // Exact for states made at whole microseconds; else up, so that nothing is freed.
+                let units = (u128::from(full_at) * permits + u128::from(fraction)).div_ceil(1_000);
+                write!(out, " {self}:{}:{}", units / permits, units % permits)
+            }
+            State::Window { start, count } => write!(out, " {self}:{}:{count}", start / 1_000),
+            State::Sliding { start, current, previous } => {
+                write!(out, " {self}:{}:{current}:{previous}", start / 1_000)
+            }
+        };
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}/{}/{}", self.kind as char, self.permits, self.period_ms, self.capacity)
+    }
+}
+
+/// Why a value does not read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Flaw {
+    /// Another version of this store wrote it.
+    Version(String),
+    /// Something else did.
+    Foreign,
+}
+
+/// A value's limits and states.
+pub(super) type Entry = SmallVec<[(Code, State); 2]>;
+
+/// Reads a value.
+pub(super) fn read(raw: &[u8]) -> Result<Entry, Flaw> {
+    let text = std::str::from_utf8(raw).map_err(|_| Flaw::Foreign)?;
+    let mut words = text.split(' ');
+    let version = words.next().unwrap_or("");
+    if version != VERSION {
+        let digits = !version.is_empty() && version.len() < 10 && version.bytes().all(|byte| byte.is_ascii_digit());
+        return Err(if digits && text.len() > version.len() {
+            Flaw::Version(version.to_owned())
+        } else {
+            Flaw::Foreign
+        });
+    }
+    let read_word = |word: &str| {
+        let (code, state) = word.split_once(':')?;
+        let code = Code::read(code)?;
+        Some((code, code.read_state(state)?))
+    };
+    let entry: Entry = words.map(read_word).collect::<Option<_>>().ok_or(Flaw::Foreign)?;
+    if entry.is_empty() { Err(Flaw::Foreign) } else { Ok(entry) }
+}
+
+/// Whether an entry was written for exactly these limits.
+pub(super) fn is_of(entry: &Entry, policy: &Policy) -> bool {
+    entry.len() == policy.limits().len()
+        && entry.iter().zip(policy.limits()).all(|((code, _), limit)| *code == Code::of(limit))
+}
+
+/// The value for `policy` that keeps what `entry` has spent of other limits.
+///
+/// A limit that stayed keeps its state; a new one takes the share of the old one in its place, or of
+/// the last. `None` when the entry names a limit that cannot be.
+pub(super) fn carry(entry: &Entry, policy: &Policy, now: Timestamp) -> Option<String> {
+    let mut text = VERSION.to_owned();
+    for (index, limit) in policy.limits().iter().enumerate() {
+        let code = Code::of(limit);
+        let state = match entry.iter().find(|(old, _)| *old == code) {
+            Some((_, state)) => *state,
+            None => {
+                let (old, state) = entry.get(index).or(entry.last())?;
+                let old = old.limit()?;
+                let left = decide_one(&old, Some(*state), now, 0).0.remaining;
+                limit.spent(old.capacity() - left, old.capacity(), now)
+            }
+        };
+        code.write_state(state, &mut text);
+    }
+    Some(text)
+}
+
+fn number(text: &str) -> Option<u64> {
+    (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
+
+    fn spelled(rates: &str, algorithm: Algorithm) -> String {
+        let policy = Policy::new("p", rates, algorithm).unwrap();
+        let mut text = VERSION.to_owned();
+        for limit in policy.limits() {
+            let (_, state) = decide_one(limit, None, NOW, 1);
+            Code::of(limit).write_state(state, &mut text);
+        }
+        text
+    }
+
+    #[test]
+    fn values_are_spelled_as_documented() {
+        for (rates, algorithm, text) in [
+            ("7/s", Algorithm::Gcra, "1 b7/1000/7:1700000000142857:1"),
+            ("7/s burst 3", Algorithm::TokenBucket, "1 b7/1000/10:1700000000142857:1"),
+            ("7/s smooth burst 3", Algorithm::Gcra, "1 b7/1000/4:1700000000142857:1"),
+            ("5/m", Algorithm::FixedWindow(Align::Clock), "1 w5/60000/5:1699999980000000:1"),
+            ("5/m", Algorithm::FixedWindow(Align::First), "1 f5/60000/5:1700000000000000:1"),
+            (
+                "5/m; 9/h",
+                Algorithm::SlidingWindow,
+                "1 s5/60000/5:1699999980000000:1:0 s9/3600000/9:1699999200000000:1:0",
+            ),
+        ] {
+            assert_eq!(spelled(rates, algorithm), text);
+        }
+    }
+
+    #[test]
+    fn what_is_written_reads_back() {
+        for algorithm in Algorithm::all() {
+            let policy = Policy::new("p", "7/s; 1000000000/ms; 999999937/366d; 1/d", algorithm).unwrap();
+            let (mut text, mut states) = (VERSION.to_owned(), Vec::new());
+            for limit in policy.limits() {
+                let (_, state) = decide_one(limit, None, NOW, 1);
+                Code::of(limit).write_state(state, &mut text);
+                states.push(state);
+            }
+            let entry = read(text.as_bytes()).unwrap();
+            assert!(is_of(&entry, &policy));
+            assert_eq!(entry.iter().map(|(_, state)| *state).collect::<Vec<_>>(), states, "{text}");
+            assert_eq!(carry(&entry, &policy, NOW).unwrap(), text);
+            for ((code, _), limit) in entry.iter().zip(policy.limits()) {
+                assert_eq!(Code::of(&code.limit().unwrap()), Code::of(limit));
+            }
+        }
+    }
+
+    #[test]
+    fn flaws_are_told_apart() {
+        assert_eq!(read(b"2 b7/1000/7:1:1"), Err(Flaw::Version("2".into())));
+        for raw in [
+            &b""[..],
+            b"1",
+            b"1 ",
+            b"17",
+            b"hello",
+            b"\xff",
+            b"1 x7/1000/7:1:1",
+            b"1 b7/1000/7:1",
+            b"1 b7/1000/7:1:7",
+            b"1 b7/1000/7:1:1:1",
+            b"1 b7/1000/7:-1:1",
+            b"1 b7/1000/7:9007199254740992:1",
+            b"1 w7/1000/7:1:4294967296",
+            b"1 s7/1000/7:1:1",
+            b"1  b7/1000/7:1:1",
+            b"1 b0/1000/7:1:0",
+            b"1 b7/1000/7/7:1:0",
+        ] {
+            assert_eq!(read(raw), Err(Flaw::Foreign), "{}", String::from_utf8_lossy(raw));
+        }
+    }
+
+    #[test]
+    fn a_smooth_limit_survives_its_code() {
+        let policy = Policy::new("p", "100/m smooth burst 4", Algorithm::Gcra).unwrap();
+        let limit = &policy.limits()[0];
+        let again = Code::of(limit).limit().unwrap();
+        assert_eq!((again.permits(), again.capacity(), again.period()), (100, 5, limit.period()));
+    }
+}

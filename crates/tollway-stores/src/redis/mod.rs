@@ -1,0 +1,229 @@
+//! `redis://` and `redis+unix://`: state in a Redis server, shared by everybody who uses it.
+//!
+//! One script call decides any number of requests on the server's clock. Callers that come while a
+//! call is on its way are combined into the next one; there is no timer, so a lone caller waits for
+//! nobody. `docs/redis.md` tells what is stored and what happens when the server is away.
+
+mod address;
+mod ask;
+mod call;
+mod driver;
+mod form;
+mod queue;
+mod script;
+mod trouble;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_channel::oneshot;
+use tokio::runtime::Handle;
+use tollway_core::{
+    Capabilities, ConfigError, Decision, Policy, Reply, Request, Store, StoreError, StoreErrorKind, store_key,
+};
+
+use address::Address;
+use ask::{Ask, Asks, Settled};
+use driver::Driver;
+use queue::{Done, Outcome, Queue, Work};
+
+/// How often a request is tried when a policy changed and others keep changing the same key.
+const MOST_SWAPS: usize = 8;
+
+/// How a [`RedisStore`] behaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisOptions {
+    /// What every key begins with; `tollway` unless you say otherwise.
+    pub prefix: String,
+    /// How long an attempt to connect may take; 1 s.
+    pub connect_timeout: Duration,
+    /// How long a caller waits for its answer, the queue included; 100 ms. One that comes while
+    /// there is no connection yet waits for `connect_timeout` longer.
+    pub command_timeout: Duration,
+    /// How many calls may wait; 10 000. One more is refused at once.
+    pub queue: usize,
+}
+
+impl Default for RedisOptions {
+    fn default() -> Self {
+        Self {
+            prefix: "tollway".into(),
+            connect_timeout: Duration::from_secs(1),
+            command_timeout: Duration::from_millis(100),
+            queue: 10_000,
+        }
+    }
+}
+
+impl RedisOptions {
+    fn validate(&self) -> Result<(), ConfigError> {
+        let legal = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'{' | b'}');
+        if self.prefix.is_empty() || self.prefix.len() > 128 || !self.prefix.bytes().all(legal) {
+            return Err(ConfigError::new(format!(
+                "redis prefix {:?} is not usable: use 1 to 128 visible ASCII characters without braces",
+                self.prefix
+            )));
+        }
+        for (name, value) in [("connect_timeout", self.connect_timeout), ("command_timeout", self.command_timeout)] {
+            if value < Duration::from_millis(1) || value > Duration::from_secs(3_600) {
+                return Err(ConfigError::new(format!("redis {name} is {value:?}: use 1 ms to 1 h")));
+            }
+        }
+        if self.queue == 0 {
+            return Err(ConfigError::new("redis queue is 0: let at least one call wait"));
+        }
+        Ok(())
+    }
+}
+
+/// State in a Redis server.
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use tollway_core::{Algorithm, Charge, Policy, Request, Store};
+/// use tollway_stores::redis::{RedisOptions, RedisStore};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let runtime = tokio::runtime::Handle::current();
+/// let store = RedisStore::open("redis://127.0.0.1:6379/0", RedisOptions::default(), &runtime)?;
+/// let policy = Arc::new(Policy::new("login", "5/m", Algorithm::Gcra)?);
+/// let charges = [Charge { policy: &policy, key: "203.0.113.7", cost: 1 }];
+/// let decisions = store.apply(&[Request { charges: &charges, peek: false }]).await?;
+/// assert!(decisions[0].allowed);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Cost: one round trip a call, shared by all callers that wait at that moment. Dropping the store
+/// closes its connection once every call already made is answered.
+pub struct RedisStore {
+    name: Arc<str>,
+    prefix: String,
+    queue: Arc<Queue>,
+}
+
+impl RedisStore {
+    /// A store at `url`, driven on `runtime`, which must have time and I/O enabled and must run.
+    /// Does not connect: the first call does.
+    ///
+    /// # Errors
+    /// When the URL or an option is not usable; the sentence names it, without the password.
+    pub fn open(url: &str, options: RedisOptions, runtime: &Handle) -> Result<Self, ConfigError> {
+        options.validate()?;
+        let address = Address::parse(url)?;
+        let name: Arc<str> = address.name.as_str().into();
+        let RedisOptions { prefix, connect_timeout, command_timeout, queue } = options;
+        let queue = Arc::new(Queue::new(Arc::clone(&name), queue, connect_timeout, command_timeout));
+        let driver = Driver { queue: Arc::clone(&queue), address, connect_timeout, command_timeout };
+        runtime.spawn(driver.run());
+        Ok(Self { name, prefix, queue })
+    }
+
+    /// A call without a decision.
+    fn plain(&self, work: Work) -> Reply<()> {
+        let ticket = self.queue.push(work, None);
+        let name = Arc::clone(&self.name);
+        Box::pin(async move {
+            let (receiver, _) = ticket?;
+            outcome(receiver, &name).await.map(drop)
+        })
+    }
+}
+
+impl Store for RedisStore {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            multi_key_atomic: true,
+            server_clock: true,
+            native_expiry: true,
+            batch: true,
+            approximate: false,
+        }
+    }
+
+    fn apply(&self, requests: &[Request<'_>]) -> Reply<Vec<Decision>> {
+        if requests.is_empty() {
+            return Box::pin(std::future::ready(Ok(Vec::new())));
+        }
+        let asks: Result<Asks, _> =
+            requests.iter().map(|request| Ask::new(&self.name, &self.prefix, request)).collect();
+        let ticket = asks.and_then(|asks| self.queue.push(Work::Apply(asks), None));
+        let (name, queue) = (Arc::clone(&self.name), Arc::clone(&self.queue));
+        Box::pin(async move {
+            let (receiver, deadline) = ticket?;
+            decide(receiver, deadline, &name, &queue).await
+        })
+    }
+
+    fn reset(&self, policy: &Arc<Policy>, key: &str) -> Reply<()> {
+        self.plain(Work::Reset(store_key(&self.prefix, policy.name(), key)))
+    }
+
+    fn ping(&self) -> Reply<()> {
+        self.plain(Work::Ping)
+    }
+}
+
+impl Drop for RedisStore {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore").field("name", &self.name).field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+/// Waits for what the driver says, and for the driver's end.
+async fn outcome(receiver: oneshot::Receiver<Outcome>, name: &str) -> Outcome {
+    receiver.await.unwrap_or_else(|_| {
+        let detail = "the runtime that drove this store has ended: keep it alive as long as the store";
+        Err(StoreError::new(StoreErrorKind::Unavailable, name, detail))
+    })
+}
+
+/// Words the answers; requests whose policy changed are asked again with what the key held before.
+async fn decide(
+    mut receiver: oneshot::Receiver<Outcome>,
+    deadline: Instant,
+    name: &str,
+    queue: &Queue,
+) -> Result<Vec<Decision>, StoreError> {
+    let mut decisions: Vec<Option<Decision>> = Vec::new();
+    // Which of the requests the asks on their way are, once it is not all of them.
+    let mut places: Vec<usize> = Vec::new();
+    for round in 0..MOST_SWAPS {
+        let Done::Applied(asks, answers) = outcome(receiver, name).await? else {
+            return Err(trouble::unexpected(name, "a decision was asked for and none came"));
+        };
+        if round == 0 {
+            decisions = vec![None; asks.len()];
+            places = (0..asks.len()).collect();
+        }
+        let (mut again, mut open) = (Asks::new(), Vec::new());
+        for ((mut ask, answer), place) in asks.into_iter().zip(answers).zip(places) {
+            match ask.settle(&answer, name)? {
+                Settled::Decision(decision) => decisions[place] = Some(decision),
+                Settled::Changed(swaps) => {
+                    ask.swaps = swaps;
+                    again.push(ask);
+                    open.push(place);
+                }
+            }
+        }
+        if again.is_empty() {
+            return Ok(decisions.into_iter().flatten().collect());
+        }
+        places = open;
+        (receiver, _) = queue.push(Work::Apply(again), Some(deadline))?;
+    }
+    let detail = format!("a policy changed and the key was changed by others {MOST_SWAPS} times in a row: try again");
+    Err(StoreError::new(StoreErrorKind::Conflict, name, detail))
+}

@@ -1,0 +1,144 @@
+//! What went wrong, by meaning, with the next step. Never holds a password: errors of the server and
+//! of the system do not, and the store's name is redacted.
+
+use std::io;
+use std::time::Duration;
+
+use redis::{ErrorKind, RedisError, ServerError};
+use tollway_core::{StoreError, StoreErrorKind};
+
+use super::address::Address;
+
+/// No connection could be made.
+pub(super) fn connecting(address: &Address, error: &RedisError) -> StoreError {
+    use std::error::Error;
+    if let Some(error) = error.source().and_then(|source| source.downcast_ref::<io::Error>()) {
+        return connecting_io(address, error);
+    }
+    let (kind, detail) = match error.kind() {
+        ErrorKind::AuthenticationFailed => (
+            StoreErrorKind::Misconfigured,
+            "wrong user name or password: correct them in the URL, redis://USER:PASSWORD@HOST".into(),
+        ),
+        ErrorKind::RESP3NotSupported => {
+            (StoreErrorKind::Misconfigured, "the server does not speak RESP3: drop protocol=3 from the URL".into())
+        }
+        ErrorKind::Parse => (
+            StoreErrorKind::Misconfigured,
+            format!("what answers at {} does not speak the Redis protocol: check host and port", address.place()),
+        ),
+        _ => match error.code() {
+            Some(code) => return server(&address.name, code, error.detail().unwrap_or_default()),
+            None => (StoreErrorKind::Unavailable, format!("{} closed the connection ({error})", address.place())),
+        },
+    };
+    StoreError::new(kind, &address.name, detail)
+}
+
+/// No connection could be made, for a reason the system gave.
+pub(super) fn connecting_io(address: &Address, error: &io::Error) -> StoreError {
+    let place = address.place();
+    let detail = match error.kind() {
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => {
+            format!("nothing listens at {place}: is Redis running? Start it with `{}`", address.remedy())
+        }
+        io::ErrorKind::PermissionDenied => format!("no permission to open {place}: check the socket's owner and mode"),
+        _ => format!("cannot connect to {place} ({error}): is Redis running and the host name right?"),
+    };
+    StoreError::new(StoreErrorKind::Unavailable, &address.name, detail)
+}
+
+/// Nobody answered the attempt to connect.
+pub(super) fn connecting_timed_out(address: &Address, after: Duration) -> StoreError {
+    let detail = format!(
+        "{} accepted no connection within {} ms: is the host reachable and the server not stopped?",
+        address.place(),
+        after.as_millis()
+    );
+    StoreError::new(StoreErrorKind::Timeout, &address.name, detail)
+}
+
+/// A connection was lost with calls in flight, twice in a row.
+pub(super) fn lost(address: &Address) -> StoreError {
+    let detail = format!("{} closed the connection twice during one call: see the server's log", address.place());
+    StoreError::new(StoreErrorKind::Unavailable, &address.name, detail)
+}
+
+/// A caller's time ran out.
+pub(super) fn timed_out(name: &str, after: Duration) -> StoreError {
+    let detail = format!("no answer within {} ms; the call may have been counted", after.as_millis());
+    StoreError::new(StoreErrorKind::Timeout, name, detail)
+}
+
+/// A command failed.
+pub(super) fn command(name: &str, error: &ServerError) -> StoreError {
+    server(name, error.code(), error.details().unwrap_or_default())
+}
+
+/// A command inside the script failed for one key.
+pub(super) fn in_script(name: &str, key: &str, message: &[u8]) -> StoreError {
+    let message = String::from_utf8_lossy(message);
+    let (code, text) = message.split_once(' ').unwrap_or((&message, ""));
+    let code = code.trim_start_matches('-');
+    if code == "WRONGTYPE" {
+        let detail = format!(
+            "key {key:?} holds another type of value: choose another prefix, or delete it with `redis-cli DEL '{key}'`"
+        );
+        return StoreError::new(StoreErrorKind::Corrupt, name, detail);
+    }
+    server(name, code, text)
+}
+
+/// A key's value was written by something else.
+pub(super) fn foreign(name: &str, key: &str, value: &[u8]) -> StoreError {
+    let start: String = String::from_utf8_lossy(value).chars().take(40).collect();
+    let detail = format!(
+        "key {key:?} holds {start:?}, which is no state of a limit: choose another prefix, or delete it with \
+         `redis-cli DEL '{key}'`"
+    );
+    StoreError::new(StoreErrorKind::Corrupt, name, detail)
+}
+
+/// A key's value was written by another version of this store.
+pub(super) fn version(name: &str, key: &str, found: &str, ours: &str) -> StoreError {
+    let detail = format!(
+        "key {key:?} holds a state of version {found} and this build reads version {ours}: run one version of \
+         Tollway on this prefix, or choose another prefix"
+    );
+    StoreError::new(StoreErrorKind::Corrupt, name, detail)
+}
+
+/// An answer that the script cannot have given.
+pub(super) fn unexpected(name: &str, what: &str) -> StoreError {
+    let detail = format!("{what}; this is a bug of Tollway, please report it with the server's version");
+    StoreError::new(StoreErrorKind::Corrupt, name, detail)
+}
+
+fn server(name: &str, code: &str, text: &str) -> StoreError {
+    use StoreErrorKind::{Misconfigured, Unavailable, Unsupported};
+    let (kind, step) = match code {
+        "NOAUTH" => (Misconfigured, "the server wants a password: put it in the URL, redis://USER:PASSWORD@HOST"),
+        "WRONGPASS" => (Misconfigured, "wrong user name or password: correct them in the URL"),
+        "NOPERM" => {
+            (Misconfigured, "give the user `~PREFIX:* +evalsha +script|load +get +set +del +time +ping +select`")
+        }
+        "LOADING" => (Unavailable, "the server is loading its data: it answers when that is done"),
+        "BUSY" => (Unavailable, "another script blocks the server: end it with `redis-cli SCRIPT KILL`"),
+        "MASTERDOWN" | "READONLY" => (Unavailable, "the server is a replica: name the master in the URL"),
+        "OOM" => (Unavailable, "the server is out of memory: raise maxmemory or set maxmemory-policy volatile-ttl"),
+        "MISCONF" => (Unavailable, "the server cannot save its data and refuses writes: see its log"),
+        "NOREPLICAS" => (Unavailable, "too few replicas are connected for the server to accept writes"),
+        "MOVED" | "CROSSSLOT" | "CLUSTERDOWN" | "ASK" | "TRYAGAIN" => (
+            Unsupported,
+            "the server is a Redis Cluster node, which this version does not speak: use a standalone server",
+        ),
+        "NOSCRIPT" => (Unavailable, "the server lost the script again and again: does something run SCRIPT FLUSH?"),
+        _ if text.contains("max number of clients") => (Unavailable, "raise maxclients or use fewer processes"),
+        _ if text.contains("unknown command") => (Unsupported, "Redis 6.2 or later is needed, with scripts allowed"),
+        _ if text.contains("invalid DB index") || text.contains("DB index is out of range") => {
+            (Misconfigured, "correct the database number at the end of the URL")
+        }
+        _ => (Unavailable, "see the server's log"),
+    };
+    StoreError::new(kind, name, format!("{step} (the server said: {code} {})", text.trim()))
+}
