@@ -21,12 +21,15 @@
 #![warn(missing_docs)]
 
 mod fail;
+mod failover;
 mod guard;
 mod limiter;
 mod near;
 mod observe;
+mod owned;
 
 pub use fail::FailMode;
+pub use failover::{Failover, Strategy};
 pub use guard::Guard;
 pub use limiter::{Answer, Limiter};
 pub use near::NearCache;

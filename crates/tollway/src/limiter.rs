@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tollway_core::{Charge, Decision, Policy, Reply, Request, Store, StoreError, StoreErrorKind};
 
+use crate::owned::OwnedRequest;
 use crate::{FailMode, Observer};
 
 /// An answer that may have to be waited for.
@@ -117,16 +118,16 @@ impl Limiter {
         if let Some(answer) = self.ask_now(charges, peek) {
             return Box::pin(std::future::ready(answer));
         }
-        let reply = self.store.apply(&[Request { charges, peek }]);
-        let owned: Vec<_> = charges.iter().map(|c| (Arc::clone(c.policy), c.key.to_owned(), c.cost)).collect();
+        let request = Request { charges, peek };
+        let reply = self.store.apply(&[request]);
+        let owned = OwnedRequest::new(&request);
         let limiter = self.clone();
         Box::pin(async move {
             let answer = reply.await.and_then(|decisions| {
                 let missing = || limiter.broken(StoreErrorKind::Corrupt, "it answered nothing");
                 decisions.first().copied().ok_or_else(missing)
             });
-            let charges: Vec<_> = owned.iter().map(|(policy, key, cost)| Charge { policy, key, cost: *cost }).collect();
-            limiter.settle(&Request { charges: &charges, peek }, answer)
+            owned.with(|request| limiter.settle(request, answer))
         })
     }
 

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use tollway::{
-    Algorithm, BreakerSettings, BreakerState, Capabilities, Charge, Clock, Decision, Guard, ManualClock, NearCache,
-    Policy, Reply, Request, Store, StoreError, StoreErrorKind, Timestamp, conformance,
+    Algorithm, BreakerSettings, BreakerState, Capabilities, Charge, Clock, Decision, Failover, Guard, ManualClock,
+    NearCache, Policy, Reply, Request, Store, StoreError, StoreErrorKind, Strategy, Timestamp, conformance,
 };
 use tollway_stores::SystemClock;
 use tollway_stores::memory::MemoryStore;
@@ -184,4 +184,81 @@ async fn wrapped_stores_still_conform() {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let remote = Remote::new(clock, StoreErrorKind::Timeout);
     conformance::run(Arc::new(Guard::new(remote, BreakerSettings::default())), "guard").await;
+}
+
+fn three() -> (Vec<Arc<Remote>>, Vec<Arc<dyn Store>>) {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let remotes: Vec<_> = (0..3).map(|_| Remote::new(clock.clone(), StoreErrorKind::Unavailable)).collect();
+    let stores = remotes.iter().map(|remote| remote.clone() as Arc<dyn Store>).collect();
+    (remotes, stores)
+}
+
+fn asked(remotes: &[Arc<Remote>]) -> Vec<u32> {
+    remotes.iter().map(|remote| remote.asked()).collect()
+}
+
+#[tokio::test]
+async fn priority_goes_back_and_first_healthy_stays() {
+    for (strategy, expected) in [(Strategy::Priority, [21, 10, 0]), (Strategy::FirstHealthy, [11, 20, 0])] {
+        let (remotes, stores) = three();
+        let settings = BreakerSettings { pause: 1_000_000_000, ..BreakerSettings::default() };
+        let failover = Failover::new(stores, strategy, settings).unwrap();
+        let policy = policy("1000/h");
+        for _ in 0..10 {
+            ask(&failover, &policy, "k", 1).await.unwrap();
+        }
+        remotes[0].away.store(true, Ordering::SeqCst);
+        for _ in 0..10 {
+            ask(&failover, &policy, "k", 1).await.unwrap();
+        }
+        remotes[0].away.store(false, Ordering::SeqCst);
+        let before = asked(&remotes);
+        failover.ping().await.unwrap();
+        let pings: Vec<_> = asked(&remotes).iter().zip(before).map(|(after, before)| after - before).collect();
+        assert_eq!(pings, [1, 1, 1]);
+        for _ in 0..10 {
+            ask(&failover, &policy, "k", 1).await.unwrap();
+        }
+        let checks: Vec<_> = asked(&remotes).iter().map(|asked| asked - 1).collect();
+        assert_eq!(checks, expected, "{strategy:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_has_one_store_and_keys_spread() {
+    let (remotes, stores) = three();
+    let failover = Failover::new(stores, Strategy::RoundRobin, BreakerSettings::default()).unwrap();
+    let policy = policy("5/h");
+    let mut passed = 0;
+    for number in 0..300 {
+        for _ in 0..10 {
+            passed += u32::from(ask(&failover, &policy, &format!("key-{number}"), 1).await.unwrap().allowed);
+        }
+    }
+    assert_eq!(passed, 1_500, "three stores, one limit");
+    assert!(asked(&remotes).iter().all(|asked| (600..1_400).contains(asked)), "{:?}", asked(&remotes));
+}
+
+#[tokio::test]
+async fn what_passes_during_a_failover_is_bounded_by_the_stores_used() {
+    let (remotes, stores) = three();
+    let failover = Failover::new(stores, Strategy::Priority, BreakerSettings::default()).unwrap();
+    let policy = policy("5/h");
+    let mut passed = 0;
+    for round in 0..60 {
+        remotes[0].away.store(round / 10 % 2 == 1, Ordering::SeqCst);
+        passed += u32::from(ask(&failover, &policy, "k", 1).await.is_ok_and(|decision| decision.allowed));
+    }
+    assert_eq!(passed, 10);
+    remotes.iter().for_each(|remote| remote.away.store(true, Ordering::SeqCst));
+    assert!(ask(&failover, &policy, "k", 1).await.is_err());
+}
+
+#[tokio::test]
+async fn a_failover_conforms_while_all_is_well() {
+    for strategy in [Strategy::Priority, Strategy::FirstHealthy] {
+        let (_, stores) = three();
+        let failover = Failover::new(stores, strategy, BreakerSettings::default()).unwrap();
+        conformance::run(Arc::new(failover), "failover").await;
+    }
 }
