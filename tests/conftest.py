@@ -1,0 +1,16 @@
+"""Fixtures of the whole suite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.servers import redis_server
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """The URL of a real `redis-server` that lives as long as the test run."""
+    with redis_server() as server:
+        yield server.url
