@@ -264,8 +264,11 @@ impl<H: Handler> Drop for Connection<H> {
 
 fn builder(settings: &Settings) -> http1::Builder {
     let mut builder = http1::Builder::new();
+    // Whether a half-closed client counts as gone is decided here and not by
+    // the parser: it would drop a request that came together with the close
+    // before its handler had a chance to answer at once.
     builder
-        .half_close(!settings.cancel_on_half_close)
+        .half_close(true)
         .header_read_timeout(None)
         .max_buf_size(MIN_PARSER_BUFFER.max(settings.max_head_bytes * 2))
         .pipeline_flush(false)

@@ -64,7 +64,7 @@ impl<H: Handler> Engine<H> {
     }
 
     fn on_event(&self, key: Key, event: &Event, budget: &Budget) {
-        let Some(connection) = self.table.borrow_mut().take(key) else { return };
+        let Some(connection) = self.take(key) else { return };
         let useful = connection.wire.note(event);
         if useful && self.has_budget(budget) {
             self.step(key, connection, budget.start);
@@ -82,6 +82,11 @@ impl<H: Handler> Engine<H> {
             Fate::Keep => self.put(key, connection),
             Fate::Drop => self.discard(key, connection),
         }
+    }
+
+    /// Takes a connection out. Not inline: no borrow may outlast the statement.
+    fn take(&self, key: Key) -> Option<Box<Connection<H>>> {
+        self.table.borrow_mut().take(key)
     }
 
     fn put(&self, key: Key, connection: Box<Connection<H>>) {
@@ -112,7 +117,7 @@ impl<H: Handler> Engine<H> {
                     batch[index..].iter().for_each(|&key| self.queue.push(key));
                     break;
                 }
-                let Some(connection) = self.table.borrow_mut().take(key) else { continue };
+                let Some(connection) = self.take(key) else { continue };
                 self.step(key, connection, budget.start);
             }
             batch.clear();
@@ -209,7 +214,7 @@ impl<H: Handler> Engine<H> {
         self.accept_pause.set(None);
         let hurry = now + self.shared.settings.linger_timeout;
         for key in self.keys() {
-            let Some(mut connection) = self.table.borrow_mut().take(key) else { continue };
+            let Some(mut connection) = self.take(key) else { continue };
             // Requests that have arrived and were not read yet are answered.
             connection.wire.look_again();
             match connection.step(now) {
@@ -224,7 +229,7 @@ impl<H: Handler> Engine<H> {
 
     fn drop_all(&self) {
         for key in self.keys() {
-            if let Some(connection) = self.table.borrow_mut().take(key) {
+            if let Some(connection) = self.take(key) {
                 self.discard(key, connection);
             }
         }
@@ -251,7 +256,7 @@ impl<H: Handler> Engine<H> {
         }
         self.earliest.set(earliest);
         for key in due {
-            let Some(mut connection) = self.table.borrow_mut().take(key) else { continue };
+            let Some(mut connection) = self.take(key) else { continue };
             let (fate, expiry) = connection.expire();
             if expiry == Expiry::TooSlow {
                 self.timed_out.set(self.timed_out.get() + 1);
