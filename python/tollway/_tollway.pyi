@@ -122,7 +122,7 @@ class Limiter:
 
     def __new__(
         cls,
-        url: str = "memory://",
+        url: str | Sequence[str] = "memory://",
         default_policy: Policy | None = None,
         *,
         fail_mode: str = "local",
@@ -130,6 +130,8 @@ class Limiter:
         connect_timeout: float = 1.0,
         command_timeout: float = 0.1,
         max_keys: int = 1_000_000,
+        strategy: str = "first_healthy",
+        near_cache: float = 1.0,
         clock: ManualClock | None = None,
     ) -> Limiter: ...
     @property

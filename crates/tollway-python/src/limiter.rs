@@ -122,21 +122,29 @@ impl Limiter {
 #[pymethods]
 impl Limiter {
     #[new]
-    #[pyo3(signature = (url = "memory://", default_policy = None, *, fail_mode = "local", prefix = "tollway",
-        connect_timeout = 1.0, command_timeout = 0.1, max_keys = 1_000_000, clock = None))]
+    #[pyo3(signature = (url = Urls::One("memory://".to_owned()), default_policy = None, *, fail_mode = "local",
+        prefix = "tollway", connect_timeout = 1.0, command_timeout = 0.1, max_keys = 1_000_000,
+        strategy = "first_healthy", near_cache = 1.0, clock = None))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python class")]
     fn new(
-        url: &str,
+        url: Urls,
         default_policy: Option<Py<Policy>>,
         fail_mode: &str,
         prefix: &str,
         connect_timeout: f64,
         command_timeout: f64,
         max_keys: usize,
+        strategy: &str,
+        near_cache: f64,
         clock: Option<&Bound<'_, ManualClock>>,
     ) -> PyResult<Self> {
         let recipe = Recipe {
-            url: url.to_owned(),
+            urls: match url {
+                Urls::One(url) => vec![url],
+                Urls::Several(urls) => urls,
+            },
+            strategy: strategy.parse().map_err(|error| errors::from_config(&error))?,
+            near_cache: if near_cache == 0.0 { Duration::ZERO } else { timeout("near_cache", near_cache)? },
             fail_mode: fail_mode.to_owned(),
             prefix: usable_prefix(prefix)?,
             connect_timeout: timeout("connect_timeout", connect_timeout)?,
@@ -281,6 +289,13 @@ impl Limiter {
     fn __repr__(&self) -> PyResult<String> {
         Ok(format!("Limiter(\"{}\", fail_mode=\"{}\")", self.url()?, self.recipe.fail_mode))
     }
+}
+
+/// One backend, or several that stand in for each other.
+#[derive(FromPyObject)]
+enum Urls {
+    One(String),
+    Several(Vec<String>),
 }
 
 /// The charges of one `check_all`, held while they are asked.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pyo3::PyResult;
-use tollway::{Clock, FailMode, Limiter, Store};
+use tollway::{BreakerSettings, Clock, FailMode, Failover, Limiter, NearCache, Store, Strategy};
 use tollway_stores::memory::MemoryStore;
 #[cfg(feature = "redis")]
 use tollway_stores::redis::{RedisOptions, RedisStore};
@@ -17,12 +17,16 @@ use crate::runtime;
 /// What a limiter is made of; kept so that a forked child can make its own.
 #[derive(Clone)]
 pub(crate) struct Recipe {
-    pub(crate) url: String,
+    /// One, or several that stand in for each other.
+    pub(crate) urls: Vec<String>,
+    pub(crate) strategy: Strategy,
     pub(crate) fail_mode: String,
     pub(crate) prefix: String,
     pub(crate) connect_timeout: Duration,
     pub(crate) command_timeout: Duration,
     pub(crate) max_keys: usize,
+    /// How long a refusal may be repeated without asking; zero asks every time.
+    pub(crate) near_cache: Duration,
     pub(crate) clock: Option<Arc<dyn Clock>>,
 }
 
@@ -31,12 +35,24 @@ const SCHEMES: [&str; 3] = ["memory", "redis", "redis+unix"];
 impl Recipe {
     /// Whether state lives in this process, so that a fork simply has its own.
     pub(crate) fn is_local(&self) -> bool {
-        self.url.starts_with("memory:")
+        self.urls.iter().all(|url| url.starts_with("memory:"))
     }
 
     /// Makes the limiter. Connects to nothing.
     pub(crate) fn make(&self) -> PyResult<Limiter> {
-        let store = self.store()?;
+        let mut stores = self.urls.iter().map(|url| self.store(url)).collect::<PyResult<Vec<_>>>()?;
+        let store: Arc<dyn Store> = if stores.len() == 1 && self.is_local() {
+            stores.remove(0)
+        } else {
+            // A failover of one is a breaker, and nothing else.
+            let failover = Failover::new(stores, self.strategy, BreakerSettings::default());
+            Arc::new(failover.map_err(|error| errors::from_config(&error))?)
+        };
+        let store = if self.is_local() || self.near_cache.is_zero() {
+            store
+        } else {
+            Arc::new(NearCache::new(store, self.near_cache))
+        };
         let fail_mode = match self.fail_mode.as_str() {
             "open" => FailMode::Open,
             "closed" => FailMode::Closed,
@@ -50,14 +66,14 @@ impl Recipe {
         Ok(Limiter::new(store, fail_mode).with_observer(Arc::new(log)))
     }
 
-    fn store(&self) -> PyResult<Arc<dyn Store>> {
-        let scheme = self.url.split_once("://").map_or("", |(scheme, _)| scheme);
+    fn store(&self, url: &str) -> PyResult<Arc<dyn Store>> {
+        let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
         match scheme {
             "memory" => {
-                if self.url != "memory://" {
+                if url != "memory://" {
                     return Err(errors::config(format!(
                         "backend {:?} takes no host or path: write \"memory://\"",
-                        self.url
+                        url
                     )));
                 }
                 Ok(Arc::new(match &self.clock {
@@ -76,7 +92,7 @@ impl Recipe {
                     command_timeout: self.command_timeout,
                     ..RedisOptions::default()
                 };
-                let store = RedisStore::open(&self.url, options, &runtime::handle()?);
+                let store = RedisStore::open(url, options, &runtime::handle()?);
                 Ok(Arc::new(store.map_err(|error| errors::from_config(&error))?))
             }
             _ => Err(errors::config(unknown_scheme(scheme))),
