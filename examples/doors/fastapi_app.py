@@ -1,6 +1,7 @@
 """The FastAPI door: a dependency on a route."""
 
 from fastapi import Depends, FastAPI
+
 from tollway.fastapi import limit
 
 app = FastAPI(title="Doors")

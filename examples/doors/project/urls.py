@@ -1,6 +1,7 @@
 """The addresses of the Django door."""
 
 from django.urls import path
+
 from shop import views
 
 urlpatterns = [

@@ -2,9 +2,9 @@
 
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.http import require_GET
-from tollway.django import rate_limit
 
 from shop.models import Item
+from tollway.django import rate_limit
 
 
 @require_GET
