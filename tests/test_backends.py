@@ -1,0 +1,167 @@
+"""The Python face over a real Redis: counts across processes, and what happens when it is away."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.servers import RedisServer, redis_server
+from tollway import ConfigError, Decision, Limiter, Policy, StoreUnavailable
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    with redis_server() as server:
+        yield server
+
+
+def _hammer(url: str, calls: int, start: float) -> tuple[int, float, float]:
+    """In a process of its own: how many of the calls passed, and between which times."""
+    limiter, policy = Limiter(url, fail_mode="closed"), Policy("hammered", "100/60s")
+    limiter.ping()
+    time.sleep(max(0.0, start - time.time()))
+    first = time.time()
+    passed = sum(limiter.check(policy, "k").allowed for _ in range(calls))
+    return passed, first, time.time()
+
+
+def test_eight_processes_get_one_limit(server: RedisServer) -> None:
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(8) as pool:
+        start = time.time() + 2
+        rows = pool.starmap(_hammer, [(server.url, 400, start)] * 8)
+    passed = sum(row[0] for row in rows)
+    span = max(row[2] for row in rows) - min(row[1] for row in rows)
+    assert 100 <= passed <= 100 + int(span * 100 / 60) + 1
+
+
+def test_a_forked_child_uses_its_own_connection(server: RedisServer) -> None:
+    limiter, policy = Limiter(server.url, fail_mode="closed"), Policy("forked", "100/h")
+    assert limiter.check(policy, "k").remaining == 99
+    child = os.fork()
+    if child == 0:  # pragma: no cover - the child
+        code = 1
+        try:
+            code = 0 if limiter.check(policy, "k").remaining == 98 else 2
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert limiter.check(policy, "k").remaining == 97
+
+
+async def test_four_hundred_at_once_get_five(server: RedisServer) -> None:
+    limiter, policy = Limiter(server.url, fail_mode="closed"), Policy("p", "5/h")
+    decisions = await asyncio.gather(*(limiter.acheck(policy, "k") for _ in range(400)))
+    assert sum(decision.allowed for decision in decisions) == 5
+
+
+def test_refusals_leave_the_state_alone(server: RedisServer) -> None:
+    limiter = Limiter(server.url, fail_mode="closed", near_cache=0)
+    policy = Policy("p", "3/h")
+    for _ in range(3):
+        assert limiter.check(policy, "k")
+    key = "tollway:p:{k}"
+    before = server.ask("DUMP", key)
+    refused = [limiter.check(policy, "k") for _ in range(10)]
+    assert not any(refused)
+    assert server.ask("DUMP", key) == before
+
+
+def test_several_loops_share_a_limiter(server: RedisServer) -> None:
+    limiter, policy = Limiter(server.url, fail_mode="closed"), Policy("p", "100/h")
+
+    async def twice() -> list[Decision]:
+        return [await limiter.acheck(policy, "k"), await limiter.acheck(policy, "k")]
+
+    left = [decision.remaining for _ in range(3) for decision in asyncio.run(twice())]
+    assert left == [99, 98, 97, 96, 95, 94]
+
+
+def test_a_frozen_server_costs_one_time_out(server: RedisServer) -> None:
+    limiter, policy = Limiter(server.url), Policy("p", "5/h")
+    assert not limiter.check(policy, "k").degraded
+    server.freeze()
+    try:
+        started = time.perf_counter()
+        decisions = [limiter.check(policy, "k") for _ in range(200)]
+        took = time.perf_counter() - started
+    finally:
+        server.thaw()
+    assert all(decision.degraded for decision in decisions)
+    assert sum(decision.allowed for decision in decisions) == 5, "the local limit"
+    # One time-out of 0.1 s, a few probes at most; 200 time-outs would be 20 s.
+    assert took < 2
+
+
+def test_it_comes_back_by_itself(server: RedisServer) -> None:
+    limiter, policy = Limiter(server.url), Policy("p", "1000/h")
+    assert not limiter.check(policy, "k").degraded
+    server.kill()
+    assert limiter.check(policy, "k").degraded
+    server.restart()
+    end = time.monotonic() + 15
+    while limiter.check(policy, "k").degraded:
+        assert time.monotonic() < end, "the breaker asks again by itself"
+        time.sleep(0.01)
+    assert limiter.check(policy, "k").remaining > 900
+
+
+def test_scripts_flushed_and_keys_flushed_go_unnoticed(server: RedisServer) -> None:
+    limiter, policy = Limiter(server.url, fail_mode="closed"), Policy("p", "5/h")
+    assert limiter.check(policy, "k").remaining == 4
+    server.ask("SCRIPT", "FLUSH")
+    assert limiter.check(policy, "k").remaining == 3
+    server.ask("FLUSHALL")
+    assert limiter.check(policy, "k").remaining == 4
+
+
+async def test_a_reset_is_effective_at_once(server: RedisServer) -> None:
+    limiter, policy = Limiter(server.url, fail_mode="closed"), Policy("p", "1/h")
+    assert await limiter.acheck(policy, "k")
+    assert not await limiter.acheck(policy, "k")
+    assert not limiter.check(policy, "k")
+    await limiter.areset(policy, "k")
+    assert limiter.check(policy, "k")
+
+
+def test_a_reset_from_elsewhere_is_seen_within_the_hold(server: RedisServer) -> None:
+    near = Limiter(server.url, fail_mode="closed", near_cache=0.05)
+    policy = Policy("p", "1/h")
+    near.check(policy, "k")
+    assert not near.check(policy, "k")
+    Limiter(server.url).reset(policy, "k")
+    end = time.monotonic() + 5
+    while not near.check(policy, "k"):
+        assert time.monotonic() < end
+
+
+def test_several_backends_stand_in_for_each_other(server: RedisServer) -> None:
+    with redis_server() as second:
+        limiter = Limiter([server.url, second.url], fail_mode="closed", strategy="priority")
+        policy = Policy("p", "10/h")
+        assert [limiter.check(policy, "k").remaining for _ in range(3)] == [9, 8, 7]
+        server.kill()
+        assert [limiter.check(policy, "k").remaining for _ in range(3)] == [9, 8, 7]
+        second.kill()
+        with pytest.raises(StoreUnavailable):
+            limiter.check(policy, "k")
+    with pytest.raises(ConfigError, match="strategy"):
+        Limiter([server.url], strategy="random")
+    with pytest.raises(ConfigError, match="at least one"):
+        Limiter([])
+
+
+def test_a_wrong_password_is_told_without_showing_it(server: RedisServer) -> None:
+    server.ask("CONFIG", "SET", "requirepass", "right")
+    url = f"redis://:wrong-secret@127.0.0.1:{server.port}"
+    limiter = Limiter(url, fail_mode="closed")
+    with pytest.raises(Exception, match="refuses the connection") as caught:
+        limiter.ping()
+    assert "wrong-secret" not in str(caught.value)
+    Limiter(f"redis://:right@127.0.0.1:{server.port}").ping()
