@@ -40,7 +40,7 @@ def serve_asgi(app: Any) -> Iterator[str]:
 
 
 class _QuietHandler(WSGIRequestHandler):
-    def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 (its name upstream)
+    def log_message(self, format: str, *arguments: Any) -> None:
         pass
 
 

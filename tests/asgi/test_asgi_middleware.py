@@ -246,7 +246,7 @@ async def test_other_scopes_pass_through(limiter: Limiter) -> None:
     assert seen == ["lifespan"]
 
 
-async def test_nested_middleware_share_one_set_of_headers(limiter: Limiter) -> None:
+def test_nested_middleware_share_one_set_of_headers(limiter: Limiter) -> None:
     echo, inner = limited(limiter, Policy("inner", ["2/h"]))
     seen: list[Any] = []
 

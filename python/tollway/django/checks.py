@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any, Final
 
 from django.apps import AppConfig
 from django.conf import settings as django_settings
 from django.core import checks
-from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from tollway import ConfigError
@@ -47,12 +47,21 @@ def unknown_settings(
         if name in _FOREIGN:
             hint = f"Here it is {_FOREIGN[name]}."
         else:
-            near = conf.did_you_mean(name, known).removeprefix(": d")
-            hint = f"D{near}" if near else f"Known settings: {', '.join(known)}."
+            near = get_close_matches(_short(name), map(_short, known), n=1)
+            hint = (
+                f"Did you mean RATELIMIT_{near[0]}?"
+                if near
+                else f"Known settings: {', '.join(known)}."
+            )
         messages.append(
             checks.Warning(f"{name} is no setting of Tollway.", hint=hint, id="tollway.W001")
         )
     return messages
+
+
+def _short(name: str) -> str:
+    """A setting's name without the prefix that makes all of them look alike."""
+    return name.removeprefix("RATELIMIT_")
 
 
 def bad_settings(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
@@ -82,10 +91,10 @@ def middleware_order(
         return [checks.Warning(text, hint=hint, id="tollway.W002")]
     found, _problems = rules.read(settings)
     limits = [limit for _, limit in found.rules] + ([found.default] if found.default else [])
+    if not any(limit.key_name in ("user", "user_or_ip") for limit in limits):
+        return []
     users = _position(stack, "django.contrib.auth.middleware.AuthenticationMiddleware")
-    if any(limit.key_name in ("user", "user_or_ip") for limit in limits) and (
-        users is None or users > ours
-    ):
+    if users is None or users > ours:
         text = "RateLimitMiddleware counts by user, but runs before the user is known."
         hint = "Put AuthenticationMiddleware before RateLimitMiddleware in MIDDLEWARE."
         return [checks.Error(text, hint=hint, id="tollway.E002")]
@@ -110,13 +119,15 @@ def memory_backend(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[ch
 
 
 def _position(stack: list[str], path: str) -> int | None:
-    """Where a middleware or a subclass of it stands."""
-    base = import_string(path)
+    """Where a middleware stands: itself, or else the first that is a subclass of it."""
+    if path in stack:
+        return stack.index(path)
     for position, name in enumerate(stack):
         try:
             item = import_string(name)
-        except (ImportError, ImproperlyConfigured):
+        except ImportError:  # said by Django when the server starts
             continue
-        if isinstance(item, type) and issubclass(item, base):
+        bases = getattr(item, "__mro__", ())
+        if path in (f"{base.__module__}.{base.__qualname__}" for base in bases):
             return position
     return None

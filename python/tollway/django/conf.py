@@ -120,18 +120,27 @@ def _proxies(value: object) -> tuple[str, ...]:
     return networks
 
 
-def _backend(value: object) -> Backend:
-    if isinstance(value, Limiter):
+def backend(value: Any) -> Backend:
+    """A URL or a name as it was written, or a limiter: anything that can check and acheck."""
+    if isinstance(value, str) and value:
         return value
-    url = _text(value)
-    Limiter(url)
-    return url
+    if isinstance(value, Limiter) or (hasattr(value, "check") and hasattr(value, "acheck")):
+        limiter: Limiter = value
+        return limiter
+    raise ConfigError(f'{value!r} is no backend; write a URL such as "redis://127.0.0.1:6379/0"')
+
+
+def _known_backend(value: object) -> Backend:
+    found = backend(value)
+    if isinstance(found, str):
+        Limiter(found)
+    return found
 
 
 def _backends(value: object) -> dict[str, Backend]:
     if not isinstance(value, Mapping):
         raise ConfigError(f'{value!r} is not a mapping such as {{"logins": "redis://…"}}')
-    return {_text(name): _backend(url) for name, url in value.items()}
+    return {_text(name): _known_backend(url) for name, url in value.items()}
 
 
 def function(value: object) -> Callable[..., Any] | None:
@@ -154,7 +163,7 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 SETTINGS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "RATELIMIT_ENABLE": _boolean,
-    "RATELIMIT_BACKEND": _backend,
+    "RATELIMIT_BACKEND": _known_backend,
     "RATELIMIT_BACKENDS": _backends,
     "RATELIMIT_DEFAULT_LIMIT": _optional_rates,
     "RATELIMIT_ALGORITHM": _algorithm,
@@ -247,7 +256,7 @@ class Setup:
             backend = settings.backend
         elif isinstance(backend, str):
             backend = settings.backends.get(backend, backend)
-        if isinstance(backend, Limiter):
+        if not isinstance(backend, str):
             return backend
         with self._lock:
             limiter = self._limiters.get(backend)

@@ -92,7 +92,7 @@ def limit(
         cost=cost,
         skip_if=skip_if,
         response_callback=response_callback,
-        backend=backend,
+        backend=None if backend is None else conf.backend(backend),
         serial=next(_serial),
     )
 
