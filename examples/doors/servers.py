@@ -63,7 +63,8 @@ def doors(first_port: int) -> list[Door]:
             int(fastapi),
             (
                 *(python, "-m", "uvicorn", "fastapi_app:app", "--host", HOST, "--port", fastapi),
-                *("--log-level", "warning", "--no-access-log"),
+                # uvicorn believes X-Forwarded-For from 127.0.0.1 unless told not to
+                *("--no-proxy-headers", "--no-access-log", "--log-level", "warning"),
             ),
             "/openapi.json",
         ),
