@@ -154,7 +154,6 @@ def _await(door: Door, child: subprocess.Popen[bytes], logs: Path) -> None:
 @contextmanager
 def serving(wanted: Sequence[Door], logs: Path) -> Iterator[None]:
     """All of `wanted` answering; all of them stopped at the end, however it comes."""
-    claim([door.port for door in wanted])
     logs.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         children = [stack.enter_context(_running(door, logs)) for door in wanted]

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from examples.doors.servers import HOST, Door, Unready, doors, migrate, serving
+from examples.doors.servers import HOST, Door, Unready, claim, doors, migrate, serving
 
 LOGS = Path(".make") / "demo"
 QUICK = 7
@@ -211,6 +211,7 @@ def main() -> int:
     console = Console()
     wanted = doors(options.port)
     try:
+        claim([door.port for door in wanted])
         migrate()
         with serving(wanted, LOGS):
             complaints = show(wanted, console)
