@@ -9,6 +9,7 @@ mod limiter;
 mod observe;
 mod policy;
 mod runtime;
+mod server;
 mod stores;
 
 use pyo3::prelude::*;
@@ -24,5 +25,6 @@ fn _tollway(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<policy::Policy>()?;
     module.add_class::<policy::Rate>()?;
     module.add_function(wrap_pyfunction!(identity::hash_identity, module)?)?;
+    server::register(module)?;
     Ok(())
 }

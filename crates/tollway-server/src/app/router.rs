@@ -146,6 +146,11 @@ impl<T> Router<T> {
         self.entries.is_empty()
     }
 
+    /// The values of all routes, in the order they were added.
+    pub fn values(&self) -> impl Iterator<Item = &T> {
+        self.entries.iter().map(|entry| &entry.value)
+    }
+
     /// Adds a route. `name` is what messages call it, for example the handler's dotted name.
     ///
     /// # Errors

@@ -1,0 +1,285 @@
+//! The way of a request: route, limits, parameters, call.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::header::{ALLOW, HeaderValue};
+use http::{Response as HttpResponse, StatusCode};
+use pyo3::prelude::*;
+use tollway_http::{Check, Verdict};
+use tollway_server::app::{Found, Problem};
+use tollway_server::{Body, Handler, Request as Incoming, Response};
+
+use super::arguments::{self, Bound1, Refusal};
+use super::asyncio::Asyncio;
+use super::calls::{self, Args, Entered};
+use super::core::Core;
+use super::limits::{self, Limits};
+use super::pool::{Job, Ticket};
+use super::request::Request;
+use super::respond::{problem, report};
+use super::routes::{Mode, Route};
+use super::task::{self, Task};
+
+/// Seconds after which a client may try again when the server had no room.
+const TRY_AGAIN: u32 = 1;
+
+/// Answers the engine's requests by calling Python.
+pub(super) struct PyHandler {
+    pub(super) core: Arc<Core>,
+}
+
+/// The token of the thread that drives the engine.
+#[inline]
+fn driving_thread<'py>() -> Python<'py> {
+    // SAFETY: the engine calls handlers and polls their futures only from inside `turn`,
+    // `run_with`, `run_ready`, `expire`, `begin_shutdown` and `abort`, and all of these are called
+    // by methods of `Server`, which hold the GIL throughout. The token does not outlive the call.
+    unsafe { Python::assume_attached() }
+}
+
+impl Handler for PyHandler {
+    type Future = Reply;
+
+    fn call(&self, request: Incoming) -> Reply {
+        let py = driving_thread();
+        let found = match self.core.router.find(&request.head.method, request.head.uri.path()) {
+            Found::Route(found) => found,
+            Found::NotFound => return Reply::ready(problem(Problem::not_found(request.head.uri.path()))),
+            Found::Options(allow) => return Reply::ready(options(allow)),
+            Found::MethodNotAllowed(allow) => {
+                let method = request.head.method.as_str();
+                return Reply::ready(problem(Problem::method_not_allowed(method, allow)));
+            }
+        };
+        let route = Arc::clone(found.value());
+        let verdict = match route.limits.as_ref().and_then(Limits::gate) {
+            None => None,
+            Some(gate) => match gate.check(&request.head, request.peer.map(|peer| peer.ip())) {
+                Check::Done(verdict) if !verdict.allowed() => return Reply::refused(&verdict),
+                Check::Done(verdict) => Some(verdict),
+                Check::Wait(answer) => {
+                    let core = Arc::clone(&self.core);
+                    let waiting = Waiting { answer, request: Some(request), core };
+                    return Reply { state: State::Limited(Box::new(waiting)), verdict: None };
+                }
+            },
+        };
+        let bound = arguments::bind(py, &route, &found.params, &request.head);
+        Reply { state: start(py, &self.core, &route, bound, request, verdict.as_ref()), verdict }
+    }
+}
+
+fn options(allow: HeaderValue) -> Response {
+    let mut response = HttpResponse::new(Body::Empty);
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(ALLOW, allow);
+    response
+}
+
+/// Goes on after the store of a limit answered: the route is looked up again, since what the
+/// first look-up found points into the request.
+fn resume(py: Python<'_>, core: &Arc<Core>, request: Incoming, verdict: &Verdict) -> State {
+    let Found::Route(found) = core.router.find(&request.head.method, request.head.uri.path()) else {
+        return State::Ready(problem(Problem::internal()));
+    };
+    let route = Arc::clone(found.value());
+    let bound = arguments::bind(py, &route, &found.params, &request.head);
+    start(py, core, &route, bound, request, Some(verdict))
+}
+
+fn start(
+    py: Python<'_>,
+    core: &Arc<Core>,
+    route: &Arc<Route>,
+    bound: Result<Bound1, Refusal>,
+    request: Incoming,
+    verdict: Option<&Verdict>,
+) -> State {
+    let decision = match verdict {
+        Some(verdict) => limits::decision(py, verdict),
+        None => Ok(None),
+    };
+    let made = decision.and_then(|decision| Bound::new(py, Request::new(request, Arc::clone(route), decision)));
+    let request = match made {
+        Ok(request) => request,
+        Err(error) => {
+            report(py, "a request object could not be made", &error);
+            return State::Ready(problem(Problem::internal()));
+        }
+    };
+    let args = match bound {
+        Ok(bound) => arguments::complete(py, route, bound, &request),
+        Err(Refusal::Invalid(errors)) => return State::Ready(core.hooks.invalid(&request, errors.bind(py))),
+        Err(Refusal::Failed(error)) => Err(error),
+    };
+    let started = args.and_then(|args| match route.mode {
+        Mode::Async => start_task(core, route, &request, &args),
+        Mode::Pool => start_job(core, route, &request, args),
+        Mode::Inline => start_inline(core, route, &request, &args),
+    });
+    started.unwrap_or_else(|error| State::Ready(core.hooks.raised(&request, error)))
+}
+
+fn start_task(
+    core: &Arc<Core>,
+    route: &Arc<Route>,
+    request: &Bound<'_, Request>,
+    args: &[Py<PyAny>],
+) -> PyResult<State> {
+    let py = request.py();
+    if core.suspended(py) >= core.max_tasks {
+        core.count_busy();
+        return Ok(State::Ready(busy("too many requests are being handled")));
+    }
+    let around = core.surroundings(py)?;
+    let task = {
+        let _entered = Entered::new(&around.context)?;
+        let coroutine = calls::coroutine_of(calls::call(route.handler.bind(py), args)?)?;
+        let task = Bound::new(py, Task::new(&around, coroutine, route, request))?;
+        task::step(&task, None);
+        task
+    };
+    match task.get().take_response(py) {
+        Some(response) => Ok(State::Ready(response)),
+        None => {
+            task::suspend(&task, core)?;
+            Ok(State::Task(task.unbind()))
+        }
+    }
+}
+
+fn start_inline(
+    core: &Arc<Core>,
+    route: &Arc<Route>,
+    request: &Bound<'_, Request>,
+    args: &[Py<PyAny>],
+) -> PyResult<State> {
+    let py = request.py();
+    let around = core.surroundings(py)?;
+    let _entered = Entered::new(&around.context)?;
+    let handler = route.handler.bind(py);
+    let value = Asyncio::get(py)?.without_loop(&around.event_loop, || calls::call(handler, args))?;
+    Ok(State::Ready(core.hooks.returned(route, request, &value)))
+}
+
+fn start_job(core: &Arc<Core>, route: &Arc<Route>, request: &Bound<'_, Request>, args: Args) -> PyResult<State> {
+    let py = request.py();
+    let around = core.surroundings(py)?;
+    let Some(pool) = core.pool(py) else {
+        return Ok(State::Ready(busy("the server is shutting down")));
+    };
+    let job = Job {
+        core: Arc::clone(core),
+        route: Arc::clone(route),
+        request: request.clone().unbind(),
+        args,
+        context: around.context.unbind(),
+        ticket: Arc::new(Ticket::default()),
+    };
+    let ticket = Arc::clone(&job.ticket);
+    match pool.submit(job) {
+        Ok(()) => Ok(State::Job(ticket)),
+        Err(job) => {
+            drop(job);
+            core.count_busy();
+            Ok(State::Ready(busy("too many requests wait for a thread")))
+        }
+    }
+}
+
+pub(super) fn busy(detail: &str) -> Response {
+    problem(Problem::busy(detail, TRY_AGAIN))
+}
+
+/// The answer to come.
+pub(super) struct Reply {
+    state: State,
+    verdict: Option<Verdict>,
+}
+
+/// How far a request is.
+pub(super) enum State {
+    /// Answered.
+    Ready(Response),
+    /// An async handler is suspended.
+    Task(Py<Task>),
+    /// A plain handler waits for a thread or runs on one.
+    Job(Arc<Ticket>),
+    /// The store of a limit is being asked.
+    Limited(Box<Waiting>),
+    /// Handed over.
+    Taken,
+}
+
+/// A request whose limits are being asked for.
+pub(super) struct Waiting {
+    answer: Pin<Box<dyn Future<Output = Verdict> + Send>>,
+    request: Option<Incoming>,
+    core: Arc<Core>,
+}
+
+impl Reply {
+    fn ready(response: Response) -> Self {
+        Reply { state: State::Ready(response), verdict: None }
+    }
+
+    fn refused(verdict: &Verdict) -> Self {
+        Reply::ready(verdict.refusal().map(Body::from))
+    }
+}
+
+impl Future for Reply {
+    type Output = Response;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
+        let this = self.get_mut();
+        let py = driving_thread();
+        loop {
+            let response = match &mut this.state {
+                State::Task(task) => task.get().poll_response(py, cx.waker()),
+                State::Job(ticket) => ticket.poll_response(cx.waker()),
+                State::Limited(waiting) => {
+                    let Poll::Ready(verdict) = waiting.answer.as_mut().poll(cx) else {
+                        return Poll::Pending;
+                    };
+                    this.state = match waiting.request.take() {
+                        Some(request) if verdict.allowed() => {
+                            let core = Arc::clone(&waiting.core);
+                            resume(py, &core, request, &verdict)
+                        }
+                        _ => State::Ready(verdict.refusal().map(Body::from)),
+                    };
+                    this.verdict = verdict.allowed().then_some(verdict);
+                    continue;
+                }
+                State::Ready(_) | State::Taken => match std::mem::replace(&mut this.state, State::Taken) {
+                    State::Ready(response) => Some(response),
+                    _ => Some(problem(Problem::internal())),
+                },
+            };
+            let Some(mut response) = response else { return Poll::Pending };
+            this.state = State::Taken;
+            if let Some(verdict) = &this.verdict {
+                verdict.write_headers(response.headers_mut());
+            }
+            return Poll::Ready(response);
+        }
+    }
+}
+
+impl Drop for Reply {
+    /// The client went away, or the answer was given: then there is nothing left to cancel.
+    fn drop(&mut self) {
+        match std::mem::replace(&mut self.state, State::Taken) {
+            // Where the interpreter is gone there is nothing to cancel either.
+            State::Task(task) => {
+                Python::try_attach(|py| task::abandon(task.bind(py)));
+            }
+            State::Job(ticket) => ticket.abandon(),
+            State::Ready(_) | State::Limited(_) | State::Taken => {}
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Limits of a route: decided before any Python code runs.
+
+use std::sync::{Arc, OnceLock};
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+use pyo3::{PyTraverseError, PyVisit};
+use tollway_http::{ClientAddress, Gate, Identity, Verdict};
+
+use crate::decision::Decision;
+use crate::limiter::Limiter;
+use crate::policy::Policy;
+
+/// The limits of one route as Python gave them, and the gate they become.
+///
+/// The gate is made when the server starts, not when the route is described: a server may be
+/// described before the process forks, and a limiter's connections do not survive a fork.
+#[derive(Debug)]
+pub(super) struct Limits {
+    limiter: Py<Limiter>,
+    charges: Vec<(Arc<tollway::Policy>, Identity)>,
+    gate: OnceLock<Gate>,
+}
+
+impl Limits {
+    /// Reads a non-empty list of `{"limiter", "policy", "key"}`.
+    ///
+    /// # Errors
+    /// `ValueError` for an entry of another shape, an unknown key, or more than one limiter.
+    pub(super) fn read(list: &Bound<'_, PyList>) -> PyResult<Option<Limits>> {
+        let py = list.py();
+        let mut read: Option<Limits> = None;
+        for (position, item) in list.iter().enumerate() {
+            let wrong = |what: &str| PyValueError::new_err(format!("limits[{position}] {what}"));
+            let dict = item.cast::<PyDict>().map_err(|_| wrong("must be a dict"))?;
+            let field = |name: &str| dict.get_item(name)?.ok_or_else(|| wrong(&format!("lacks {name:?}")));
+            let limiter = field("limiter")?.cast_into::<Limiter>().map_err(|_| wrong("needs a Limiter"))?;
+            let policy = field("policy")?.cast_into::<Policy>().map_err(|_| wrong("needs a Policy"))?;
+            let key: String = field("key")?.extract().map_err(|_| wrong("needs a key like \"ip\""))?;
+            let identity: Identity = key.parse().map_err(|error| wrong(&format!("cannot be used: {error}")))?;
+            let charge = (Arc::clone(&policy.get().inner), identity);
+            match &mut read {
+                None => {
+                    let gate = OnceLock::new();
+                    read = Some(Limits { limiter: limiter.unbind(), charges: vec![charge], gate });
+                }
+                Some(limits) if limits.limiter.bind(py).is(&limiter) => limits.charges.push(charge),
+                Some(_) => {
+                    return Err(wrong(
+                        "uses another Limiter than the limits before it: all limits of one route are decided \
+                         together, so they need the same one",
+                    ));
+                }
+            }
+        }
+        Ok(read)
+    }
+
+    /// Connects the limits to the limiter of this process.
+    pub(super) fn open(&self, py: Python<'_>, address: &Arc<ClientAddress>) -> PyResult<()> {
+        let limiter = self.limiter.bind(py).get().shared()?;
+        let gate = Gate::new(limiter, self.charges.clone(), Arc::clone(address));
+        // A second opening finds the first one's gate, which is as good.
+        let _ = self.gate.set(gate);
+        Ok(())
+    }
+
+    /// The gate, once the server has started.
+    #[inline]
+    pub(super) fn gate(&self) -> Option<&Gate> {
+        self.gate.get()
+    }
+
+    /// Shows the collector the limiter.
+    pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.limiter)
+    }
+}
+
+/// The `Decision` that a handler sees.
+pub(super) fn decision(py: Python<'_>, verdict: &Verdict) -> PyResult<Option<Py<PyAny>>> {
+    match verdict.decision() {
+        Ok(decision) => {
+            let decision = Decision::new(*decision, Arc::clone(verdict.policies()));
+            Ok(Some(Py::new(py, decision)?.into_any()))
+        }
+        Err(_) => Ok(None),
+    }
+}

@@ -1,0 +1,190 @@
+//! The request as handlers see it. Nothing of it is converted before it is asked for.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::HeaderMap;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+use pyo3::{PyTraverseError, PyVisit};
+use tollway_server::app::{CookiePairs, Found, decode_path};
+
+use super::calls;
+use super::cell::GilCell;
+use super::mappings::{Headers, Query};
+use super::routes::Route;
+
+/// One request. Made by the server; handlers that take `request` receive it.
+#[pyclass(name = "Request", module = "tollway._tollway", frozen, weakref, freelist = 256)]
+pub(super) struct Request {
+    pub(super) head: http::request::Parts,
+    body: Bytes,
+    peer: Option<SocketAddr>,
+    route: Arc<Route>,
+    made: GilCell<Made>,
+}
+
+/// What was converted so far.
+#[derive(Default)]
+struct Made {
+    body: Option<Py<PyBytes>>,
+    state: Option<Py<PyDict>>,
+    rate_limit: Option<Py<PyAny>>,
+}
+
+impl Request {
+    pub(super) fn new(request: tollway_server::Request, route: Arc<Route>, rate_limit: Option<Py<PyAny>>) -> Self {
+        let tollway_server::Request { head, body, peer } = request;
+        let made = GilCell::new(Made { rate_limit, ..Made::default() });
+        Request { head, body, peer, route, made }
+    }
+
+    pub(super) fn headers_map(&self) -> &HeaderMap {
+        &self.head.headers
+    }
+
+    pub(super) fn query_text(&self) -> &str {
+        self.head.uri.query().unwrap_or("")
+    }
+
+    /// The body as one `bytes` object, made on first use.
+    pub(super) fn body_bytes<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        if let Some(known) = self.made.with(py, |made| made.body.as_ref().map(|body| body.clone_ref(py))) {
+            return known.into_bound(py);
+        }
+        let body = PyBytes::new(py, &self.body);
+        let kept = body.clone().unbind();
+        let replaced = self.made.with(py, |made| made.body.replace(kept));
+        drop(replaced);
+        body
+    }
+
+    fn client_address(&self) -> Option<IpAddr> {
+        let peer = self.peer?.ip();
+        Some(self.route.address.resolve_headers(peer, &self.head.headers))
+    }
+}
+
+#[pymethods]
+impl Request {
+    /// The method, in upper case.
+    #[getter]
+    fn method(&self) -> &str {
+        self.head.method.as_str()
+    }
+
+    /// The decoded path.
+    #[getter]
+    fn path(&self) -> String {
+        let raw = self.head.uri.path();
+        decode_path(raw).map_or_else(|| raw.to_owned(), |path| path.into_owned())
+    }
+
+    /// The path as it was sent, percent-encoded.
+    #[getter]
+    fn raw_path(&self) -> &str {
+        self.head.uri.path()
+    }
+
+    /// The part after `?` as it was sent, without the `?`.
+    #[getter]
+    fn query_string(&self) -> &str {
+        self.query_text()
+    }
+
+    /// The path of the route that answers, for example `/items/{item_id}`.
+    #[getter]
+    fn route(&self) -> &str {
+        &self.route.path
+    }
+
+    /// The headers: a read-only mapping that ignores case.
+    #[getter]
+    fn headers(slf: &Bound<'_, Self>) -> Headers {
+        Headers::new(slf.clone().unbind())
+    }
+
+    /// The decoded query: a read-only mapping; the last of several values counts.
+    #[getter]
+    fn query(&self) -> Query {
+        Query::new(self.query_text())
+    }
+
+    /// The cookies as a dict.
+    #[getter]
+    fn cookies<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let cookies = PyDict::new(py);
+        for (name, value) in CookiePairs::new(&self.head.headers) {
+            if !cookies.contains(name)? {
+                cookies.set_item(name, value)?;
+            }
+        }
+        Ok(cookies)
+    }
+
+    /// The whole body.
+    #[getter]
+    fn body<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        self.body_bytes(py)
+    }
+
+    /// The client's address: the peer's, or what a trusted proxy says. None where there is none.
+    #[getter]
+    fn client(&self) -> Option<String> {
+        self.client_address().map(|address| address.to_string())
+    }
+
+    /// The path parameters as decoded text, before any conversion.
+    #[getter]
+    fn params<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let params = PyDict::new(py);
+        if let Found::Route(found) = self.route.alone.find(&self.route.method, self.head.uri.path()) {
+            for (index, name) in found.names().iter().enumerate() {
+                let raw = found.params.get(index).unwrap_or("");
+                params.set_item(name, decode_path(raw).unwrap_or(raw.into()))?;
+            }
+        }
+        Ok(params)
+    }
+
+    /// A dict for whatever middleware and handlers want to pass on.
+    #[getter]
+    fn state<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
+        let py = slf.py();
+        let made = &slf.get().made;
+        if let Some(known) = made.with(py, |made| made.state.as_ref().map(|state| state.clone_ref(py))) {
+            return Ok(known.into_bound(py));
+        }
+        let state = PyDict::new(py);
+        let kept = state.clone().unbind();
+        let replaced = made.with(py, |made| made.state.replace(kept));
+        drop(replaced);
+        // From here on the request can be part of a cycle.
+        calls::track(slf.as_any())?;
+        Ok(state)
+    }
+
+    /// The decision of the route's limits, or None where there are none.
+    #[getter]
+    fn rate_limit(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.made.with(py, |made| made.rate_limit.as_ref().map(|decision| decision.clone_ref(py)))
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Request {} {}>", self.head.method, self.head.uri)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.made
+            .look(|made| {
+                visit.call(&made.state)?;
+                visit.call(&made.rate_limit)
+            })
+            .unwrap_or(Ok(()))
+    }
+
+    fn __clear__(&self, py: Python<'_>) {
+        drop(self.made.take(py));
+    }
+}

@@ -1,0 +1,92 @@
+//! The server's settings as Python gives them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use tollway_http::ClientAddress;
+
+use super::respond::Hooks;
+
+/// Suspended async handlers unless the settings say otherwise.
+const MAX_TASKS: usize = 1024;
+/// Threads for plain handlers unless the settings say otherwise.
+const THREADS: usize = 4;
+
+/// Everything that is set.
+pub(super) struct Parsed {
+    pub(super) engine: tollway_server::Settings,
+    pub(super) hooks: Hooks,
+    pub(super) max_tasks: usize,
+    pub(super) threads: usize,
+    pub(super) address: Arc<ClientAddress>,
+}
+
+/// Reads the settings. Names that are missing or None keep their defaults.
+///
+/// # Errors
+/// `ValueError` that names the setting: unknown, of a wrong type, or out of its range.
+pub(super) fn parse(settings: &Bound<'_, PyDict>) -> PyResult<Parsed> {
+    let mut engine = tollway_server::Settings::default();
+    let mut hooks = Hooks { on_error: None, on_validation: None, response_type: None };
+    let (mut max_tasks, mut threads) = (MAX_TASKS, THREADS);
+    let (mut proxies, mut hops, mut prefix) = (Vec::<String>::new(), 0_usize, 64_u8);
+    for (key, value) in settings.iter() {
+        let name: String = key.extract()?;
+        if value.is_none() {
+            continue;
+        }
+        match name.as_str() {
+            "max_head_bytes" => engine.max_head_bytes = read(&name, &value)?,
+            "max_headers" => engine.max_headers = read(&name, &value)?,
+            "max_body_bytes" => engine.max_body_bytes = read(&name, &value)?,
+            "max_connections" => engine.max_connections = read(&name, &value)?,
+            "header_timeout" => engine.header_timeout = seconds(&name, &value)?,
+            "body_timeout" => engine.body_timeout = seconds(&name, &value)?,
+            "keep_alive_timeout" => engine.keep_alive_timeout = seconds(&name, &value)?,
+            "write_timeout" => engine.write_timeout = seconds(&name, &value)?,
+            "cancel_on_half_close" => engine.cancel_on_half_close = read(&name, &value)?,
+            "max_tasks" => max_tasks = at_least_one(&name, &value)?,
+            "threads" => threads = at_least_one(&name, &value)?.min(1024),
+            "trusted_proxies" => proxies = read(&name, &value)?,
+            "proxy_hops" => hops = read(&name, &value)?,
+            "ipv6_prefix" => prefix = read(&name, &value)?,
+            "on_error" => hooks.on_error = Some(callable(&name, value)?),
+            "on_validation" => hooks.on_validation = Some(callable(&name, value)?),
+            "response_type" => hooks.response_type = Some(value.unbind()),
+            _ => return Err(PyValueError::new_err(format!("the server has no setting {name:?}"))),
+        }
+    }
+    engine.check().map_err(|error| PyValueError::new_err(error.to_string()))?;
+    let address = ClientAddress::new(&proxies, hops, prefix)
+        .map_err(|error| PyValueError::new_err(format!("the setting \"trusted_proxies\": {error}")))?;
+    Ok(Parsed { engine, hooks, max_tasks, threads, address: Arc::new(address) })
+}
+
+fn read<'py, T: FromPyObjectOwned<'py>>(name: &str, value: &Bound<'py, PyAny>) -> PyResult<T> {
+    value.extract::<T>().map_err(|_| {
+        let shown = value.repr().map_or_else(|_| "this value".to_owned(), |repr| repr.to_string());
+        PyValueError::new_err(format!("the setting {name:?} cannot be {shown}"))
+    })
+}
+
+fn seconds(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(read(name, value)?)
+        .map_err(|_| PyValueError::new_err(format!("the setting {name:?} must be a time in seconds")))
+}
+
+fn at_least_one(name: &str, value: &Bound<'_, PyAny>) -> PyResult<usize> {
+    match read(name, value)? {
+        0 => Err(PyValueError::new_err(format!("the setting {name:?} must be at least 1"))),
+        count => Ok(count),
+    }
+}
+
+fn callable(name: &str, value: Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+    if value.is_callable() {
+        return Ok(value.unbind());
+    }
+    Err(PyValueError::new_err(format!("the setting {name:?} must be callable")))
+}
