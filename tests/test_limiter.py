@@ -94,6 +94,26 @@ def test_peek_and_reset(limiter: Limiter) -> None:
     assert limiter.check(policy, "a")
 
 
+async def test_many_are_decided_each_for_itself(limiter: Limiter) -> None:
+    policy = Policy("p", "2/m")
+    charges = [(policy, "a"), (policy, "b", 2), (policy, "a"), (policy, "a")]
+    assert [bool(decision) for decision in limiter.check_many(charges)] == [True, True, True, False]
+    again = await limiter.acheck_many([(policy, "c"), (policy, "b")])
+    assert [bool(decision) for decision in again] == [True, False]
+    assert limiter.check_many([]) == []
+
+
+async def test_waiting_for_a_permit() -> None:
+    limiter, policy = Limiter(), Policy("p", "1/30ms")
+    assert limiter.acquire(policy, "a", timeout=5)
+    assert limiter.acquire(policy, "a", timeout=5)
+    waits = [limiter.aacquire(policy, "a", timeout=5) for _ in range(3)]
+    assert all(await asyncio.gather(*waits))
+    assert not limiter.acquire(Policy("slow", "1/h"), "a", 2, timeout=5)
+    with pytest.raises(ConfigError, match="timeout"):
+        limiter.acquire(policy, "a", timeout=-1)
+
+
 def test_a_cost_above_the_limit_never_passes(limiter: Limiter) -> None:
     decision = limiter.check(Policy("p", "5/m"), "a", 6)
     assert decision.reason == "cost_above_limit"

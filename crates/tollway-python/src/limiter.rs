@@ -2,13 +2,14 @@
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyTuple;
-use tollway::{Charge, StoreError};
+use tollway::{Charge, Reply, Request, StoreError};
 
 use crate::awaiting::{Convert, Mailbox, Ready};
 use crate::clock::ManualClock;
@@ -212,6 +213,55 @@ impl Limiter {
         self.adecide(py, &charges.borrow(), charges.policies(), false)
     }
 
+    /// Decides many charges, each for itself, in one round trip.
+    fn check_many(&self, py: Python<'_>, charges: Vec<Bound<'_, PyTuple>>) -> PyResult<Vec<Decision>> {
+        let charges = Charges::new(&charges)?;
+        let policies = charges.each();
+        let answers = wait(py, charges.ask_many(&*self.shared()?))?;
+        finish_many(answers, policies)
+    }
+
+    /// The same for `await`.
+    fn acheck_many<'py>(&self, py: Python<'py>, charges: Vec<Bound<'py, PyTuple>>) -> PyResult<Bound<'py, PyAny>> {
+        let charges = Charges::new(&charges)?;
+        let policies = charges.each();
+        let answers = charges.ask_many(&*self.shared()?);
+        self.later(py, answers, move |py, answers| {
+            Ok(finish_many(answers, policies)?.into_pyobject(py)?.into_any().unbind())
+        })
+    }
+
+    /// Waits up to `timeout` seconds until the charge passes, first come first served in this
+    /// process. A wait that cannot succeed in time is not begun. Two round trips, usually.
+    #[pyo3(signature = (policy, key, cost = 1, *, timeout))]
+    fn acquire(
+        &self,
+        py: Python<'_>,
+        policy: &Bound<'_, Policy>,
+        key: &str,
+        cost: i64,
+        timeout: f64,
+    ) -> PyResult<Decision> {
+        let (charge, policies) = self.single(policy, key, cost)?;
+        let answer = self.shared()?.acquire(&[charge], patience(timeout)?);
+        finish(wait(py, answer)?, policies)
+    }
+
+    /// The same for `await`.
+    #[pyo3(signature = (policy, key, cost = 1, *, timeout))]
+    fn aacquire<'py>(
+        &self,
+        py: Python<'py>,
+        policy: &Bound<'py, Policy>,
+        key: &str,
+        cost: i64,
+        timeout: f64,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (charge, policies) = self.single(policy, key, cost)?;
+        let answer = self.shared()?.acquire(&[charge], patience(timeout)?);
+        self.later(py, answer, move |py, answer| Ok(Py::new(py, finish(answer, policies)?)?.into_any()))
+    }
+
     /// What `check` would answer; spends nothing. One round trip on a remote backend.
     #[pyo3(signature = (policy, key, cost = 1))]
     fn peek(&self, py: Python<'_>, policy: &Bound<'_, Policy>, key: &str, cost: i64) -> PyResult<Decision> {
@@ -318,6 +368,17 @@ impl Charges {
         self.0.iter().map(|(policy, key, cost)| Charge { policy, key, cost: *cost }).collect()
     }
 
+    /// For decisions that stand alone: each with its own policy.
+    fn each(&self) -> Vec<Policies> {
+        self.0.iter().map(|(policy, ..)| Policies::from([Arc::clone(policy)])).collect()
+    }
+
+    fn ask_many(&self, limiter: &tollway::Limiter) -> Reply<Vec<tollway::Decision>> {
+        let charges = self.borrow();
+        let requests: Vec<_> = charges.chunks(1).map(|charges| Request { charges, peek: false }).collect();
+        limiter.check_many(&requests)
+    }
+
     fn policies(&self) -> Policies {
         self.0.iter().map(|(policy, ..)| Arc::clone(policy)).collect()
     }
@@ -327,12 +388,31 @@ fn finish(answer: Result<tollway::Decision, StoreError>, policies: Policies) -> 
     answer.map(|decision| Decision::new(decision, policies)).map_err(|error| errors::from_store(&error))
 }
 
+fn finish_many(
+    answers: Result<Vec<tollway::Decision>, StoreError>,
+    policies: Vec<Policies>,
+) -> PyResult<Vec<Decision>> {
+    let answers = answers.map_err(|error| errors::from_store(&error))?;
+    Ok(answers.into_iter().zip(policies).map(|(answer, policies)| Decision::new(answer, policies)).collect())
+}
+
+fn patience(seconds: f64) -> PyResult<Duration> {
+    if !(0.0..=86_400.0).contains(&seconds) {
+        return Err(errors::config(format!("timeout is from 0 to 86400 seconds, not {seconds}")));
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
 fn nothing(py: Python<'_>, answer: Result<(), StoreError>) -> PyResult<Py<PyAny>> {
     answer.map(|()| py.None()).map_err(|error| errors::from_store(&error))
 }
 
-/// Waits without the GIL. Stores bound the wait.
+/// Waits without the GIL, when there is something to wait for. Stores bound the wait.
 fn wait<T: Send>(py: Python<'_>, answer: impl Future<Output = T> + Send) -> PyResult<T> {
+    let mut answer = Box::pin(answer);
+    if let Poll::Ready(value) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        return Ok(value);
+    }
     let runtime = runtime::handle()?;
     Ok(py.detach(|| runtime.block_on(answer)))
 }

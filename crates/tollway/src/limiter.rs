@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tollway_core::{Charge, Decision, Policy, Reply, Request, Store, StoreError, StoreErrorKind};
 
+use crate::acquire::Queues;
 use crate::owned::OwnedRequest;
 use crate::{FailMode, Observer};
 
@@ -20,12 +21,13 @@ pub struct Limiter {
     store: Arc<dyn Store>,
     fail_mode: FailMode,
     observers: Arc<[Arc<dyn Observer>]>,
+    queues: Arc<Queues>,
 }
 
 impl Limiter {
     /// A limiter over `store`.
     pub fn new(store: Arc<dyn Store>, fail_mode: FailMode) -> Self {
-        Self { store, fail_mode, observers: Arc::new([]) }
+        Self { store, fail_mode, observers: Arc::new([]), queues: Arc::default() }
     }
 
     /// The same with somebody else who is told.
@@ -43,6 +45,10 @@ impl Limiter {
     /// What is answered when the store does not.
     pub fn fail_mode(&self) -> &FailMode {
         &self.fail_mode
+    }
+
+    pub(crate) fn queues(&self) -> &Queues {
+        &self.queues
     }
 
     /// Decides without waiting, or `None` when the store is a remote one.
@@ -77,6 +83,27 @@ impl Limiter {
     /// As [`Limiter::check`].
     pub fn peek(&self, charges: &[Charge<'_>]) -> Answer {
         self.ask(charges, true)
+    }
+
+    /// Decides any number of requests, each for itself, in one round trip.
+    ///
+    /// # Errors
+    /// What the store said, when the fail mode is closed.
+    pub fn check_many(&self, requests: &[Request<'_>]) -> Reply<Vec<Decision>> {
+        if let Some(error) = requests.iter().find_map(|request| self.distinct(request.charges).err()) {
+            return Box::pin(std::future::ready(Err(error)));
+        }
+        let reply = self.store.apply(requests);
+        let owned: Vec<_> = requests.iter().map(OwnedRequest::new).collect();
+        let limiter = self.clone();
+        Box::pin(async move {
+            let answers: Vec<_> = match reply.await {
+                Ok(decisions) => decisions.into_iter().map(Ok).collect(),
+                Err(error) => vec![Err(error); owned.len()],
+            };
+            let pairs = owned.iter().zip(answers);
+            pairs.map(|(request, answer)| request.with(|request| limiter.settle(request, answer))).collect()
+        })
     }
 
     /// Forgets what `key` has spent of `policy`, in the store and in the local fallback. One round trip.
