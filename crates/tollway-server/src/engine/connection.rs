@@ -57,12 +57,15 @@ pub(super) enum Expiry {
     TooSlow,
 }
 
+/// The HTTP parser with a request in it.
+type Parser<H> = http1::Connection<Io, Service<H>>;
+
 /// One open connection.
 pub(super) struct Connection<H: Handler> {
-    parser: Option<Pin<Box<http1::Connection<Io, Service<H>>>>>,
+    parser: Option<Pin<Box<Parser<H>>>>,
     shared: Rc<Shared<H>>,
     pub(super) wire: Rc<Wire>,
-    wake: Arc<ConnectionWaker>,
+    pub(super) wake: Arc<ConnectionWaker>,
     waker: Waker,
     /// What is waited for, and a count that changes with each progress.
     wait: (Wait, u64),

@@ -49,11 +49,13 @@ impl<H: Handler> Engine<H> {
             return Err(error);
         }
         let budget = self.budget();
+        // Connections that wait since the last turn come first.
+        let at_once = self.queue.is_empty();
         for event in &events {
             match event.token() {
                 LISTENER => self.acceptable.set(true),
                 WAKER => self.queue.seen(),
-                token => self.on_event(Key::from_token(token), event, &budget),
+                token => self.on_event(Key::from_token(token), event, at_once, &budget),
             }
         }
         events.clear();
@@ -63,17 +65,17 @@ impl<H: Handler> Engine<H> {
         Ok(self.settle())
     }
 
-    fn on_event(&self, key: Key, event: &Event, budget: &Budget) {
+    fn on_event(&self, key: Key, event: &Event, at_once: bool, budget: &Budget) {
         let Some(connection) = self.take(key) else { return };
         let useful = connection.wire.note(event);
-        if useful && self.has_budget(budget) {
+        if useful && at_once && self.has_budget(budget) {
             self.step(key, connection, budget.start);
             return;
         }
-        self.table.borrow_mut().put(key, connection);
         if useful {
-            self.queue.push(key);
+            connection.wake.queue();
         }
+        self.table.borrow_mut().put(key, connection);
     }
 
     /// Steps a connection that was taken out of the table.
@@ -114,7 +116,7 @@ impl<H: Handler> Engine<H> {
             }
             for (index, &key) in batch.iter().enumerate() {
                 if !self.has_budget(budget) {
-                    batch[index..].iter().for_each(|&key| self.queue.push(key));
+                    self.queue.put_back(&batch[index..]);
                     break;
                 }
                 let Some(connection) = self.take(key) else { continue };

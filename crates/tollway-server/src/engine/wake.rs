@@ -41,9 +41,14 @@ impl ReadyQueue {
         std::ptr::from_ref(self) as usize
     }
 
-    /// Adds a connection without making the descriptor readable.
-    pub(super) fn push(&self, key: Key) {
+    fn push(&self, key: Key) {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner).push(key);
+    }
+
+    /// Puts connections back in front: they have waited longest.
+    pub(super) fn put_back(&self, first: &[Key]) {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.splice(..0, first.iter().copied());
     }
 
     /// Moves the waiting connections to `into`, which must be empty.
@@ -118,6 +123,11 @@ pub(super) struct ConnectionWaker {
 impl ConnectionWaker {
     pub(super) fn new(key: Key, queue: Arc<ReadyQueue>) -> Arc<Self> {
         Arc::new(ConnectionWaker { key, queued: AtomicBool::new(false), queue })
+    }
+
+    /// Queues the connection, once. To be called by the running engine.
+    pub(super) fn queue(self: &Arc<Self>) {
+        self.wake_by_ref();
     }
 
     /// To be called before the connection is polled: later wakes queue it again.
