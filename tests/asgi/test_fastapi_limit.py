@@ -285,7 +285,9 @@ def test_the_decorator_leaves_signatures_alone() -> None:
         assert [answer.status_code for answer in answers] == [200, 200, 429]
         policies = get(address, "/async/a?_=1")[0].headers["ratelimit-policy"]
         assert policies.count("q=") == 2
-        names = {item["name"] for item in app.openapi()["paths"]["/sync/{name}"]["get"]["parameters"]}
+        names = {
+            item["name"] for item in app.openapi()["paths"]["/sync/{name}"]["get"]["parameters"]
+        }
     assert names == {"name", "size"}
     assert sync("b", size=2) == {"name": "b", "size": 2}
 
@@ -312,9 +314,7 @@ def test_a_websocket_route_is_refused_before_it_is_accepted() -> None:
     app = FastAPI()
 
     @app.websocket("/ws")
-    async def ws(
-        socket: WebSocket, decision: Annotated[Decision, Depends(limit("1/h"))]
-    ) -> None:
+    async def ws(socket: WebSocket, decision: Annotated[Decision, Depends(limit("1/h"))]) -> None:
         await socket.accept()
         await socket.send_text(str(decision.remaining))
         await socket.close()

@@ -350,7 +350,9 @@ def test_global_is_one_count_for_everybody(rf: RequestFactory) -> None:
 
 def test_an_ipv6_network_is_one_client(rf: RequestFactory) -> None:
     view = rate_limit(rate="1/h")(ok)
-    seen = [rf.get("/", REMOTE_ADDR=f"2001:db8:0:{net}::{n}") for net, n in ((1, 1), (1, 2), (2, 1))]
+    seen = [
+        rf.get("/", REMOTE_ADDR=f"2001:db8:0:{net}::{n}") for net, n in ((1, 1), (1, 2), (2, 1))
+    ]
     assert codes(view, seen) == [200, 429, 200]
 
 

@@ -117,7 +117,10 @@ def test_streams_carry_headers() -> None:
 
 @override_settings(
     RATELIMIT_DEFAULT_LIMIT="1/h",
-    RATELIMIT_MIDDLEWARE={"KEY": "header:X-Key", "SKIP_IF": "tests.django.rules_for_tests.is_staff"},
+    RATELIMIT_MIDDLEWARE={
+        "KEY": "header:X-Key",
+        "SKIP_IF": "tests.django.rules_for_tests.is_staff",
+    },
 )
 def test_key_and_skip_if_for_all_rules() -> None:
     assert get("/", 2, headers={"X-Key": "a"}) == [200, 429]

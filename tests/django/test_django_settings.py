@@ -81,6 +81,7 @@ def test_every_problem_is_listed_at_once() -> None:
     assert ids(MIDDLEWARE=[MIDDLEWARE], **settings) == ["tollway.E001"] * 3
 
 
+@override_settings(INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth"])
 def test_rules_want_the_middleware_and_users_want_an_order() -> None:
     rules = {"RATE_LIMITS": {"/a/": {"rate": "5/s", "key": "user"}}}
     assert ids(RATELIMIT_MIDDLEWARE=rules) == ["tollway.W002"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
+from django.core.handlers.asgi import ASGIRequest
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.urls import path
 from django.utils.decorators import method_decorator
@@ -32,7 +35,13 @@ def stacked(request: HttpRequest) -> HttpResponse:
 
 @rate_limit(key="ip", rate="50/h")
 def stream(request: HttpRequest) -> StreamingHttpResponse:
-    return StreamingHttpResponse(iter([b"a", b"b"]))
+    parts = [b"a", b"b"]
+
+    async def later() -> AsyncIterator[bytes]:
+        for part in parts:
+            yield part
+
+    return StreamingHttpResponse(later() if isinstance(request, ASGIRequest) else iter(parts))
 
 
 @rate_limit(key="ip", rate="50/h")
