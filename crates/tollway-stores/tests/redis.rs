@@ -1,11 +1,23 @@
-//! The Redis store against a real `redis-server`.
+//! The Redis store against real `redis-server`s.
 
 mod servers;
 
+#[path = "redis/answers.rs"]
+mod answers;
+#[path = "redis/faults.rs"]
+mod faults;
+#[path = "redis/model.rs"]
+mod model;
+#[path = "redis/together.rs"]
+mod together;
+#[path = "redis/weights.rs"]
+mod weights;
+
 use std::sync::Arc;
+use std::time::Duration;
 
 use servers::Redis;
-use tollway_core::{Store, conformance};
+use tollway_core::{Algorithm, Charge, Decision, Policy, Request, Store, StoreError, conformance};
 use tollway_stores::redis::{RedisOptions, RedisStore};
 
 fn open(url: &str, options: RedisOptions) -> Arc<RedisStore> {
@@ -14,7 +26,29 @@ fn open(url: &str, options: RedisOptions) -> Arc<RedisStore> {
 
 /// Time enough for a busy machine.
 fn patient() -> RedisOptions {
-    RedisOptions { command_timeout: std::time::Duration::from_secs(10), ..RedisOptions::default() }
+    RedisOptions {
+        connect_timeout: Duration::from_secs(10),
+        command_timeout: Duration::from_secs(10),
+        ..RedisOptions::default()
+    }
+}
+
+fn policy(name: &str, rates: &str, algorithm: Algorithm) -> Arc<Policy> {
+    Arc::new(Policy::new(name, rates, algorithm).expect("a legal policy"))
+}
+
+async fn check(store: &RedisStore, policy: &Arc<Policy>, key: &str, cost: u32) -> Result<Decision, StoreError> {
+    let charges = [Charge { policy, key, cost }];
+    store.apply(&[Request { charges: &charges, peek: false }]).await.map(|decisions| decisions[0])
+}
+
+async fn peek(store: &RedisStore, policy: &Arc<Policy>, key: &str) -> Result<Decision, StoreError> {
+    let charges = [Charge { policy, key, cost: 1 }];
+    store.apply(&[Request { charges: &charges, peek: true }]).await.map(|decisions| decisions[0])
+}
+
+fn raw(connection: &mut redis::Connection, key: &str) -> Option<String> {
+    redis::cmd("GET").arg(key).query(connection).expect("GET")
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,8 +14,8 @@ use super::trouble;
 const MOST_SHAPES: usize = 255;
 /// Keys in one script call: what bounds the time it blocks the server.
 pub(super) const MOST_KEYS: usize = 512;
-/// How often a call is repeated when the server has lost the script meanwhile.
-const MOST_TRIES: u8 = 3;
+/// How often a job is sent when the connection or the script is lost meanwhile.
+pub(super) const MOST_TRIES: u8 = 3;
 
 /// What one command of a call is for.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tollway_core::{StoreError, StoreErrorKind};
 
 use super::address::Address;
-use super::call::{Call, Leftover, MOST_KEYS};
+use super::call::{Call, Leftover, MOST_KEYS, MOST_TRIES};
 use super::queue::{Job, Queue};
 use super::trouble;
 
@@ -47,6 +47,9 @@ struct Flight {
     reply: Pin<Box<dyn Future<Output = Result<Vec<Value>, RedisError>> + Send>>,
     deadline: Instant,
 }
+
+/// Whether the server accepted a connection and cut it.
+struct Cut(bool);
 
 /// How a connection's service ended.
 enum End {
@@ -117,8 +120,18 @@ impl Driver {
     }
 
     async fn dial(&self) -> Result<Link, StoreError> {
-        match tokio::time::timeout(self.connect_timeout, self.connect()).await {
-            Ok(link) => link,
+        let attempts = async {
+            for _ in 1..MOST_TRIES {
+                // A connection that was made and cut before it served is no sign of absence.
+                match self.connect().await {
+                    Err((_, Cut(true))) => {}
+                    made => return made,
+                }
+            }
+            self.connect().await
+        };
+        match tokio::time::timeout(self.connect_timeout, attempts).await {
+            Ok(made) => made.map_err(|(cause, _)| cause),
             Err(_) => Err(trouble::connecting_timed_out(&self.address, self.connect_timeout)),
         }
     }
@@ -135,11 +148,12 @@ impl Driver {
         }
     }
 
-    async fn connect(&self) -> Result<Link, StoreError> {
+    async fn connect(&self) -> Result<Link, (StoreError, Cut)> {
         let info = &self.address.info;
         let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-        let refused = |error: std::io::Error| trouble::connecting_io(&self.address, &error);
-        let failed = |error: RedisError| trouble::connecting(&self.address, &error);
+        let refused = |error: std::io::Error| (trouble::connecting_io(&self.address, &error), Cut(false));
+        let failed =
+            |error: RedisError| (trouble::connecting(&self.address, &error), Cut(error.is_connection_dropped()));
         match info.addr() {
             ConnectionAddr::Tcp(host, port) => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(refused)?;
@@ -154,7 +168,10 @@ impl Driver {
                 let (connection, pump) = made.map_err(failed)?;
                 Ok(Link { connection, pump: Box::pin(pump) })
             }
-            _ => Err(trouble::unexpected(&self.address.name, "the address is neither TCP nor a Unix socket")),
+            _ => {
+                let cause = trouble::unexpected(&self.address.name, "the address is neither TCP nor a Unix socket");
+                Err((cause, Cut(false)))
+            }
         }
     }
 
@@ -236,7 +253,7 @@ impl Driver {
     }
 
     /// The connection is gone. Calls that were answered before it went are handed out; the others
-    /// go back to be sent once more, so one may be counted twice and none is counted never.
+    /// go back to be sent again, so one may be counted twice and none is counted never.
     fn broken(&self, flights: Vec<Flight>) -> End {
         let mut again = Vec::new();
         for mut flight in flights {
@@ -247,7 +264,7 @@ impl Driver {
                 _ => again.extend(flight.call.jobs),
             }
         }
-        let (again, lost): (Vec<_>, Vec<_>) = again.into_iter().partition(|job| job.tries == 0);
+        let (again, lost): (Vec<_>, Vec<_>) = again.into_iter().partition(|job| job.tries + 1 < MOST_TRIES);
         for job in lost {
             job.finish(Err(trouble::lost(&self.address)));
         }

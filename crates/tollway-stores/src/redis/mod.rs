@@ -120,6 +120,11 @@ impl RedisStore {
         Ok(Self { name, prefix, queue })
     }
 
+    /// How many calls wait in the queue, those on their way not counted.
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
     /// A call without a decision.
     fn plain(&self, work: Work) -> Reply<()> {
         let ticket = self.queue.push(work, None);

@@ -11,10 +11,6 @@ use super::address::Address;
 
 /// No connection could be made.
 pub(super) fn connecting(address: &Address, error: &RedisError) -> StoreError {
-    use std::error::Error;
-    if let Some(error) = error.source().and_then(|source| source.downcast_ref::<io::Error>()) {
-        return connecting_io(address, error);
-    }
     let (kind, detail) = match error.kind() {
         ErrorKind::AuthenticationFailed => (
             StoreErrorKind::Misconfigured,
@@ -29,7 +25,10 @@ pub(super) fn connecting(address: &Address, error: &RedisError) -> StoreError {
         ),
         _ => match error.code() {
             Some(code) => return server(&address.name, code, error.detail().unwrap_or_default()),
-            None => (StoreErrorKind::Unavailable, format!("{} closed the connection ({error})", address.place())),
+            None => {
+                let detail = format!("{} accepted and closed the connection ({error}): see its log", address.place());
+                (StoreErrorKind::Unavailable, detail)
+            }
         },
     };
     StoreError::new(kind, &address.name, detail)
@@ -58,9 +57,9 @@ pub(super) fn connecting_timed_out(address: &Address, after: Duration) -> StoreE
     StoreError::new(StoreErrorKind::Timeout, &address.name, detail)
 }
 
-/// A connection was lost with calls in flight, twice in a row.
+/// Connection after connection was lost with the same call in flight.
 pub(super) fn lost(address: &Address) -> StoreError {
-    let detail = format!("{} closed the connection twice during one call: see the server's log", address.place());
+    let detail = format!("{} closed every connection before it answered: see the server's log", address.place());
     StoreError::new(StoreErrorKind::Unavailable, &address.name, detail)
 }
 

@@ -27,21 +27,20 @@ impl Redis {
     /// Starts one with more arguments.
     pub fn start_with(arguments: &[&str]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let dir = std::env::temp_dir().join(format!("tollway-redis-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&dir).expect("a temporary directory");
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         let mut last = String::new();
         // A free port may be taken by somebody else before the server binds it.
         for _ in 0..5 {
+            let number = COUNT.fetch_add(1, Ordering::Relaxed);
+            let dir = std::env::temp_dir().join(format!("tollway-redis-{}-{number}", std::process::id()));
+            std::fs::create_dir_all(&dir).expect("a temporary directory");
             let port = free_port();
             let child = spawn(&dir, port, &arguments);
-            let mut server = Self { child, dir: dir.clone(), port, arguments: arguments.clone() };
+            let mut server = Self { child, dir, port, arguments: arguments.clone() };
             match server.wait_until_ready() {
                 Ok(()) => return server,
                 Err(why) => last = why,
             }
-            server.stop();
         }
         panic!("redis-server does not start: {last}");
     }
@@ -106,7 +105,7 @@ impl Redis {
             let answer = client.get_connection_with_timeout(Duration::from_secs(1));
             match answer.and_then(|mut connection| redis::cmd("PING").exec(&mut connection)) {
                 Ok(()) => return Ok(()),
-                Err(error) if error.code() == Some("NOAUTH") => return Ok(()),
+                Err(error) if error.code().is_some_and(|code| code != "LOADING") => return Ok(()),
                 Err(error) if Instant::now() > end => return Err(error.to_string()),
                 Err(_) => std::thread::sleep(Duration::from_millis(10)),
             }
