@@ -60,11 +60,8 @@ def tightest(first: Decision | None, second: Decision) -> Decision:
 
 
 def unavailable_text() -> str:
-    """One sentence for people: nobody can tell whether the request may pass."""
-    return (
-        "The rate limit cannot be checked at the moment. "
-        f"Try again in {UNAVAILABLE_SECONDS} second{'s' if UNAVAILABLE_SECONDS != 1 else ''}."
-    )
+    """One sentence for people. It does not say which store: that is for the log."""
+    return "Requests cannot be counted at the moment. Try again in a second."
 
 
 def unavailable_problem() -> bytes:
@@ -72,7 +69,7 @@ def unavailable_problem() -> bytes:
     return json.dumps(
         {
             "type": "about:blank",
-            "title": "Service Unavailable",
+            "title": "Service unavailable",
             "status": 503,
             "detail": unavailable_text(),
             "retry_after_ms": UNAVAILABLE_SECONDS * 1000,

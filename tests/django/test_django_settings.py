@@ -183,7 +183,7 @@ def test_a_refusal_in_every_form(rf: RequestFactory) -> None:
     assert (body["status"], body["retry_after_ms"]) == (429, 3_600_000)
     page = refused(rf, "text/html")
     assert page["Content-Type"] == "text/html; charset=utf-8"
-    assert b"<h1>Too Many Requests</h1>" in page.content
+    assert b"<h1>Too many requests</h1>" in page.content
     plain = refused(rf, "text/plain")
     assert plain["Content-Type"] == "text/plain; charset=utf-8"
     assert plain.content.decode().startswith("You have reached")

@@ -35,13 +35,13 @@ _OFFERS = (PROBLEM_JSON, "application/json", "text/html", "text/plain")
 
 def refusal(request: Any, decision: Decision) -> HttpResponse:
     """A 429 in the form the client prefers; the headers are written by :func:`write_headers`."""
-    return _answer(request, 429, "Too Many Requests", decision.text(), decision.problem(), decision)
+    return _answer(request, 429, "Too many requests", decision.text(), decision.problem(), decision)
 
 
 def unavailable(request: Any) -> HttpResponse:
     """A 503 with ``Retry-After``: the store is away and the fail mode is "closed"."""
     response = _answer(
-        request, 503, "Service Unavailable", unavailable_text(), unavailable_problem(), None
+        request, 503, "Service unavailable", unavailable_text(), unavailable_problem(), None
     )
     response.headers["Retry-After"] = str(UNAVAILABLE_SECONDS)
     return response
