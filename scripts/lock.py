@@ -1,6 +1,7 @@
 """Rewrite requirements/*.txt: every package that requirements/*.in leads to, exactly pinned.
 
 All lists are resolved together first, so that one package never has two versions.
+Names of lists as arguments resolve only those.
 """
 
 import json
@@ -10,6 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+# Resolved on its own, by a newer Python: `python3.12 scripts/lock.py peers`.
+ALONE = {"peers"}
 FOLDER = Path(__file__).resolve().parent.parent / "requirements"
 
 
@@ -34,7 +37,12 @@ def pins(versions: dict[str, str]) -> str:
 
 
 def main() -> None:
-    sources = sorted(FOLDER.glob("*.in"))
+    named = set(sys.argv[1:])
+    sources = [
+        source
+        for source in sorted(FOLDER.glob("*.in"))
+        if (source.stem in named if named else source.stem not in ALONE)
+    ]
     with tempfile.TemporaryDirectory() as scratch:
         together = Path(scratch) / "constraints.txt"
         together.write_text(pins(resolve(sources)))

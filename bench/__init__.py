@@ -1,0 +1,1 @@
+"""`make bench`: Tollway against what does the same job, in ratios, in one run."""

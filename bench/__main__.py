@@ -1,0 +1,62 @@
+"""`make bench`: prints the ratios; `--json` prints one document for a machine."""
+
+import argparse
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from bench import checks, crate, servers
+from bench.results import Section, show
+
+SECTIONS = {"checks": checks.measure, "crate": crate.measure, "servers": servers.measure}
+
+
+def machine() -> dict[str, object]:
+    """What these figures were measured on."""
+    text = Path("/proc/cpuinfo").read_text()
+    models = [line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line]
+    return {
+        "cpu": models[0] if models else platform.machine(),
+        "cores": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "load": os.getloadavg()[0],
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="one JSON document instead of tables")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured")
+    parser.add_argument(
+        "--only", choices=SECTIONS, action="append", help="a section; may be given several times"
+    )
+    options = parser.parse_args()
+    if options.rounds < 1:
+        parser.error(f"--rounds {options.rounds}: at least one is needed")
+    told = machine()
+    console = Console(stderr=options.json)
+    console.print(
+        f"{told['cpu']}, {told['cores']} cores, Linux {told['kernel']}, "
+        f"Python {told['python']}, load {told['load']:.1f}; "
+        f"medians of {options.rounds} interleaved rounds",
+        highlight=False,
+    )
+    found: dict[str, Section] = {}
+    for name, measure in SECTIONS.items():
+        if options.only and name not in options.only:
+            continue
+        found[name] = measure(options.rounds)
+        show(found[name], console)
+    if options.json:
+        sections = {name: section.document() for name, section in found.items()}
+        print(json.dumps({"machine": told, "rounds": options.rounds, "sections": sections}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

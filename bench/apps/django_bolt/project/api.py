@@ -1,0 +1,25 @@
+"""The routes that are measured; the same ones in ../../ours."""
+
+import asyncio
+
+from django_bolt import BoltAPI
+from django_bolt.middleware import rate_limit
+
+api = BoltAPI()
+
+
+@api.get("/items/{item_id}")
+async def item(item_id: int) -> dict[str, int]:
+    return {"item_id": item_id}
+
+
+@api.get("/limited/{item_id}")
+@rate_limit(rps=1_000_000_000, key="ip")
+async def limited(item_id: int) -> dict[str, int]:
+    return {"item_id": item_id}
+
+
+@api.get("/suspending/{item_id}")
+async def suspending(item_id: int) -> dict[str, int]:
+    await asyncio.sleep(0)
+    return {"item_id": item_id}

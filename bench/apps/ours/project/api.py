@@ -1,0 +1,24 @@
+"""The routes that are measured; the same ones in ../../django_bolt."""
+
+import asyncio
+
+from tollway.bolt import BoltAPI, rate_limit
+
+api = BoltAPI()
+
+
+@api.get("/items/{item_id}")
+async def item(item_id: int) -> dict[str, int]:
+    return {"item_id": item_id}
+
+
+@api.get("/limited/{item_id}")
+@rate_limit(key="ip", rate="1000000000/s")
+async def limited(item_id: int) -> dict[str, int]:
+    return {"item_id": item_id}
+
+
+@api.get("/suspending/{item_id}")
+async def suspending(item_id: int) -> dict[str, int]:
+    await asyncio.sleep(0)
+    return {"item_id": item_id}

@@ -1,0 +1,8 @@
+"""As little of Django as both contenders need."""
+
+SECRET_KEY = "only for measuring"
+DEBUG = False
+ALLOWED_HOSTS = ["*"]
+INSTALLED_APPS = ["tollway.bolt"]
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
+ROOT_URLCONF = "project.urls"
