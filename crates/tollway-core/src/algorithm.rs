@@ -1,7 +1,7 @@
 //! The algorithms: how a state and a cost become a verdict and the next state.
 
 mod fixed_window;
-mod schedule;
+pub(crate) mod schedule;
 mod sliding_window;
 
 use std::fmt;

@@ -25,6 +25,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod adjust;
 mod algorithm;
 mod clock;
 #[cfg(feature = "conformance")]
@@ -36,8 +37,10 @@ mod key;
 mod limit;
 mod policy;
 mod rate;
+mod state;
 mod store;
 
+pub use adjust::adjust_one;
 pub use algorithm::{Algorithm, Align, State, Verdict, decide_one};
 pub use clock::{Clock, ManualClock, Timestamp};
 pub use control::{Breaker, BreakerSettings, BreakerState, Permit};
@@ -47,4 +50,5 @@ pub use key::{hash_identity, store_key};
 pub use limit::{Limit, Units};
 pub use policy::Policy;
 pub use rate::{CalendarUnit, MAX_PERMITS, Period, Rate, Rates, parse_duration};
+pub use state::{Saved, StateError, carry_states, read_states, write_states};
 pub use store::{Capabilities, Charge, Reply, Request, Store};

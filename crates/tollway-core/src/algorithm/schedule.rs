@@ -1,4 +1,5 @@
-//! GCRA and token bucket: one number says when the budget will be whole again.
+//! GCRA and token bucket: one number says when the budget will be whole again. Beyond the capacity
+//! it says what is owed.
 
 use super::{State, Verdict, never, refused};
 use crate::{Limit, Units};
@@ -13,16 +14,17 @@ pub(super) fn decide(limit: &Limit, state: Option<State>, now: u64, cost: u32) -
         _ => here,
     };
     let horizon = add(limit, here, limit.tolerance);
-    // Ahead of the horizon only after the clock went back: spent whole, and no longer than that.
-    let base = full_at.max(here).min(horizon);
+    // Further ahead than can be owed only after the clock went back: owed whole, and no longer.
+    let most = add(limit, horizon, limit.tolerance);
+    let base = full_at.max(here).min(most);
     let keep = |at: Instant| State::Schedule { full_at: at.nanos, fraction: at.fraction };
-    let unchanged = keep(full_at.min(horizon));
+    let unchanged = keep(full_at.min(most));
 
     if let Some(never) = never(limit, cost) {
         return (refused(remaining(limit, base, horizon), wait(base, here), never), unchanged);
     }
     let next = add(limit, base, limit.span(cost));
-    if next > horizon {
+    if next > horizon && cost > 0 {
         let verdict = refused(remaining(limit, base, horizon), wait(base, here), wait(next, horizon));
         return (verdict, unchanged);
     }
@@ -33,6 +35,20 @@ pub(super) fn decide(limit: &Limit, state: Option<State>, now: u64, cost: u32) -
         retry_after: 0,
     };
     (verdict, if cost == 0 { unchanged } else { keep(next) })
+}
+
+/// `amount` permits are given back, or charged without asking; at most one capacity is owed.
+pub(crate) fn adjust(limit: &Limit, state: State, now: u64, amount: u32, give_back: bool) -> State {
+    let State::Schedule { full_at, fraction } = state else { return state };
+    let here = Instant { nanos: now, fraction: 0 };
+    let base = Instant { nanos: full_at, fraction }.max(here);
+    let most = add(limit, add(limit, here, limit.tolerance), limit.tolerance);
+    let next = if give_back {
+        subtract(limit, base, limit.span(amount)).max(here)
+    } else {
+        add(limit, base, limit.span(amount)).min(most)
+    };
+    State::Schedule { full_at: next.nanos, fraction: next.fraction }
 }
 
 pub(super) fn spent(limit: &Limit, used: u32, now: u64) -> State {
@@ -47,6 +63,12 @@ fn add(limit: &Limit, at: Instant, span: Units) -> Instant {
         nanos: at.nanos.saturating_add(span.nanos).saturating_add(carry),
         fraction: (fraction - carry * u64::from(limit.permits)) as u32,
     }
+}
+
+fn subtract(limit: &Limit, at: Instant, span: Units) -> Instant {
+    let borrow = u64::from(at.fraction < span.fraction);
+    let fraction = u64::from(at.fraction) + borrow * u64::from(limit.permits) - u64::from(span.fraction);
+    Instant { nanos: at.nanos.saturating_sub(span.nanos).saturating_sub(borrow), fraction: fraction as u32 }
 }
 
 /// Whole nanoseconds from `earlier` to `later`, rounded up: the first instant not before `later`.

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Part, Rate, decide};
+use crate::{Part, Rate, adjust_one, decide};
 
 const START: u64 = 1_700_000_000_000_000_000;
 const MS: u64 = 1_000_000;
@@ -143,9 +143,46 @@ proptest! {
         let full = decide_one(&limit, state, at(now), 0).0.remaining;
         let (early, state) = decide_one(&limit, state, at(now - back), 0);
         prop_assert!(early.remaining <= full, "freed {} to {}: {:?}", full, early.remaining, limit);
-        let lifetime = limit.lifetime() + limit.period();
+        let lifetime = 2 * limit.lifetime() + limit.period();
         let later = decide_one(&limit, Some(state), at(now - back + lifetime), 0).0;
         prop_assert_eq!(later.remaining, limit.capacity(), "locked");
+    }
+
+    #[test]
+    fn what_is_given_back_was_never_spent(limit in any_limit(), traffic in any_traffic(), cost in 1_u32..12, actual in 0_u32..12) {
+        // A reservation that is settled at its actual cost leaves what that cost alone would have left.
+        let cost = cost.min(limit.capacity());
+        let actual = actual.min(cost);
+        let (mut now, mut state) = (0, None);
+        for (gap, cost) in traffic {
+            now += gap;
+            let (verdict, next) = decide_one(&limit, state, at(now), cost);
+            state = verdict.allowed.then_some(next).or(state);
+        }
+        let (reserved, held) = decide_one(&limit, state, at(now), cost);
+        if reserved.allowed {
+            let settled = adjust_one(&limit, Some(held), at(now), i64::from(actual) - i64::from(cost));
+            let (exact, direct) = decide_one(&limit, state, at(now), actual);
+            prop_assert_eq!(decide_one(&limit, Some(settled), at(now), 0).0, decide_one(&limit, Some(direct), at(now), 0).0);
+            prop_assert!(exact.allowed);
+        }
+    }
+
+    #[test]
+    fn what_is_owed_is_earned_back_first(limit in any_limit(), over in 1_u32..12) {
+        let over = over.min(limit.capacity());
+        let origin = START - START % limit.period();
+        let now = Timestamp::from_nanos(origin);
+        let (_, full) = decide_one(&limit, None, now, limit.capacity());
+        let owing = adjust_one(&limit, Some(full), now, i64::from(over));
+        let verdict = decide_one(&limit, Some(owing), now, 1).0;
+        let plain = decide_one(&limit, Some(full), now, 1).0;
+        prop_assert!(!verdict.allowed && verdict.remaining == 0);
+        prop_assert!(verdict.retry_after >= plain.retry_after);
+        prop_assert!(decide_one(&limit, Some(owing), now.plus(verdict.retry_after), 1).0.allowed);
+        prop_assert!(verdict.reset_after >= plain.reset_after);
+        let freed = adjust_one(&limit, Some(owing), now, -2 * i64::from(limit.capacity()));
+        prop_assert_eq!(decide_one(&limit, Some(freed), now, 0).0.remaining, limit.capacity());
     }
 
     #[test]

@@ -110,8 +110,11 @@ fn spell(policy: &Policy, states: &[State]) -> String {
 fn healed(limit: &Limit, state: State, now: Timestamp) -> bool {
     let (start, ahead) = match state {
         State::Schedule { full_at, fraction } => {
-            let horizon = limit.span(limit.capacity());
-            return (full_at, fraction) > (now.nanos() + horizon.nanos, horizon.fraction);
+            // Twice the capacity: what can be spent and what can be owed.
+            let whole = limit.span(limit.capacity());
+            let (nanos, fractions) = (now.nanos() + 2 * whole.nanos, 2 * u64::from(whole.fraction));
+            let carry = u64::from(fractions >= u64::from(limit.permits()));
+            return (full_at, u64::from(fraction)) > (nanos + carry, fractions - carry * u64::from(limit.permits()));
         }
         State::Window { start, .. } => (start, limit.period()),
         State::Sliding { start, .. } => (start, limit.period()),

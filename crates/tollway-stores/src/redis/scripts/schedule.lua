@@ -3,12 +3,16 @@
 -- Answers: fits, whether the state lay in the future, and the state to keep.
 local function schedule(limit, now, cost, full_at, fraction)
   local horizon, horizon_fraction = now + limit.tolerance, limit.tolerance_fraction
+  local most, most_fraction = horizon + limit.tolerance, 2 * horizon_fraction
+  if most_fraction >= limit.permits then
+    most, most_fraction = most + 1, most_fraction - limit.permits
+  end
   local future = false
   if not full_at then
     full_at, fraction = now, 0
-  elseif full_at > horizon or (full_at == horizon and fraction > horizon_fraction) then
-    -- The clock went back: spent whole, and no longer than that.
-    full_at, fraction, future = horizon, horizon_fraction, true
+  elseif full_at > most or (full_at == most and fraction > most_fraction) then
+    -- More than can be owed: the clock went back. Owed whole, and no longer than that.
+    full_at, fraction, future = most, most_fraction, true
   end
   if cost == 0 then
     return true, future, full_at, fraction
