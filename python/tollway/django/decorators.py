@@ -163,10 +163,10 @@ def _sync(view: Callable[..., Any], plan: _Plan) -> Callable[..., Any]:
         passage = Passage.of(request)
         outermost = passage.enter()
         try:
-            refused = run(admit(request, plan.pairs(request.method, owner)))
-            if refused is not None:
-                return refused
-            return finish(request, view(*arguments, **named))
+            response = run(admit(request, passage, plan.pairs(request.method, owner)))
+            if response is None:
+                response = view(*arguments, **named)
+            return finish(passage, response) if outermost and not passage.held else response
         finally:
             if outermost:
                 passage.leave()
@@ -194,13 +194,12 @@ async def _pass_async(
     passage = Passage.of(request)
     outermost = passage.enter()
     try:
-        refused = await arun(admit(request, plan.pairs(request.method, owner)))
-        if refused is not None:
-            return refused
-        response = view(*arguments, **named)
-        if inspect.isawaitable(response):
-            response = await response
-        return finish(request, response)
+        response = await arun(admit(request, passage, plan.pairs(request.method, owner)))
+        if response is None:
+            response = view(*arguments, **named)
+            if inspect.isawaitable(response):
+                response = await response
+        return finish(passage, response) if outermost and not passage.held else response
     finally:
         if outermost:
             passage.leave()

@@ -25,6 +25,7 @@ class Limit:
 
     key: KeySpec | Callable[..., Any]
     key_name: str
+    by_address: bool
     rates: tuple[Rate, ...] | None
     rate_name: str
     algorithm: str | None
@@ -83,6 +84,7 @@ def limit(
     return Limit(
         key=key if callable(key) else parse_key(key),
         key_name=_callable_name(key) if callable(key) else key,
+        by_address=key == "ip",
         rates=rates,
         rate_name="default" if rates is None else "; ".join(map(str, rates)),
         algorithm=algorithm,

@@ -40,19 +40,19 @@ class RateLimitMiddleware:
         if self._async:
             return self._answer_async(request)
         passage = Passage.start(request)
-        refused = run(admit(request, self._limits(request)))
-        if refused is not None:
-            return refused
-        passage.hold()
-        return finish(request, self.get_response(request))
+        response = run(admit(request, passage, self._limits(request)))
+        if response is None:
+            passage.hold()
+            response = self.get_response(request)
+        return finish(passage, response)
 
     async def _answer_async(self, request: HttpRequest) -> HttpResponseBase:
         passage = Passage.start(request)
-        refused = await arun(admit(request, self._limits(request)))
-        if refused is not None:
-            return refused
-        passage.hold()
-        return finish(request, await self.get_response(request))
+        response = await arun(admit(request, passage, self._limits(request)))
+        if response is None:
+            passage.hold()
+            response = await self.get_response(request)
+        return finish(passage, response)
 
     def _limits(self, request: HttpRequest) -> tuple[tuple[Limit, str], ...]:
         setup = conf.current()

@@ -24,11 +24,12 @@ _ATTRIBUTE = "_tollway_passage"
 class Passage:
     """What is known of one request: the limits it has met, and the decision that speaks."""
 
-    __slots__ = ("_at_door", "_inside", "decision", "exceeded", "met")
+    __slots__ = ("_at_door", "_inside", "decision", "exceeded", "held", "met")
 
     def __init__(self) -> None:
         self.decision: Decision | None = None
         self.exceeded = False
+        self.held = False
         self.met: set[int] = set()
         self._at_door: tuple[Decision | None, bool] = (None, False)
         self._inside = False
@@ -47,8 +48,12 @@ class Passage:
         return passage
 
     def hold(self) -> None:
-        """Keep what the middleware decided: each call of a view begins from there."""
+        """Keep what the middleware decided: each call of a view begins from there.
+
+        The middleware writes the headers in the end, so the views inside it need not.
+        """
         self._at_door = (self.decision, self.exceeded)
+        self.held = True
 
     def enter(self) -> bool:
         """Enter a decorated view. True for the outermost, which must :meth:`leave` in the end.
@@ -71,10 +76,12 @@ class Passage:
         if decision is not None:
             self.decision = tightest(self.decision, decision)
         self.exceeded = self.exceeded or exceeded
+        request.rate_limit = self.decision
+        request.rate_limit_exceeded = self.exceeded
         inner = _plain(request)
-        for target in (request,) if inner is request else (request, inner):
-            target.rate_limit = self.decision
-            target.rate_limit_exceeded = self.exceeded
+        if inner is not request:
+            inner.rate_limit = self.decision
+            inner.rate_limit_exceeded = self.exceeded
 
 
 def _plain(request: Any) -> Any:
@@ -90,7 +97,9 @@ class _Toll:
     charge: Charge
 
 
-def admit(request: Any, limits: Iterable[tuple[Limit, str]]) -> Steps[HttpResponseBase | None]:
+def admit(
+    request: Any, passage: Passage, limits: Iterable[tuple[Limit, str]]
+) -> Steps[HttpResponseBase | None]:
     """Decide over a request; the answer that turns it away, or ``None`` when it may pass.
 
     ``limits`` are pairs of a limit and the scope that names it. Those met before on the same
@@ -98,27 +107,34 @@ def admit(request: Any, limits: Iterable[tuple[Limit, str]]) -> Steps[HttpRespon
     together and all or nothing; only a request that passes them is charged to the others.
     """
     setup = conf.current()
-    passage = Passage.of(request)
-    passage.note(request, None, False)
-    if not setup.settings.enable:
-        return None
-    pending = [pair for pair in limits if pair[0].serial not in passage.met]
-    passage.met.update(limit.serial for limit, _ in pending)
     tolls: dict[tuple[bool, Limiter], list[_Toll]] = {}
-    for limit, scope in pending:
-        toll = yield from _toll(setup, request, limit, scope)
-        if toll is not None:
-            tolls.setdefault((limit.block, setup.limiter(limit.backend)), []).append(toll)
-    for (block, limiter), group in sorted(tolls.items(), key=lambda item: not item[0][0]):
+    if setup.settings.enable:
+        for limit, scope in limits:
+            if limit.serial in passage.met:
+                continue
+            passage.met.add(limit.serial)
+            toll = yield from _toll(setup, request, limit, scope)
+            if toll is not None:
+                where = (limit.block, setup.limiter(limit.backend))
+                tolls.setdefault(where, []).append(toll)
+    if not tolls:
+        passage.note(request, None, False)
+        return None
+    groups = tolls.items() if len(tolls) == 1 else sorted(tolls.items(), key=_hard_first)
+    for (block, limiter), group in groups:
         refused = yield from _ask(request, passage, limiter, group, block=block)
         if refused is not None:
             return refused
     return None
 
 
-def finish(request: Any, response: HttpResponseBase) -> HttpResponseBase:
-    """Write the headers of the decision that speaks; the same set however often it is called."""
-    decision = Passage.of(request).decision
+def _hard_first(group: tuple[tuple[bool, Limiter], list[_Toll]]) -> bool:
+    return not group[0][0]
+
+
+def finish(passage: Passage, response: HttpResponseBase) -> HttpResponseBase:
+    """Write the headers of the decision that speaks."""
+    decision = passage.decision
     if decision is not None and hasattr(response, "headers"):
         responses.write_headers(response, decision, conf.current().settings)
     return response
@@ -134,7 +150,10 @@ def _toll(setup: conf.Setup, request: Any, limit: Limit, scope: str) -> Steps[_T
         cost = yield Call("cost", cost, request)
         if isinstance(cost, bool) or not isinstance(cost, int) or cost < 0:
             raise ConfigError(f"the cost function of {limit.name(scope)!r} returned {cost!r}")
-    who = yield from _identity(setup, request, limit)
+    if limit.by_address:
+        who = identity.address_key(request, setup)
+    else:
+        who = yield from _identity(setup, request, limit)
     return _Toll(limit, (limit.policy(setup, scope), who, cost))
 
 
@@ -143,8 +162,6 @@ def _identity(setup: conf.Setup, request: Any, limit: Limit) -> Steps[str]:
     if callable(key):
         value = yield Call("key", key, request)
         return identity.address_key(request, setup) if value in (None, "") else str(value)
-    if key.kind == "ip":
-        return identity.address_key(request, setup)
     if key.kind in ("user", "user_or_ip"):
         named = identity.user_value((yield User(request)))
     else:
@@ -166,8 +183,7 @@ def _ask(
     passage.note(request, decision, not decision.allowed)
     if decision.allowed or not block:
         return None
-    refused = yield from _refusal(request, decision, group)
-    return finish(request, refused)
+    return (yield from _refusal(request, decision, group))
 
 
 def _merged(group: list[_Toll]) -> list[Charge]:
