@@ -234,3 +234,37 @@ fn sends_pipelined_answers_that_do_not_fit_the_socket() {
         assert!(client.answer().body == pattern(size), "the body of {size} bytes differs");
     }
 }
+
+#[test]
+fn sends_statuses_that_have_no_body_without_one() {
+    let server = Served::start();
+    let mut client = server.client();
+    for status in [204, 304] {
+        let answer = client.send(get(&format!("/status/{status}"))).bodyless();
+        assert_eq!(answer.status, status);
+    }
+    assert_eq!(client.get("/status/599").status, 599);
+    assert_eq!(client.get("/next").text(), "/next");
+}
+
+#[test]
+fn ends_the_connection_when_a_handler_answers_out_of_turn() {
+    let server = Served::start();
+    for status in [100, 101, 103] {
+        let mut client = server.client();
+        client.send(get(&format!("/status/{status}")));
+        let rest = client.rest();
+        let said = String::from_utf8_lossy(&rest);
+        assert!(said.matches("HTTP/1.1").count() <= 1, "{status}: {said}");
+    }
+    assert_eq!(server.client().get("/next").text(), "/next");
+}
+
+#[test]
+fn ignores_an_offer_to_upgrade() {
+    let server = Served::start();
+    let mut client = server.client();
+    client.send("GET /chat HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+    assert_eq!(client.answer().text(), "/chat");
+    assert_eq!(client.get("/next").text(), "/next");
+}

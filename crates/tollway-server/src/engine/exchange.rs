@@ -72,7 +72,10 @@ impl<H: Handler> hyper::service::Service<http::Request<Incoming>> for Service<H>
         exchange.stage = if no_body {
             exchange.start(request)
         } else {
-            Stage::Collect { request: Some(request), incoming, collected: Collected::default() }
+            Stage::Collect {
+                // Boxed, so that requests without a body carry no room for one.
+                collect: Box::new(Collect { request: Some(request), incoming, collected: Collected::default() }),
+            }
         };
         exchange
     }
@@ -108,10 +111,17 @@ impl Collected {
     }
 }
 
+/// A request whose body is arriving.
+struct Collect {
+    request: Option<Request>,
+    incoming: Incoming,
+    collected: Collected,
+}
+
 pin_project! {
     #[project = StageNow]
     enum Stage<F> {
-        Collect { request: Option<Request>, incoming: Incoming, collected: Collected },
+        Collect { collect: Box<Collect> },
         Handle { #[pin] future: F },
         Fail { status: StatusCode, detail: &'static str },
         Spent,
@@ -156,7 +166,8 @@ impl<H: Handler> Future for Exchange<H> {
         let mut this = self.project();
         loop {
             let next = match this.stage.as_mut().project() {
-                StageNow::Collect { request, incoming, collected } => {
+                StageNow::Collect { collect } => {
+                    let Collect { request, incoming, collected } = &mut **collect;
                     let whole = ready!(poll_body(incoming, collected, this.shared, cx));
                     match (whole, request.take()) {
                         (Ok(body), Some(request)) => start(this.shared, this.wire, Request { body, ..request }),
@@ -233,11 +244,11 @@ fn send<H>(
     let bare = is_head || answer.status() == StatusCode::NOT_MODIFIED;
     let headers = answer.headers_mut();
     // The length is counted, never believed, except where no body is sent.
-    if !bare && headers.contains_key(CONTENT_LENGTH) {
-        headers.remove(CONTENT_LENGTH);
-    }
-    if headers.contains_key(TRANSFER_ENCODING) {
+    if headers.keys().any(|name| name == CONTENT_LENGTH || name == TRANSFER_ENCODING) {
         headers.remove(TRANSFER_ENCODING);
+        if !bare {
+            headers.remove(CONTENT_LENGTH);
+        }
     }
     if close || (shared.draining.get() && wire.is_last_message()) {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));

@@ -116,6 +116,12 @@ impl Handler for App {
                     *response.status_mut() = http::StatusCode::NO_CONTENT;
                     response
                 }
+                path if path.starts_with("/status/") => {
+                    let status: u16 = path["/status/".len()..].parse().unwrap();
+                    let mut response = Response::new(Body::from("text"));
+                    *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
+                    response
+                }
                 "/liar" => {
                     let mut response = Response::new(Body::from("four"));
                     response.headers_mut().insert("content-length", "400".parse().unwrap());
