@@ -342,14 +342,17 @@ def test_too_many_suspended_handlers_are_refused() -> None:
 
 
 def test_a_full_thread_queue_is_refused() -> None:
-    gate = threading.Event()
+    started, gate = threading.Event(), threading.Event()
 
     def block() -> str:
+        started.set()
         gate.wait(20)
         return "done"
 
     with running(route("/", block, mode="sync"), threads=1) as served:
-        clients = [served.open() for _ in range(65)]
+        clients = [served.open()]
+        assert started.wait(10)
+        clients += [served.open() for _ in range(64)]
         while served.on_loop(served.server.stats)["queued"] < 64:
             pass
         answer = served.get("/")
