@@ -27,6 +27,7 @@
 
 mod adjust;
 mod algorithm;
+mod cell;
 mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -42,6 +43,7 @@ mod store;
 
 pub use adjust::adjust_one;
 pub use algorithm::{Algorithm, Align, State, Verdict, decide_one};
+pub use cell::{Cell, Loaded};
 pub use clock::{Clock, ManualClock, Timestamp};
 pub use control::{Breaker, BreakerSettings, BreakerState, Permit};
 pub use decision::{Decision, Mode, NEVER, Part, Reason, States, decide};

@@ -5,15 +5,20 @@
 //! | `memory` (default) | `memory://` | [`memory`] |
 //! | `redis` | `redis://`, `redis+unix://` | `redis` |
 //!
+//! [`cas`] makes a store of any place that can load and swap: a backend of your own.
+//!
 //! Every store passes `tollway_core::conformance`.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod cas;
 #[cfg(feature = "memory")]
 pub mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;
 
 mod clock;
+#[cfg(feature = "memory")]
+mod table;
 
 pub use clock::SystemClock;
