@@ -1,0 +1,75 @@
+"""Bolt: an API server for Django whose HTTP, routing and limits run in Rust.
+
+Write ``api.py`` in a Django project, add ``"tollway.bolt"`` to ``INSTALLED_APPS`` and run
+``manage.py runbolt``::
+
+    from tollway.bolt import BoltAPI, rate_limit
+
+    api = BoltAPI()
+
+    @api.get("/items/{item_id}")
+    @rate_limit("100/m", key="ip")
+    async def get_item(item_id: int, q: str | None = None):
+        return {"item_id": item_id, "q": q}
+"""
+
+from tollway.bolt import status_codes as status
+from tollway.bolt.api import BoltAPI
+from tollway.bolt.cookies import Cookie
+from tollway.bolt.exceptions import (
+    BadGateway,
+    BadRequest,
+    Conflict,
+    Forbidden,
+    GatewayTimeout,
+    Gone,
+    HTTPException,
+    InternalServerError,
+    MethodNotAllowed,
+    NotAcceptable,
+    NotFound,
+    RequestValidationError,
+    ServiceUnavailable,
+    TooManyRequests,
+    Unauthorized,
+    UnprocessableEntity,
+)
+from tollway.bolt.limits import rate_limit
+from tollway.bolt.params import Body, Header, Path, Query
+from tollway.bolt.request import Request
+from tollway.bolt.responses import HTML, JSON, PlainText, Redirect, Response
+from tollway.bolt.routing import Router
+
+__all__ = [
+    "HTML",
+    "JSON",
+    "BadGateway",
+    "BadRequest",
+    "Body",
+    "BoltAPI",
+    "Conflict",
+    "Cookie",
+    "Forbidden",
+    "GatewayTimeout",
+    "Gone",
+    "HTTPException",
+    "Header",
+    "InternalServerError",
+    "MethodNotAllowed",
+    "NotAcceptable",
+    "NotFound",
+    "Path",
+    "PlainText",
+    "Query",
+    "Redirect",
+    "Request",
+    "RequestValidationError",
+    "Response",
+    "Router",
+    "ServiceUnavailable",
+    "TooManyRequests",
+    "Unauthorized",
+    "UnprocessableEntity",
+    "rate_limit",
+    "status",
+]

@@ -1,0 +1,37 @@
+"""The application object."""
+
+from __future__ import annotations
+
+from tollway.bolt.paths import TrailingSlash
+from tollway.bolt.routing import Routes
+
+__all__ = ["BoltAPI"]
+
+
+class BoltAPI(Routes):
+    """An API: write it to ``api.py`` in the project or in an app, under the name ``api``.
+
+    ::
+
+        from tollway.bolt import BoltAPI
+
+        api = BoltAPI(prefix="/api")
+
+        @api.get("/items/{item_id}")
+        async def get_item(item_id: int):
+            return {"item_id": item_id}
+
+    ``prefix`` stands before every path. ``trailing_slash`` is ``"strip"`` (the default: a path
+    is registered without), ``"append"`` (with) or ``"keep"`` (as written); a request for the
+    other spelling is redirected with 308.
+    """
+
+    def __init__(self, prefix: str = "", *, trailing_slash: TrailingSlash = "strip") -> None:
+        super().__init__(prefix, trailing_slash)
+
+    def mount(self, path: str, api: BoltAPI) -> None:
+        """Serve another API below ``path``, with this one's rule for trailing slashes."""
+        self._add(path, api)
+
+    def __repr__(self) -> str:
+        return f"BoltAPI(prefix={self.prefix!r})"

@@ -1,0 +1,193 @@
+"""From APIs to what the server is made of: routes as dicts, and its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+from urllib.parse import quote
+
+from tollway.bolt import paths
+from tollway.bolt.api import BoltAPI
+from tollway.bolt.binding import BodyReader
+from tollway.bolt.conf import BoltSettings
+from tollway.bolt.error_handlers import Answer, ErrorHandler, invalid
+from tollway.bolt.exceptions import FieldProblem
+from tollway.bolt.explain import MOST_PROBLEMS, code_of
+from tollway.bolt.limits import Limiters
+from tollway.bolt.responses import Redirect, Response, encode_json
+from tollway.bolt.routing import Route
+from tollway.bolt.signature import Signature, compile_signature, describe, name_of
+from tollway.errors import ConfigError
+
+__all__ = ["Assembly", "assemble"]
+
+Around = Callable[[Callable[..., Any]], Callable[..., Any]]
+"""What is put around every handler that is a plain function."""
+
+
+@dataclass(slots=True)
+class Assembly:
+    """Everything that ``tollway._tollway.Server`` is made of."""
+
+    routes: list[dict[str, Any]]
+    settings: dict[str, Any]
+    errors: ErrorHandler
+    limiters: Limiters
+    count: int
+    """How many routes people wrote; the server's own redirects are not among them."""
+
+
+def assemble(
+    apis: Iterable[BoltAPI], settings: BoltSettings, around: Around | None = None
+) -> Assembly:
+    """Compile every route of ``apis``.
+
+    Raises one ConfigError that lists everything that is wrong: bad signatures, two handlers for
+    one method and path, limits that cannot be.
+    """
+    builder = _Builder(Limiters(settings), around)
+    for api in apis:
+        for route in api.routes():
+            builder.add(route)
+    if builder.problems:
+        count = len(builder.problems)
+        head = f"{count} things are wrong with the routes:\n" if count > 1 else ""
+        raise ConfigError(head + "\n".join(builder.problems))
+    errors = ErrorHandler(debug=settings.debug)
+    return Assembly(
+        routes=[*builder.routes, *builder.redirects()],
+        settings={
+            **settings.server,
+            "threads": settings.threads,
+            "trusted_proxies": list(settings.trusted_proxies),
+            "proxy_hops": settings.proxy_hops,
+            "ipv6_prefix": settings.ipv6_prefix,
+            "on_error": errors,
+            "on_validation": InvalidRequests(builder.bodies),
+            "response_type": Response,
+        },
+        errors=errors,
+        limiters=builder.limiters,
+        count=len(builder.routes),
+    )
+
+
+class _Builder:
+    """Collects compiled routes, and everything that is wrong with the others."""
+
+    def __init__(self, limiters: Limiters, around: Around | None) -> None:
+        self.limiters = limiters
+        self.around = around
+        self.routes: list[dict[str, Any]] = []
+        self.bodies: dict[tuple[str, str], BodyReader] = {}
+        self.problems: list[str] = []
+        self._taken: dict[tuple[str, str], Route] = {}
+
+    def add(self, route: Route) -> None:
+        try:
+            path = route.normal()
+            self._claim(route, path)
+            self.routes.append(self._compiled(route, path))
+        except ConfigError as error:
+            self.problems.append(str(error))
+
+    def _claim(self, route: Route, path: str) -> None:
+        place = (route.method, paths.shape(path))
+        other = self._taken.setdefault(place, route)
+        if other is not route:
+            raise ConfigError(
+                f"{route.method} {path} has two handlers: {describe(other.handler)} and "
+                f"{describe(route.handler)}. Give one of them another path"
+            )
+
+    def _compiled(self, route: Route, path: str) -> dict[str, Any]:
+        handler = route.handler
+        signature = compile_signature(handler, route.method, paths.names(path), route.inline)
+        if signature.body is not None:
+            self.bodies[(route.method, path)] = signature.body
+        name = name_of(handler)
+        return {
+            "method": route.method,
+            "path": path,
+            "name": route.name or name,
+            "handler": self._called(signature),
+            "mode": signature.mode,
+            "args": signature.arguments,
+            "status": route.status_code,
+            "encode": encode_json,
+            "limits": self.limiters.charges(handler, describe(handler), name),
+        }
+
+    def _called(self, signature: Signature) -> Callable[..., Any]:
+        if self.around is None or signature.mode == "async":
+            return signature.call
+        return self.around(signature.call)
+
+    def redirects(self) -> list[dict[str, Any]]:
+        """Routes that send the other spelling of a path to the one that is served."""
+        found = []
+        for (method, _), route in self._taken.items():
+            other = paths.alternative(route.normal())
+            if other is None or (method, paths.shape(other)) in self._taken:
+                continue
+            found.append(
+                {
+                    "method": method,
+                    "path": other,
+                    "name": f"redirect to {route.normal()}",
+                    "handler": _redirect,
+                    "mode": "inline",
+                    "args": [{"name": "request", "source": "request"}],
+                    "encode": encode_json,
+                }
+            )
+        return found
+
+
+def _redirect(request: Any) -> Redirect:
+    """308 to the same path with its trailing slash the other way."""
+    path: str = request.path
+    # One slash in front: `//host/` would be another host.
+    path = "/" + path.strip("/") + ("" if path.endswith("/") else "/")
+    query = f"?{request.query_string}" if request.query_string else ""
+    return Redirect(quote(path) + query, status_code=308)
+
+
+class InvalidRequests:
+    """Answers requests whose parameters could not be read: 422 that lists every mistake.
+
+    The server stops before it reads the body; the mistakes in there are listed too.
+    """
+
+    def __init__(self, bodies: dict[tuple[str, str], BodyReader]) -> None:
+        self.bodies = bodies
+
+    def __call__(self, request: Any, errors: list[FieldProblem]) -> Answer:
+        for entry in errors:
+            if entry["type"] == "value_error":
+                entry["type"] = code_of(entry["msg"])
+        reader = self.bodies.get((request.method, request.route))
+        if reader is not None:
+            errors = [*errors, *reader.errors(request.body)]
+        return invalid(errors[:MOST_PROBLEMS])
+
+
+def closing_connections(call: Callable[..., Any]) -> Callable[..., Any]:
+    """A plain handler with Django's care for its database connections around it.
+
+    As around a Django view, connections that are broken or older than ``CONN_MAX_AGE`` are
+    closed before and after.
+    """
+    from django.db import close_old_connections
+
+    @wraps(call)
+    def run(*values: Any) -> Any:
+        close_old_connections()
+        try:
+            return call(*values)
+        finally:
+            close_old_connections()
+
+    return run

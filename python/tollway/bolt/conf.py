@@ -1,0 +1,161 @@
+"""The ``BOLT_*`` settings, and those ``RATELIMIT_*`` settings that a server needs.
+
+Read once when the server starts. A value that cannot be used is a ConfigError that names the
+setting, shows the value and says what would be right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any, Final, TypeVar
+
+from tollway import ClientAddress, Limiter
+from tollway.errors import ConfigError
+
+__all__ = ["BoltSettings", "read_settings", "unknown_settings"]
+
+T = TypeVar("T")
+
+READ: Final = (
+    "BOLT_API",
+    "BOLT_MAX_BODY_BYTES",
+    "BOLT_MAX_HEAD_BYTES",
+    "BOLT_MAX_CONNECTIONS",
+    "BOLT_MAX_TASKS",
+    "BOLT_HEADER_TIMEOUT",
+    "BOLT_BODY_TIMEOUT",
+    "BOLT_KEEP_ALIVE_TIMEOUT",
+    "BOLT_WRITE_TIMEOUT",
+    "BOLT_THREADS",
+    "BOLT_GRACE",
+    "BOLT_TRUSTED_PROXIES",
+)
+"""Every ``BOLT_*`` setting there is."""
+
+
+@dataclass(slots=True)
+class BoltSettings:
+    """The settings in force. Times in seconds, sizes in bytes."""
+
+    debug: bool = False
+    apis: tuple[str, ...] = ()
+    threads: int = 4
+    grace: float = 30.0
+    trusted_proxies: tuple[str, ...] = ()
+    proxy_hops: int = 0
+    ipv6_prefix: int = 64
+    limits_enabled: bool = True
+    backend: str | Limiter = "memory://"
+    backends: dict[str, Any] = field(default_factory=dict)
+    fail_mode: str = "local"
+    key_prefix: str = "tollway"
+    connect_timeout: float = 1.0
+    command_timeout: float = 0.1
+    max_keys: int = 1_000_000
+    algorithm: str = "gcra"
+    default_limit: Any = None
+    server: dict[str, Any] = field(default_factory=dict)
+    """What is handed to the server as it is."""
+
+
+def read_settings(source: Any) -> BoltSettings:
+    """The settings that ``source`` (``django.conf.settings``) holds."""
+    reader = _Reader(source)
+    sizes = ("MAX_BODY_BYTES", "MAX_HEAD_BYTES", "MAX_CONNECTIONS", "MAX_TASKS")
+    times = ("HEADER_TIMEOUT", "BODY_TIMEOUT", "KEEP_ALIVE_TIMEOUT", "WRITE_TIMEOUT")
+    server: dict[str, Any] = {}
+    for names, read in ((sizes, _whole), (times, _seconds)):
+        server |= {name.lower(): reader.get(f"BOLT_{name}", None, read) for name in names}
+    nothing: tuple[str, ...] = ()
+    shared = reader.get("RATELIMIT_TRUSTED_PROXIES", nothing, _networks)
+    memory: str | Limiter = "memory://"
+    return BoltSettings(
+        debug=bool(getattr(source, "DEBUG", False)),
+        apis=reader.get("BOLT_API", nothing, _apis),
+        threads=reader.get("BOLT_THREADS", 4, _whole),
+        grace=reader.get("BOLT_GRACE", 30.0, _seconds),
+        trusted_proxies=reader.get("BOLT_TRUSTED_PROXIES", shared, _networks),
+        proxy_hops=reader.get("RATELIMIT_PROXY_HOPS", 0, _number),
+        ipv6_prefix=reader.get("RATELIMIT_IPV6_PREFIX", 64, _whole),
+        limits_enabled=bool(getattr(source, "RATELIMIT_ENABLE", True)),
+        backend=reader.get("RATELIMIT_BACKEND", memory, _backend),
+        backends=dict(getattr(source, "RATELIMIT_BACKENDS", {})),
+        fail_mode=getattr(source, "RATELIMIT_FAIL_MODE", "local"),
+        key_prefix=getattr(source, "RATELIMIT_KEY_PREFIX", "tollway"),
+        connect_timeout=reader.get("RATELIMIT_CONNECT_TIMEOUT", 1.0, _seconds),
+        command_timeout=reader.get("RATELIMIT_COMMAND_TIMEOUT", 0.1, _seconds),
+        max_keys=reader.get("RATELIMIT_MAX_KEYS", 1_000_000, _whole),
+        algorithm=getattr(source, "RATELIMIT_ALGORITHM", "gcra"),
+        default_limit=getattr(source, "RATELIMIT_DEFAULT_LIMIT", None),
+        server={name: value for name, value in server.items() if value is not None},
+    )
+
+
+def unknown_settings(source: Any) -> list[tuple[str, str]]:
+    """Names that begin with ``BOLT_`` and mean nothing here, each with a hint (or none)."""
+    found = []
+    for name in dir(source):
+        if name.startswith("BOLT_") and name not in READ:
+            near = get_close_matches(name, READ, n=1)
+            found.append((name, f"Did you mean {near[0]}?" if near else ""))
+    return found
+
+
+class _Reader:
+    """Reads one setting after the other, with errors that name it."""
+
+    def __init__(self, source: Any) -> None:
+        self.source = source
+
+    def get(self, name: str, default: T, read: Callable[[Any], T]) -> T:
+        value = getattr(self.source, name, None)
+        if value is None:
+            return default
+        try:
+            return read(value)
+        except ConfigError as error:
+            raise ConfigError(f"setting {name}: {error}") from None
+
+
+def _number(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ConfigError(f"{value!r} is not a whole number from 0")
+    return value
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{value!r} is not a whole number from 1")
+    return value
+
+
+def _seconds(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 86_400:
+        raise ConfigError(f"{value!r} is not a number of seconds above 0 and up to 86400")
+    return float(value)
+
+
+def _networks(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not all(isinstance(item, str) for item in value):
+        raise ConfigError(f'{value!r} is not a list of networks such as ["10.0.0.0/8"]')
+    ClientAddress(tuple(value))
+    return tuple(value)
+
+
+def _apis(value: Any) -> tuple[str, ...]:
+    wrong = ConfigError(f'{value!r} is not a list of APIs such as ["shop.api:api"]')
+    if isinstance(value, str) or not isinstance(value, list | tuple):
+        raise wrong
+    for item in value:
+        module, _, name = item.partition(":") if isinstance(item, str) else ("", "", "")
+        if not module or not name.isidentifier():
+            raise wrong
+    return tuple(value)
+
+
+def _backend(value: Any) -> str | Limiter:
+    if isinstance(value, Limiter) or (isinstance(value, str) and value):
+        return value
+    raise ConfigError(f'{value!r} is no backend; write a URL such as "redis://127.0.0.1:6379/0"')

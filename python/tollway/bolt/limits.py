@@ -1,0 +1,211 @@
+"""``@rate_limit``: limits that the server decides before any Python code runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from tollway import Limiter, Policy, Rate
+from tollway.answer import policy_name
+from tollway.bolt.conf import BoltSettings
+from tollway.errors import ConfigError
+from tollway.identity import parse_key
+
+__all__ = ["Limit", "Limiters", "limits_of", "rate_limit"]
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+Rates = str | Rate | list[str | Rate] | tuple[str | Rate, ...]
+
+_MARK: Final = "__tollway_limits__"
+_NATIVE_KINDS: Final = ("ip", "global", "header", "param", "cookie")
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One limit of a handler, as it was written."""
+
+    key: str
+    rates: tuple[Rate, ...]
+    algorithm: str | None
+    policy: Policy | None
+    name: str | None
+    backend: str | Limiter | None
+
+
+def rate_limit(
+    rate: Rates | None = None,
+    *,
+    key: str | None = None,
+    algorithm: str | None = None,
+    policy: Policy | None = None,
+    name: str | None = None,
+    backend: str | Limiter | None = None,
+    rps: int | None = None,
+    burst: int | None = None,
+) -> Callable[[Handler], Handler]:
+    """Limit how often a handler may be called.
+
+    ``rate`` is ``"5/10s"``, ``"100/m burst 20"``, ``"10/s; 1000/h"``, a :class:`tollway.Rate`
+    or a list of these; without it ``RATELIMIT_DEFAULT_LIMIT`` holds. ``key`` says who is
+    counted: ``"ip"`` (the default), ``"header:X-API-Key"``, ``"param:org"``, ``"cookie:id"`` or
+    ``"global"``. ``algorithm`` is that of :class:`tollway.Policy`. Handlers with the same
+    ``name`` share one count; without it each handler has its own. ``policy`` stands for all of
+    these at once. ``backend`` is a URL, a name in ``RATELIMIT_BACKENDS`` or a
+    :class:`tollway.Limiter`; without it ``RATELIMIT_BACKEND`` counts.
+
+    ``rps`` is a rate per second and ``burst`` how many may come at once, twice ``rps`` if left
+    out: ``@rate_limit(rps=10, burst=20)``.
+
+    Several decorators on one handler are decided together: when one refuses, none is charged.
+
+    Raises ConfigError where it is written: on a bad rate, key or algorithm.
+
+    ::
+
+        @api.get("/search")
+        @rate_limit("10/s", key="ip")
+        @rate_limit("1000/h", key="header:X-API-Key")
+        async def search(q: str): ...
+    """
+    _one_way(rate, rps, burst, policy)
+    if policy is not None and (algorithm or name):
+        raise ConfigError("rate_limit: the policy has its own name and algorithm: leave yours out")
+    if key is None:
+        key = policy.key if policy is not None and isinstance(policy.key, str) else "ip"
+    limit = Limit(
+        key=_checked_key(key),
+        rates=_per_second(rps, burst) if rps is not None else _rates(rate),
+        algorithm=algorithm,
+        policy=policy,
+        name=name,
+        backend=backend,
+    )
+    if policy is None:
+        Policy("check", limit.rates or ("1/s",), algorithm=algorithm or "gcra")
+
+    def mark(handler: Handler) -> Handler:
+        setattr(handler, _MARK, [limit, *limits_of(handler)])
+        return handler
+
+    return mark
+
+
+def limits_of(handler: Callable[..., Any]) -> list[Limit]:
+    """The limits that were written on a handler, the outermost first."""
+    found: list[Limit] = getattr(handler, _MARK, [])
+    return found
+
+
+def _one_way(rate: Any, rps: Any, burst: Any, policy: Policy | None) -> None:
+    given = [what for what, value in (("rate", rate), ("rps", rps), ("policy", policy)) if value]
+    if len(given) > 1:
+        raise ConfigError(f"rate_limit: {' and '.join(given)} say the same thing twice: keep one")
+    if burst is not None and rps is None:
+        raise ConfigError('rate_limit: burst= goes with rps=; in a rate write "100/m burst 20"')
+
+
+def _rates(rate: Rates | None) -> tuple[Rate, ...]:
+    if rate is None:
+        return ()
+    found: list[Rate] = []
+    for item in [rate] if isinstance(rate, str | Rate) else rate:
+        found.extend([item] if isinstance(item, Rate) else Rate.parse(item))
+    if not found:
+        raise ConfigError('rate_limit: the list of rates is empty; write one such as "100/m"')
+    return tuple(found)
+
+
+def _per_second(rps: Any, burst: Any) -> tuple[Rate, ...]:
+    """``burst`` at once, then ``rps`` in each second."""
+    most = 2 * rps if burst is None else burst
+    for what, value in (("rps", rps), ("burst", most)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ConfigError(f"rate_limit: {what}={value!r} is not a whole number from 1")
+    if most >= rps:
+        return (Rate(rps, "1s", burst=most - rps),)
+    return (Rate(rps, "1s", burst=most - 1, smooth=True),)
+
+
+def _checked_key(key: Any) -> str:
+    if not isinstance(key, str):
+        raise ConfigError(
+            f"rate_limit: key={key!r} cannot be decided before Python runs: use "
+            '"ip", "header:NAME", "param:NAME", "cookie:NAME" or "global"'
+        )
+    spec = parse_key(key)
+    if spec.kind not in _NATIVE_KINDS:
+        raise ConfigError(
+            f'rate_limit: key "{key}" needs what is known only inside the handler: use '
+            '"ip", "header:NAME", "param:NAME", "cookie:NAME" or "global"'
+        )
+    return str(spec)
+
+
+class Limiters:
+    """Builds what the server decides with: one limiter per backend, one policy per name."""
+
+    def __init__(self, settings: BoltSettings) -> None:
+        self.settings = settings
+        self._limiters: dict[str, Limiter] = {}
+        self._policies: dict[str, tuple[Policy, str]] = {}
+
+    @property
+    def urls(self) -> list[str]:
+        """The backends in use, passwords left out."""
+        return [limiter.url for limiter in self._limiters.values()]
+
+    def charges(self, handler: Callable[..., Any], where: str, scope: str) -> list[dict[str, Any]]:
+        """The limits of one handler as the server reads them."""
+        if not self.settings.limits_enabled:
+            return []
+        try:
+            return [self._charge(limit, scope) for limit in limits_of(handler)]
+        except ConfigError as error:
+            raise ConfigError(f"handler {where}: {error}") from error
+
+    def _charge(self, limit: Limit, scope: str) -> dict[str, Any]:
+        limiter = self._limiter(limit.backend)
+        return {"limiter": limiter, "policy": self._policy(limit, scope), "key": limit.key}
+
+    def _policy(self, limit: Limit, scope: str) -> Policy:
+        if limit.policy is not None:
+            return limit.policy
+        rates: Any = limit.rates or self.settings.default_limit
+        if rates is None:
+            raise ConfigError(
+                'rate_limit names no rate: write @rate_limit(rate="100/m") or set '
+                "RATELIMIT_DEFAULT_LIMIT"
+            )
+        rates = _rates(rates)
+        spelled = "; ".join(map(str, rates))
+        name = policy_name(limit.name) if limit.name else policy_name(scope, limit.key, spelled)
+        policy = Policy(name, rates, algorithm=limit.algorithm or self.settings.algorithm)
+        known = self._policies.setdefault(name, (policy, spelled))
+        if (known[1], known[0].algorithm) != (spelled, policy.algorithm):
+            raise ConfigError(
+                f'rate_limit: the name "{limit.name}" stands for {known[1]} elsewhere and for '
+                f"{spelled} here: give one of them another name"
+            )
+        return known[0]
+
+    def _limiter(self, backend: str | Limiter | None) -> Limiter:
+        settings = self.settings
+        chosen = settings.backend if backend is None else backend
+        if isinstance(chosen, str):
+            chosen = settings.backends.get(chosen, chosen)
+        if not isinstance(chosen, str):
+            if not isinstance(chosen, Limiter):
+                raise ConfigError(f"{chosen!r} is no backend for Bolt: use a URL or a Limiter")
+            self._limiters[f"given:{id(chosen)}"] = chosen
+            return chosen
+        if chosen not in self._limiters:
+            self._limiters[chosen] = Limiter(
+                chosen,
+                fail_mode=settings.fail_mode,
+                prefix=settings.key_prefix,
+                connect_timeout=settings.connect_timeout,
+                command_timeout=settings.command_timeout,
+                max_keys=settings.max_keys,
+            )
+        return self._limiters[chosen]

@@ -1,0 +1,113 @@
+"""Where a parameter comes from, when its name and type alone do not say.
+
+Markers go into ``Annotated`` or stand as the default::
+
+    from typing import Annotated
+    from tollway.bolt.params import Header, Query
+
+    async def search(
+        q: Annotated[str, Query(min_length=2)],
+        page: int = Query(1, ge=1),
+        agent: Annotated[str | None, Header(alias="User-Agent")] = None,
+    ): ...
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+__all__ = ["MISSING", "Body", "Cookie", "Header", "Param", "Path", "Query"]
+
+
+class _Missing:
+    """The type of :data:`MISSING`."""
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Final = _Missing()
+"""Stands for "no default": ``None`` is a default like any other."""
+
+
+class Param:
+    """What all markers share.
+
+    ``alias`` is the name on the wire. The constraints are those of ``msgspec.Meta``.
+    """
+
+    source = ""
+
+    def __init__(
+        self,
+        default: Any = MISSING,
+        *,
+        alias: str | None = None,
+        ge: float | None = None,
+        gt: float | None = None,
+        le: float | None = None,
+        lt: float | None = None,
+        multiple_of: float | None = None,
+        min_length: int | None = None,
+        max_length: int | None = None,
+        pattern: str | None = None,
+        description: str | None = None,
+    ) -> None:
+        self.default: Any = MISSING if default is ... else default
+        self.alias = alias
+        self.description = description
+        constraints: dict[str, Any] = {
+            "ge": ge,
+            "gt": gt,
+            "le": le,
+            "lt": lt,
+            "multiple_of": multiple_of,
+            "min_length": min_length,
+            "max_length": max_length,
+            "pattern": pattern,
+        }
+        self.constraints = {name: value for name, value in constraints.items() if value is not None}
+
+    def meta(self) -> msgspec.Meta | None:
+        """The constraints as msgspec knows them, or None without any."""
+        return msgspec.Meta(**self.constraints) if self.constraints else None
+
+    @property
+    def kind(self) -> str:
+        """The marker's name, for messages."""
+        return type(self).__name__
+
+    def __repr__(self) -> str:
+        return f"{self.kind}()"
+
+
+class Path(Param):
+    """A piece of the path: ``/items/{item_id}``."""
+
+    source = "path"
+
+
+class Query(Param):
+    """A value of the query string; a ``list`` takes every value of a repeated key."""
+
+    source = "query"
+
+
+class Header(Param):
+    """A header. Without an alias, ``x_request_id`` reads ``X-Request-Id``."""
+
+    source = "header"
+
+
+class Cookie(Param):
+    """A cookie."""
+
+    source = "cookie"
+
+
+class Body(Param):
+    """The body, decoded from JSON; with the type ``bytes`` it is the raw body."""
+
+    source = "body"

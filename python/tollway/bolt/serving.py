@@ -1,0 +1,133 @@
+"""One process that serves: its event loop, its signals, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+
+from tollway._tollway import Server
+from tollway.bolt.error_handlers import ErrorHandler
+
+__all__ = ["event_loop_factory", "serve"]
+
+HOUSEKEEPING: Final = 5.0
+"""Seconds between two looks at the database connections of async handlers."""
+
+
+def event_loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """uvloop where it is installed, asyncio's own loop otherwise."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def serve(
+    server: Server,
+    errors: ErrorHandler,
+    *,
+    grace: float,
+    ready: Callable[[], None],
+    lifeline: int | None = None,
+) -> bool:
+    """Serve on a socket that is bound already, until SIGTERM or SIGINT.
+
+    The first signal lets requests in flight finish for up to ``grace`` seconds; a second one
+    ends at once. ``lifeline`` is the reading end of a pipe that another process holds open:
+    when that process is gone, this one stops too. ``ready`` is called when requests are served.
+
+    Returns whether everything in flight was answered before the end.
+    """
+    life = _Life(server, errors, grace, ready, lifeline)
+    with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
+        return runner.run(life.run())
+
+
+class _Life:
+    """The main coroutine of a process and what it waits for."""
+
+    def __init__(
+        self,
+        server: Server,
+        errors: ErrorHandler,
+        grace: float,
+        ready: Callable[[], None],
+        lifeline: int | None,
+    ) -> None:
+        self.server = server
+        self.errors = errors
+        self.grace = grace
+        self.ready = ready
+        self.lifeline = lifeline
+        self.signals = 0
+        self.stop = asyncio.Event()
+        self.now = asyncio.Event()
+        self.background: set[asyncio.Task[Any]] = set()
+
+    async def run(self) -> bool:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, self.signalled)
+        if self.lifeline is not None:
+            loop.add_reader(self.lifeline, self.alone)
+        self.errors.on_database_error = lambda: loop.call_soon_threadsafe(self.drop_connections)
+        self.server.start(loop)
+        keeper = loop.create_task(self.keep_house())
+        self.ready()
+        await self.stop.wait()
+        keeper.cancel()
+        return await self.close()
+
+    async def close(self) -> bool:
+        closing = asyncio.ensure_future(self.server.shutdown(self.grace))
+        forced = asyncio.create_task(self.now.wait())
+        await asyncio.wait({closing, forced}, return_when=asyncio.FIRST_COMPLETED)
+        forced.cancel()
+        return bool(closing.done())
+
+    def signalled(self) -> None:
+        self.signals += 1
+        self.stop.set()
+        if self.signals > 1:
+            self.now.set()
+
+    def alone(self) -> None:
+        """The other end of the lifeline is closed: nobody is left to stop this process."""
+        if self.lifeline is not None and os.read(self.lifeline, 1) == b"":
+            asyncio.get_running_loop().remove_reader(self.lifeline)
+            self.stop.set()
+
+    async def keep_house(self) -> None:
+        """Close the old connections of async handlers whenever none of them is at work.
+
+        They all use the thread of ``sync_to_async``. A connection there is not closed after
+        each request, because other requests may be in the middle of a query.
+        """
+        while True:
+            await asyncio.sleep(HOUSEKEEPING)
+            if not self.server.stats()["tasks"]:
+                await _close_old_connections()
+
+    def drop_connections(self) -> None:
+        """A query failed: close the connection of async handlers if it is broken."""
+        task = asyncio.get_running_loop().create_task(_close_old_connections())
+        self.background.add(task)
+        task.add_done_callback(self.background.discard)
+
+
+async def _close_old_connections() -> None:
+    if "django.db" not in sys.modules:
+        return
+    from asgiref.sync import sync_to_async
+    from django.db import close_old_connections
+
+    with suppress(RuntimeError):  # the thread is gone: the process ends
+        await sync_to_async(close_old_connections, thread_sensitive=True)()
