@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::{Response as HttpResponse, StatusCode};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyBaseException, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
@@ -71,7 +71,7 @@ impl Hooks {
             report(py, "a handler failed", &error);
             return problem(Problem::internal());
         };
-        match hook.bind(py).call1((request, error.value(py))).and_then(|answer| answered(&answer)) {
+        match hook.bind(py).call1((request, exception(py, &error))).and_then(|answer| answered(&answer)) {
             Ok(response) => response,
             Err(failure) => {
                 report(py, "a handler failed", &error);
@@ -107,7 +107,7 @@ pub(super) fn report(py: Python<'_>, message: &str, error: &PyErr) {
     let log = || -> PyResult<()> {
         let logger = py.import("logging")?.call_method1("getLogger", ("tollway.bolt",))?;
         let keywords = PyDict::new(py);
-        keywords.set_item("exc_info", error.value(py))?;
+        keywords.set_item("exc_info", exception(py, error))?;
         logger.call_method("error", (message,), Some(&keywords))?;
         Ok(())
     };
@@ -115,6 +115,11 @@ pub(super) fn report(py: Python<'_>, message: &str, error: &PyErr) {
         failure.write_unraisable(py, None);
         error.clone_ref(py).write_unraisable(py, None);
     }
+}
+
+/// The exception object, complete with its traceback: before Python 3.12 the two travel apart.
+fn exception(py: Python<'_>, error: &PyErr) -> Py<PyBaseException> {
+    error.clone_ref(py).into_value(py)
 }
 
 /// The 422 of a server without a hook for it.

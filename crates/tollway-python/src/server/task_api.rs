@@ -205,6 +205,16 @@ impl Task {
         self.cancelling(py)
     }
 
+    /// The callbacks and their Contexts, as asyncio shows them: None when there are none.
+    #[getter(_callbacks)]
+    fn callbacks(&self, py: Python<'_>) -> Option<Vec<(Py<PyAny>, Py<PyAny>)>> {
+        self.state.with(py, |state| {
+            let pairs =
+                state.callbacks.iter().map(|(callback, context)| (callback.clone_ref(py), context.clone_ref(py)));
+            (!state.callbacks.is_empty()).then(|| pairs.collect())
+        })
+    }
+
     #[getter(_asyncio_future_blocking)]
     fn blocking(&self, py: Python<'_>) -> bool {
         self.state.with(py, |state| state.blocking)
