@@ -1,20 +1,38 @@
-//! `memory://`: state in this process, in a bounded sharded table.
+//! `memory://`: state in this process, in flat lock-free tables.
 //!
-//! A check takes one short lock, never waits for anything else, and costs the same whatever the
-//! number of hits. There is no background thread: room is made when a key comes in.
+//! A check of a policy with one limit is one exchange of one word, the same whatever the number of
+//! hits; nobody waits for anybody. There is no background thread: a table grows and pushes idle keys
+//! out as keys come in. Other policies are kept in a map under short locks.
+//!
+//! What is promised: never more is admitted than a limit allows, on any number of threads. A refusal
+//! has charged nothing once it has returned. Charges of one request pass together or not at all; while
+//! such a request is being answered on one thread, others may briefly see a part of it charged that
+//! is then handed back, so they may be refused too early, never too late. When every slot a new key
+//! may take is held by a key with something spent, the one that loses least is pushed out, and the
+//! newcomer starts with what that key had spent: a flood refuses newcomers, it frees nobody.
 
+mod map;
+mod policies;
 mod shard;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::fmt;
+use std::sync::Arc;
 
 use ahash::RandomState;
 use smallvec::SmallVec;
-use tollway_core::{Capabilities, Clock, Decision, Part, Policy, Reply, Request, Store, StoreError, decide};
+use tollway_core::{
+    Capabilities, Charge, Clock, Decision, Limit, Mode, NEVER, Part, Policy, Reason, Reply, Request, State, Store,
+    StoreError, Timestamp, Verdict, decide, decide_one,
+};
 
 use crate::SystemClock;
-use shard::Shard;
+use crate::table::{Moment, Room};
+use map::{Before, Map};
+use policies::{Known, Policies};
+use shard::{Applied, Kept};
 
-const SHARDS: usize = 64;
+/// How often a request of several charges begins again because others were faster.
+const TRIES: usize = 16;
 
 /// A bounded table of keys in this process.
 ///
@@ -30,32 +48,40 @@ const SHARDS: usize = 64;
 /// assert!(decision.allowed && decision.remaining == 4);
 /// # Ok::<(), tollway_core::ConfigError>(())
 /// ```
-#[derive(Debug)]
 pub struct MemoryStore {
     clock: Arc<dyn Clock>,
-    hashers: [RandomState; 2],
-    shards: Box<[Mutex<Shard>]>,
+    hasher: RandomState,
+    max_keys: usize,
+    room: Room,
+    policies: Policies,
+    map: Map,
 }
 
 impl MemoryStore {
-    /// A store for at most `max_keys` keys (at least one for each of its shards).
+    /// A store for at most `max_keys` keys, rounded to whole buckets (at least 16 a policy).
+    ///
+    /// Once they are taken, each further policy may still have a sixteenth of them, so that a flood
+    /// on one policy leaves the others their part. Policies kept in the map have `max_keys` together.
+    /// Set it to one and a half times the keys you expect to have something spent at one time.
     pub fn new(max_keys: usize) -> Self {
         Self::with_clock(max_keys, Arc::new(SystemClock::new()))
     }
 
     /// The same on another clock: for tests.
     pub fn with_clock(max_keys: usize, clock: Arc<dyn Clock>) -> Self {
-        let room = max_keys.div_ceil(SHARDS).max(1);
         Self {
             clock,
-            hashers: [RandomState::new(), RandomState::new()],
-            shards: (0..SHARDS).map(|_| Mutex::new(Shard::new(room))).collect(),
+            hasher: RandomState::new(),
+            max_keys,
+            room: Room::new(max_keys),
+            policies: Policies::new(),
+            map: Map::new(max_keys),
         }
     }
 
-    /// Keys held now, expired ones included.
+    /// Keys held now, expired ones included. Reads every slot: for tests and slow gauges.
     pub fn len(&self) -> usize {
-        (0..SHARDS).map(|index| self.lock(index).len()).sum()
+        self.policies.held() + self.map.held()
     }
 
     /// Whether no key is held.
@@ -63,59 +89,174 @@ impl MemoryStore {
         self.len() == 0
     }
 
-    /// A seeded 128-bit hash stands for policy and key: neither is kept.
-    fn hash(&self, policy: &Policy, key: &str) -> u128 {
-        let [high, low] = self.hashers.each_ref().map(|hasher| hasher.hash_one((policy.name(), key)));
-        u128::from(high) << 64 | u128::from(low)
+    /// A seeded fingerprint stands for a key in its policy's table.
+    #[inline]
+    fn id(&self, key: &str) -> u64 {
+        (self.hasher.hash_one(key) >> 16).max(1)
     }
 
-    fn lock(&self, index: usize) -> MutexGuard<'_, Shard> {
-        // A panic under the lock cannot leave a half-written entry: entries are replaced whole.
-        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
+    #[inline]
+    fn known<T>(&self, policy: &Arc<Policy>, now: Timestamp, step: impl FnOnce(&Known) -> T) -> T {
+        self.policies.with(policy, &self.room, self.max_keys, now, step)
     }
 
+    #[inline]
     fn answer(&self, request: &Request<'_>) -> Decision {
-        let now = self.clock.now();
+        let mut moment = Moment::new(&*self.clock);
         if let [charge] = request.charges {
-            let hash = self.hash(charge.policy, charge.key);
-            return self.lock(shard_of(hash)).apply(hash, charge, now, request.peek);
+            return self.known(charge.policy, moment.now, |known| self.one(known, charge, request.peek, &mut moment));
         }
-        self.answer_many(request)
+        self.several(request, &mut moment)
     }
 
-    /// Several keys: their shards are locked in one order, so that no two callers wait in a ring.
-    fn answer_many(&self, request: &Request<'_>) -> Decision {
-        let hashes: SmallVec<[u128; 4]> = request.charges.iter().map(|c| self.hash(c.policy, c.key)).collect();
-        let mut order: SmallVec<[usize; 4]> = hashes.iter().map(|hash| shard_of(*hash)).collect();
-        order.sort_unstable();
-        order.dedup();
-        let mut guards: SmallVec<[MutexGuard<'_, Shard>; 4]> = order.iter().map(|index| self.lock(*index)).collect();
-        let place = |hash: u128| order.binary_search(&shard_of(hash)).expect("every shard is in the list");
-        // Under the locks, so that no answer is older than the state it is given.
-        let now = self.clock.now();
-
-        let states: SmallVec<[_; 4]> = (request.charges.iter().zip(&hashes))
-            .map(|(charge, hash)| guards[place(*hash)].states(*hash, charge.policy, now))
-            .collect();
-        let mut parts: SmallVec<[Part<'_>; 8]> = SmallVec::new();
-        for (number, (charge, states)) in request.charges.iter().zip(&states).enumerate() {
-            parts.extend(shard::parts(charge, states.as_deref(), number as u16));
-        }
-        let (decision, next) = decide(&parts, now);
-        if !request.peek {
-            let mut next = &next[..];
-            for (charge, hash) in request.charges.iter().zip(&hashes) {
-                let (own, rest) = next.split_at(charge.policy.limits().len());
-                guards[place(*hash)].put(*hash, charge.policy, own, &decision, now);
-                next = rest;
+    #[inline]
+    fn one(&self, known: &Known, charge: &Charge<'_>, peek: bool, moment: &mut Moment<'_>) -> Decision {
+        let id = self.id(charge.key);
+        if let (true, Some(home)) = (known.is_flat, &known.home) {
+            let limit = home.table.layout().limit();
+            let verdict = if peek {
+                let state = home.table.look(id, moment.now, &self.room);
+                state.map(|state| decide_one(limit, state, moment.now, charge.cost).0)
+            } else {
+                home.table.charge(id, charge.cost, moment, &self.room).map(|charged| charged.verdict)
+            };
+            if let Ok(verdict) = verdict {
+                return worded(limit, verdict, charge.cost, moment.now);
             }
         }
-        decision
+        self.map.charge(charge, before(known, id), moment.now, peek).decision
+    }
+
+    /// Charges one after the other; when one does not pass after all, those before it are handed back.
+    #[cold]
+    fn several(&self, request: &Request<'_>, moment: &mut Moment<'_>) -> Decision {
+        let charges = request.charges;
+        let mut tries = 0;
+        loop {
+            let states: SmallVec<[Option<Kept>; 4]> =
+                charges.iter().map(|charge| self.look(charge, moment.now)).collect();
+            let decision = decide_all(charges, &states, moment.now);
+            if request.peek || !decision.allowed {
+                return decision;
+            }
+            let mut done: SmallVec<[Applied; 4]> = SmallVec::new();
+            let refused = charges.iter().find_map(|charge| {
+                let applied = self.charge(charge, moment);
+                let refused = (!applied.decision.allowed).then_some(applied.decision);
+                if refused.is_none() {
+                    done.push(applied);
+                }
+                refused
+            });
+            let Some(refused) = refused else {
+                let states: SmallVec<[Option<Kept>; 4]> = done.into_iter().map(|applied| applied.before).collect();
+                return decide_all(charges, &states, moment.now);
+            };
+            for (charge, applied) in charges.iter().zip(&done) {
+                self.refund(charge, &applied.after, moment.now);
+            }
+            tries += 1;
+            if tries == TRIES {
+                return Decision { charge: done.len() as u16, ..refused };
+            }
+        }
+    }
+
+    fn look(&self, charge: &Charge<'_>, now: Timestamp) -> Option<Kept> {
+        let id = self.id(charge.key);
+        self.known(charge.policy, now, |known| {
+            if let (true, Some(home)) = (known.is_flat, &known.home)
+                && let Ok(state) = home.table.look(id, now, &self.room)
+            {
+                return state.map(|state| Kept::from_slice(&[state]));
+            }
+            self.map.look(charge, before(known, id), now)
+        })
+    }
+
+    fn charge(&self, charge: &Charge<'_>, moment: &mut Moment<'_>) -> Applied {
+        let id = self.id(charge.key);
+        self.known(charge.policy, moment.now, |known| {
+            if let (true, Some(home)) = (known.is_flat, &known.home)
+                && let Ok(charged) = home.table.charge(id, charge.cost, moment, &self.room)
+            {
+                let limit = home.table.layout().limit();
+                return Applied {
+                    decision: worded(limit, charged.verdict, charge.cost, moment.now),
+                    before: charged.before.map(|state| Kept::from_slice(&[state])),
+                    after: [charged.after].into_iter().collect(),
+                };
+            }
+            self.map.charge(charge, before(known, id), moment.now, false)
+        })
+    }
+
+    fn refund(&self, charge: &Charge<'_>, after: &[State], now: Timestamp) {
+        let id = self.id(charge.key);
+        self.known(charge.policy, now, |known| {
+            if let (true, Some(home), [charged]) = (known.is_flat, &known.home, after)
+                && home.table.refund(id, *charged, charge.cost, now, &self.room).is_ok()
+            {
+                return;
+            }
+            self.map.refund(charge.policy, charge.key, after, charge.cost, now);
+        });
+    }
+
+    fn forget(&self, policy: &Arc<Policy>, key: &str) {
+        let (id, now) = (self.id(key), self.clock.now());
+        self.known(policy, now, |known| {
+            if let (true, Some(home)) = (known.is_flat, &known.home)
+                && home.table.reset(id, now, &self.room).is_ok()
+            {
+                return;
+            }
+            self.map.reset(policy, key, before(known, id), now);
+        });
     }
 }
 
-fn shard_of(hash: u128) -> usize {
-    (hash >> 122) as usize % SHARDS
+/// The closed table a key may have to be taken out of. One that is open closes before keys go to the map.
+fn before(known: &Known, id: u64) -> Option<Before<'_>> {
+    known.home.as_deref().map(|home| Before { home, id })
+}
+
+fn decide_all(charges: &[Charge<'_>], states: &[Option<Kept>], now: Timestamp) -> Decision {
+    let mut parts: SmallVec<[Part<'_>; 8]> = SmallVec::new();
+    for (number, (charge, states)) in charges.iter().zip(states).enumerate() {
+        parts.extend(shard::parts(charge, states.as_deref(), number as u16));
+    }
+    decide(&parts, now).0
+}
+
+/// The decision of a request of one charge with one limit.
+#[inline]
+fn worded(limit: &Limit, verdict: Verdict, cost: u32, now: Timestamp) -> Decision {
+    let reason = match (verdict.allowed, verdict.retry_after) {
+        (true, _) => Reason::Allowed,
+        (false, NEVER) => Reason::CostAboveLimit,
+        (false, _) => Reason::RateLimited,
+    };
+    Decision {
+        allowed: verdict.allowed,
+        charge: 0,
+        index: 0,
+        limit: limit.capacity(),
+        remaining: verdict.remaining,
+        cost,
+        reset_after: verdict.reset_after,
+        retry_after: verdict.retry_after,
+        at: now,
+        mode: Mode::Enforced,
+        degraded: false,
+        reason,
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore").field("max_keys", &self.max_keys).finish_non_exhaustive()
+    }
 }
 
 impl Store for MemoryStore {
@@ -143,8 +284,7 @@ impl Store for MemoryStore {
     }
 
     fn reset(&self, policy: &Arc<Policy>, key: &str) -> Reply<()> {
-        let hash = self.hash(policy, key);
-        self.lock(shard_of(hash)).remove(hash);
+        self.forget(policy, key);
         Box::pin(std::future::ready(Ok(())))
     }
 

@@ -1,16 +1,26 @@
-//! One part of the table, under one lock.
+//! One part of the map, under one lock.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use smallvec::SmallVec;
-use tollway_core::{Charge, Decision, Part, Policy, State, Timestamp, decide, decide_one};
+use tollway_core::{Charge, Decision, Part, Policy, State, States, Timestamp, decide, decide_one};
+
+use crate::table::give_back;
 
 /// How many places a full shard looks at to find one to give away.
 const SEARCH: usize = 64;
 
-type Kept = SmallVec<[State; 1]>;
+/// The states of one key, in the order of its policy's limits.
+pub(super) type Kept = SmallVec<[State; 1]>;
+
+/// What a charge came to.
+pub(super) struct Applied {
+    pub(super) decision: Decision,
+    pub(super) before: Option<Kept>,
+    pub(super) after: States,
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -61,29 +71,42 @@ impl Shard {
         self.entries.len()
     }
 
-    pub(super) fn apply(&mut self, hash: u128, charge: &Charge<'_>, now: Timestamp, peek: bool) -> Decision {
+    pub(super) fn apply(&mut self, hash: u128, charge: &Charge<'_>, now: Timestamp, peek: bool) -> Applied {
         let place = self.places.get(&hash).map(|place| *place as usize);
-        let known = place.map(|place| &self.entries[place]);
-        let same = known.is_some_and(|entry| Arc::ptr_eq(&entry.policy, charge.policy));
-        let carried;
-        let states = match known {
-            Some(entry) if same => Some(&entry.states[..]),
-            Some(entry) => {
-                carried = carry(entry, charge.policy, now);
-                Some(&carried[..])
-            }
-            None => None,
-        };
-        let parts: SmallVec<[Part<'_>; 2]> = parts(charge, states, 0).collect();
-        let (decision, next) = decide(&parts, now);
+        let same = place.is_some_and(|place| Arc::ptr_eq(&self.entries[place].policy, charge.policy));
+        let before = place.map(|place| carry(&self.entries[place], charge.policy, now));
+        let parts: SmallVec<[Part<'_>; 2]> = parts(charge, before.as_deref(), 0).collect();
+        let (decision, after) = decide(&parts, now);
         drop(parts);
         if !peek {
             match place {
-                Some(place) if same => self.entries[place].update(&next, &decision, now),
-                _ => self.put(hash, charge.policy, &next, &decision, now),
+                Some(place) if same => self.entries[place].update(&after, &decision, now),
+                _ => self.put(hash, charge.policy, &after, &decision, now),
             }
         }
-        decision
+        Applied { decision, before, after }
+    }
+
+    pub(super) fn holds(&self, hash: u128) -> bool {
+        self.places.contains_key(&hash)
+    }
+
+    /// Takes over what a key has spent elsewhere.
+    pub(super) fn adopt(&mut self, hash: u128, policy: &Arc<Policy>, state: State, now: Timestamp) {
+        let place = self.place(hash, policy, now);
+        self.entries[place].keep(&[state], Timestamp::default(), now);
+    }
+
+    /// Hands back `cost` of what came to the states `charged`.
+    pub(super) fn refund(&mut self, hash: u128, policy: &Policy, charged: &[State], cost: u32, now: Timestamp) {
+        let Some(place) = self.places.get(&hash) else { return };
+        let entry = &mut self.entries[*place as usize];
+        if *entry.policy == *policy {
+            let states: Kept = (policy.limits().iter().zip(&entry.states).zip(charged))
+                .map(|((limit, state), charged)| give_back(limit, *state, *charged, cost))
+                .collect();
+            entry.keep(&states, Timestamp::default(), now);
+        }
     }
 
     /// The states of a key, brought over to `policy` when it changed. `None` when nothing is known.
@@ -91,14 +114,7 @@ impl Shard {
         self.places.get(&hash).map(|place| carry(&self.entries[*place as usize], policy, now))
     }
 
-    pub(super) fn put(
-        &mut self,
-        hash: u128,
-        policy: &Arc<Policy>,
-        states: &[State],
-        decision: &Decision,
-        now: Timestamp,
-    ) {
+    fn put(&mut self, hash: u128, policy: &Arc<Policy>, states: &[State], decision: &Decision, now: Timestamp) {
         let place = match self.places.get(&hash) {
             Some(place) => *place as usize,
             // A refused newcomer has spent nothing: there is nothing to remember.
@@ -159,11 +175,12 @@ impl Shard {
 
 impl Entry {
     fn update(&mut self, states: &[State], decision: &Decision, now: Timestamp) {
-        if decision.allowed || self.states.is_empty() {
-            self.refused_until = Timestamp::default();
-        } else {
-            self.refused_until = now.plus(decision.retry_after);
-        }
+        let refused = !decision.allowed && !self.states.is_empty();
+        self.keep(states, if refused { now.plus(decision.retry_after) } else { Timestamp::default() }, now);
+    }
+
+    fn keep(&mut self, states: &[State], refused_until: Timestamp, now: Timestamp) {
+        self.refused_until = refused_until;
         self.states.clear();
         self.states.extend_from_slice(states);
         self.whole_at = (self.policy.limits().iter().zip(states))

@@ -1,0 +1,90 @@
+//! Keys of policies that have no table: a map in shards, each under a short lock.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ahash::RandomState;
+use tollway_core::{Charge, Policy, State, Timestamp};
+
+use super::policies::Home;
+use super::shard::{Applied, Kept, Shard};
+
+const SHARDS: usize = 64;
+
+pub(super) struct Map {
+    hashers: [RandomState; 2],
+    shards: Box<[Mutex<Shard>]>,
+}
+
+/// A closed table that the keys of a policy may still be in, with the key's fingerprint there.
+#[derive(Clone, Copy)]
+pub(super) struct Before<'a> {
+    pub(super) home: &'a Home,
+    pub(super) id: u64,
+}
+
+impl Map {
+    pub(super) fn new(max_keys: usize) -> Self {
+        let room = max_keys.div_ceil(SHARDS).max(1);
+        Self {
+            hashers: [RandomState::new(), RandomState::new()],
+            shards: (0..SHARDS).map(|_| Mutex::new(Shard::new(room))).collect(),
+        }
+    }
+
+    pub(super) fn held(&self) -> usize {
+        (0..SHARDS).map(|index| self.lock(index).len()).sum()
+    }
+
+    /// A seeded 128-bit hash stands for policy and key: neither is kept.
+    fn hash(&self, policy: &Policy, key: &str) -> u128 {
+        let [high, low] = self.hashers.each_ref().map(|hasher| hasher.hash_one((policy.name(), key)));
+        u128::from(high) << 64 | u128::from(low)
+    }
+
+    fn lock(&self, index: usize) -> MutexGuard<'_, Shard> {
+        // A panic under the lock cannot leave a half-written entry: entries are replaced whole.
+        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The shard of a key, which has been taken out of its table if it was in one.
+    fn shard(&self, hash: u128, before: Option<Before<'_>>, now: Timestamp) -> MutexGuard<'_, Shard> {
+        let mut shard = self.lock((hash >> 122) as usize % SHARDS);
+        if let Some(Before { home, id }) = before
+            && !shard.holds(hash)
+            && let Some(state) = home.table.take(id, now)
+        {
+            shard.adopt(hash, &home.policy, state, now);
+        }
+        shard
+    }
+
+    pub(super) fn look(&self, charge: &Charge<'_>, before: Option<Before<'_>>, now: Timestamp) -> Option<Kept> {
+        let hash = self.hash(charge.policy, charge.key);
+        self.shard(hash, before, now).states(hash, charge.policy, now)
+    }
+
+    pub(super) fn charge(
+        &self,
+        charge: &Charge<'_>,
+        before: Option<Before<'_>>,
+        now: Timestamp,
+        peek: bool,
+    ) -> Applied {
+        let hash = self.hash(charge.policy, charge.key);
+        self.shard(hash, before, now).apply(hash, charge, now, peek)
+    }
+
+    pub(super) fn refund(&self, policy: &Arc<Policy>, key: &str, charged: &[State], cost: u32, now: Timestamp) {
+        let hash = self.hash(policy, key);
+        self.shard(hash, None, now).refund(hash, policy, charged, cost, now);
+    }
+
+    pub(super) fn reset(&self, policy: &Arc<Policy>, key: &str, before: Option<Before<'_>>, now: Timestamp) {
+        let hash = self.hash(policy, key);
+        let mut shard = self.shard(hash, before, now);
+        if let Some(Before { home, id }) = before {
+            home.table.wipe(id);
+        }
+        shard.remove(hash);
+    }
+}

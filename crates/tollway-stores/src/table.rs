@@ -1,0 +1,10 @@
+//! A flat lock-free table from key to state: one word for each key, one exchange for each decision.
+
+mod growing;
+mod layout;
+mod level;
+mod word;
+
+pub(crate) use growing::{Room, Table};
+pub(crate) use layout::{Layout, give_back};
+pub(crate) use level::Moment;

@@ -1,0 +1,289 @@
+//! How one limit's state stands in part of a word, exactly.
+//!
+//! A state becomes one unsigned number, its *mark*, such that time going forward never makes it
+//! smaller: the time first, counts and fractions below. Fractions of a nanosecond are kept in lowest
+//! terms, so most rates need none and `7/s` needs three bits.
+
+use tollway_core::{Algorithm, Align, Limit, State, Timestamp};
+
+use super::word::Packing;
+
+/// The bits a credit has at most, and must have at least.
+const CREDIT_BITS: (u32, u32) = (2, 16);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Schedule,
+    Window,
+    Sliding,
+}
+
+/// One limit with the places its state takes in a word.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    limit: Limit,
+    kind: Kind,
+    /// Bits below the time.
+    low: u32,
+    /// What the time of a window, or the fraction of a schedule, is counted in.
+    unit: u64,
+    packing: Packing,
+}
+
+impl Layout {
+    /// The layout of `limit`, or `None` when its state does not fit a word.
+    pub(crate) fn new(limit: &Limit) -> Option<Self> {
+        let count = bits(u64::from(limit.capacity()));
+        let (period, permits) = (limit.period(), u64::from(limit.permits()));
+        let whole = 64 - period.ilog2();
+        let (kind, time, low, unit) = match limit.algorithm() {
+            Algorithm::Gcra | Algorithm::TokenBucket => {
+                let unit = common_divisor(period, permits);
+                (Kind::Schedule, 64, bits(permits / unit - 1), unit)
+            }
+            Algorithm::FixedWindow(Align::Clock) => (Kind::Window, whole, count, period),
+            Algorithm::FixedWindow(Align::First) => (Kind::Window, 64, count, 1),
+            Algorithm::SlidingWindow => (Kind::Sliding, whole, 2 * count, period),
+        };
+        let credit = Packing::ROOM.checked_sub(time + low).filter(|bits| *bits >= CREDIT_BITS.0)?;
+        let credit = credit.min(CREDIT_BITS.1);
+        let spent_whole = match kind {
+            Kind::Schedule => u128::from(limit.lifetime()) << low,
+            Kind::Window | Kind::Sliding => 1 << low,
+        };
+        let packing = Packing { credit, step: (spent_whole >> (credit / 2)).max(1) };
+        Some(Self { limit: limit.clone(), kind, low, unit, packing })
+    }
+
+    pub(crate) fn limit(&self) -> &Limit {
+        &self.limit
+    }
+
+    pub(crate) fn packing(&self) -> Packing {
+        self.packing
+    }
+
+    pub(crate) fn mark(&self, state: State) -> u128 {
+        match state {
+            State::Schedule { full_at, fraction } => {
+                u128::from(full_at) << self.low | u128::from(u64::from(fraction) / self.unit)
+            }
+            State::Window { start, count } => u128::from(start / self.unit) << self.low | u128::from(count),
+            State::Sliding { start, current, previous } => {
+                self.sliding(start / self.unit, u128::from(current), u128::from(previous))
+            }
+        }
+    }
+
+    /// The state of a mark. Nothing spent, ever, is no state.
+    pub(crate) fn state(&self, mark: u128) -> Option<State> {
+        if mark == 0 {
+            return None;
+        }
+        let (time, low) = self.split(mark);
+        Some(match self.kind {
+            Kind::Schedule => State::Schedule { full_at: time, fraction: (low as u64 * self.unit) as u32 },
+            Kind::Window => State::Window { start: time * self.unit, count: low as u32 },
+            Kind::Sliding => {
+                let (current, previous) = self.counts(low);
+                State::Sliding { start: time * self.unit, current: current as u32, previous: previous as u32 }
+            }
+        })
+    }
+
+    /// Whether a key with this mark has nothing spent any more: it is as good as absent.
+    pub(crate) fn is_idle(&self, mark: u128, now: Timestamp) -> bool {
+        let (time, low) = self.split(mark);
+        let now = now.nanos();
+        match self.kind {
+            Kind::Schedule => time < now || (time == now && low == 0),
+            Kind::Window => (time * self.unit).saturating_add(self.limit.period()) <= now,
+            Kind::Sliding => (time * self.unit).saturating_add(2 * self.limit.period()) <= now,
+        }
+    }
+
+    /// The mark of a key that has nothing spent at `now`.
+    pub(crate) fn unspent(&self, now: Timestamp) -> u128 {
+        let now = now.nanos();
+        let time = if self.kind == Kind::Schedule { now } else { now.saturating_sub(self.limit.period()) / self.unit };
+        u128::from(time) << self.low
+    }
+
+    /// The least mark that has at least as much spent as either of two.
+    pub(crate) fn join(&self, a: u128, b: u128) -> u128 {
+        let (later, earlier) = (a.max(b), a.min(b));
+        if self.kind == Kind::Schedule || earlier == 0 {
+            return later;
+        }
+        let ((time, low), (before, low_before)) = (self.split(later), self.split(earlier));
+        match self.kind {
+            Kind::Schedule => later,
+            Kind::Window if self.unit > 1 => later,
+            Kind::Window => u128::from(time) << self.low | low.max(low_before),
+            Kind::Sliding => {
+                let ((current, previous), (old_current, old_previous)) = (self.counts(low), self.counts(low_before));
+                match time - before {
+                    0 => self.sliding(time, current.max(old_current), previous.max(old_previous)),
+                    1 => self.sliding(time, current, previous.max(old_current)),
+                    _ => later,
+                }
+            }
+        }
+    }
+
+    fn split(&self, mark: u128) -> (u64, u128) {
+        ((mark >> self.low) as u64, mark & ((1 << self.low) - 1))
+    }
+
+    fn counts(&self, low: u128) -> (u128, u128) {
+        let half = self.low / 2;
+        (low >> half, low & ((1 << half) - 1))
+    }
+
+    fn sliding(&self, time: u64, current: u128, previous: u128) -> u128 {
+        u128::from(time) << self.low | current << (self.low / 2) | previous
+    }
+}
+
+/// What is left of `state` when `cost`, charged as `charged`, is handed back.
+pub(crate) fn give_back(limit: &Limit, state: State, charged: State, cost: u32) -> State {
+    match (state, charged) {
+        (State::Schedule { full_at, fraction }, _) => {
+            let span = limit.span(cost);
+            let borrow = fraction < span.fraction;
+            let permits = if borrow { limit.permits() } else { 0 };
+            State::Schedule {
+                full_at: full_at.saturating_sub(span.nanos + u64::from(borrow)),
+                fraction: fraction + permits - span.fraction,
+            }
+        }
+        (State::Window { start, count }, State::Window { start: then, .. }) if start == then => {
+            State::Window { start, count: count.saturating_sub(cost) }
+        }
+        (State::Sliding { start, current, previous }, State::Sliding { start: then, .. }) => {
+            let (mut current, mut previous) = (current, previous);
+            if start == then {
+                current = current.saturating_sub(cost);
+            } else if start == then + limit.period() {
+                previous = previous.saturating_sub(cost);
+            }
+            State::Sliding { start, current, previous }
+        }
+        // The window it was charged in is over.
+        _ => state,
+    }
+}
+
+fn bits(value: u64) -> u32 {
+    64 - value.leading_zeros()
+}
+
+fn common_divisor(mut a: u64, mut b: u64) -> u64 {
+    while b > 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tollway_core::{Policy, Rate, Units, decide_one};
+
+    use super::*;
+
+    fn layout(rate: &str, algorithm: Algorithm) -> Option<Layout> {
+        Layout::new(&Policy::new("p", rate, algorithm).unwrap().limits()[0])
+    }
+
+    #[test]
+    fn usual_limits_fit_and_odd_ones_do_not() {
+        for rate in ["5/m", "7/s", "100/h", "77/7s", "1000000000/ms", "1000000000/365d", "1/365d", "8191/s"] {
+            for algorithm in [Algorithm::Gcra, Algorithm::TokenBucket, Algorithm::FixedWindow(Align::Clock)] {
+                assert!(layout(rate, algorithm).is_some(), "{rate} {algorithm}");
+            }
+        }
+        assert!(layout("1000000/m", Algorithm::SlidingWindow).is_some());
+        assert!(layout("8191/d", Algorithm::FixedWindow(Align::First)).is_some());
+        assert!(layout("8192/d", Algorithm::FixedWindow(Align::First)).is_none());
+        assert!(layout("1000003/s", Algorithm::Gcra).is_none());
+    }
+
+    fn any_limit() -> impl Strategy<Value = Limit> {
+        let permits = prop_oneof![1..200_u32, 1..=1_000_000_000_u32];
+        (permits, 1..=100_000_u64, 0..100_u32, 0..5_usize).prop_filter_map("fits", |(permits, ms, burst, which)| {
+            let algorithm = Algorithm::all()[which];
+            let burst = if which < 2 { burst } else { 0 };
+            let limit = Limit::new(Rate::new(permits, ms * 1_000_000, burst).unwrap(), algorithm).unwrap();
+            Layout::new(&limit).map(|_| limit)
+        })
+    }
+
+    /// The state after charges at some instants.
+    fn walk(limit: &Limit, steps: &[(u64, u32)]) -> (Option<State>, Timestamp) {
+        let mut now = Timestamp::from_secs(1_700_000_000);
+        let mut state = None;
+        for (pause, cost) in steps {
+            now = now.plus(pause % (3 * limit.period()));
+            let (verdict, next) = decide_one(limit, state, now, cost % (limit.capacity() + 1));
+            if verdict.allowed {
+                state = Some(next);
+            }
+        }
+        (state, now)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_packed_unpacks(limit in any_limit(), steps in prop::collection::vec((any::<u64>(), any::<u32>()), 1..8)) {
+            let layout = Layout::new(&limit).unwrap();
+            if let (Some(state), _) = walk(&limit, &steps) {
+                prop_assert_eq!(layout.state(layout.mark(state)), Some(state));
+            }
+        }
+
+        #[test]
+        fn a_join_frees_neither(
+            limit in any_limit(),
+            one in prop::collection::vec((any::<u64>(), any::<u32>()), 1..5),
+            other in prop::collection::vec((any::<u64>(), any::<u32>()), 1..5),
+            later in any::<u64>(),
+        ) {
+            let layout = Layout::new(&limit).unwrap();
+            let (a, t) = walk(&limit, &one);
+            let (b, u) = walk(&limit, &other);
+            let now = t.max(u).plus(later % (2 * limit.period()));
+            let (Some(a), Some(b)) = (a, b) else { return Ok(()) };
+            let joined = layout.state(layout.join(layout.mark(a), layout.mark(b)));
+            let left = |state| decide_one(&limit, state, now, 0).0.remaining;
+            prop_assert!(left(joined) <= left(Some(a)).min(left(Some(b))));
+        }
+
+        #[test]
+        fn what_is_given_back_was_never_spent(
+            limit in any_limit(),
+            steps in prop::collection::vec((any::<u64>(), any::<u32>()), 1..5),
+            cost in any::<u32>(),
+        ) {
+            let (state, now) = walk(&limit, &steps);
+            let cost = cost % (limit.capacity() + 1);
+            let (verdict, charged) = decide_one(&limit, state, now, cost);
+            if verdict.allowed {
+                let left = |state| decide_one(&limit, state, now, 0).0.remaining;
+                let back = give_back(&limit, charged, charged, cost);
+                prop_assert_eq!(left(Some(back)), left(state));
+            }
+        }
+    }
+
+    #[test]
+    fn a_fraction_is_borrowed() {
+        let limit = Policy::new("p", "7/s", Algorithm::Gcra).unwrap().limits()[0].clone();
+        assert_eq!(limit.span(1), Units { nanos: 142_857_142, fraction: 6 });
+        let charged = State::Schedule { full_at: 1_142_857_142, fraction: 6 };
+        let back = give_back(&limit, charged, charged, 1);
+        assert_eq!(back, State::Schedule { full_at: 1_000_000_000, fraction: 0 });
+        let two = State::Schedule { full_at: 1_285_714_285, fraction: 5 };
+        assert_eq!(give_back(&limit, two, two, 1), charged);
+    }
+}

@@ -1,0 +1,110 @@
+//! One slot of a table: 128 bits that change in one step.
+//!
+//! ```text
+//!  127                                49       48      47 … 0
+//! ┌──────────────────────┬────────────┬─────────┬────────────┐
+//! │ order                │ credit     │ frozen  │ id         │
+//! └──────────────────────┴────────────┴─────────┴────────────┘
+//! ```
+//!
+//! `id` is the key's fingerprint, 0 for nobody. The mark of the key's state is
+//! `order − credit × step`. A slot's *order never gets smaller*, which is what makes inserting safe
+//! (see [`super::level`]): where a mark must get smaller (a reset, a refund, a clock set back) the
+//! credit grows instead, and it fades again as time passes.
+
+use portable_atomic::{AtomicU128, Ordering};
+
+/// 128 bits that are read, and exchanged, whole.
+pub(crate) trait Word: Send + Sync + Sized {
+    fn new(value: u128) -> Self;
+    fn load(&self) -> u128;
+    /// Puts `new` in place of `old`, or says what is there.
+    fn exchange(&self, old: u128, new: u128) -> Result<(), u128>;
+}
+
+impl Word for AtomicU128 {
+    fn new(value: u128) -> Self {
+        Self::new(value)
+    }
+
+    #[inline]
+    fn load(&self) -> u128 {
+        self.load(Ordering::Acquire)
+    }
+
+    #[inline]
+    fn exchange(&self, old: u128, new: u128) -> Result<(), u128> {
+        self.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire).map(|_| ())
+    }
+}
+
+/// Who a slot belongs to.
+pub(crate) const ID: u128 = (1 << 48) - 1;
+/// Set when a slot may not change any more.
+pub(crate) const FROZEN: u128 = 1 << 48;
+const HEAD: u32 = 49;
+
+/// Where order and credit lie in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Packing {
+    /// Bits of credit.
+    pub(crate) credit: u32,
+    /// What one credit is worth, as a difference of marks.
+    pub(crate) step: u128,
+}
+
+impl Packing {
+    /// Bits that order and credit share.
+    pub(crate) const ROOM: u32 = 128 - HEAD;
+
+    #[inline]
+    pub(crate) fn order(self, word: u128) -> u128 {
+        word >> (HEAD + self.credit)
+    }
+
+    #[inline]
+    pub(crate) fn mark(self, word: u128) -> u128 {
+        let credit = word >> HEAD & ((1 << self.credit) - 1);
+        let order = self.order(word);
+        if credit == 0 { order } else { order.saturating_sub(credit * self.step) }
+    }
+
+    /// A word for `id` with `mark` whose order is at least `least`. `None` when that takes more
+    /// credit than there is.
+    #[inline]
+    pub(crate) fn word(self, id: u64, mark: u128, least: u128) -> Option<u128> {
+        let credit = if mark >= least { 0 } else { (least - mark).div_ceil(self.step) };
+        let order = mark + if credit == 0 { 0 } else { credit.checked_mul(self.step)? };
+        if credit >> self.credit > 0 || order >> (Self::ROOM - self.credit) > 0 {
+            return None;
+        }
+        Some((order << self.credit | credit) << HEAD | u128::from(id))
+    }
+
+    /// The same order for nobody.
+    pub(crate) fn vacated(self, word: u128) -> u128 {
+        self.order(word) << (HEAD + self.credit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_mark_stays_and_an_order_never_sinks(mark in 0..1_u128 << 60, least in 0..1_u128 << 60, step in 1..1_u128 << 60) {
+            let packing = Packing { credit: 8, step };
+            if let Some(word) = packing.word(7, mark, least) {
+                prop_assert_eq!(packing.mark(word), mark);
+                prop_assert!(packing.order(word) >= least);
+                prop_assert_eq!(word & (ID | FROZEN), 7);
+                prop_assert_eq!(packing.order(packing.vacated(word)), packing.order(word));
+            } else {
+                prop_assert!((least - mark).div_ceil(step) > 255);
+            }
+        }
+    }
+}
