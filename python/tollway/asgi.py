@@ -387,8 +387,7 @@ class LimiterMiddleware:
         ]
         try:
             decision = await check(self.limiter or get_limiter(), charges)
-        except StoreError as error:
-            log.error("rate limit not checked, refused: %s", error)
+        except StoreError:  # the limiter has told the log
             return unavailable()
         passage.note(decision)
         return None if decision.allowed else refusal(decision)

@@ -11,7 +11,6 @@ handler signatures stay as they are.
 
 import functools
 import inspect
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
@@ -20,7 +19,12 @@ from fastapi import Depends, HTTPException, Response, WebSocket
 from fastapi.requests import HTTPConnection
 
 from tollway import ConfigError, Decision, Limiter, Policy
-from tollway.answer import PROBLEM_JSON, UNAVAILABLE_SECONDS, policy_name, unavailable_text
+from tollway.answer import (
+    PROBLEM_JSON,
+    UNAVAILABLE_SECONDS,
+    policy_name,
+    unavailable_text,
+)
 from tollway.asgi import (
     Cost,
     Key,
@@ -51,8 +55,6 @@ __all__ = [
     "rate_limit",
     "set_limiter",
 ]
-
-log = logging.getLogger("tollway.fastapi")
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 Share = Literal["route", "policy"]
@@ -354,8 +356,7 @@ async def _check_together(own: Limit, connection: HTTPConnection, passage: Passa
     charges = [charge for item in group for charge in await item.charges(connection, route)]
     try:
         decision = await check(limiter, charges)
-    except StoreError as error:
-        log.error("rate limit not checked, refused: %s", error)
+    except StoreError:  # the limiter has told the log
         _turn_away(connection, RateLimitUnavailable())
         raise
     passage.note(decision)

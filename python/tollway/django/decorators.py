@@ -138,7 +138,13 @@ class _Plan:
 
 
 def _inner(owner: Any, path: str, method: str | None) -> _Pairs:
-    """The limits on the method of a class-based view that will answer."""
+    """The limits on the method of a class-based view that will answer.
+
+    Not those of a REST framework view: it learns who the user is between dispatch and method, so
+    a method's limits wait for that.
+    """
+    if hasattr(owner, "initialize_request"):
+        return ()
     name = (method or "GET").lower()
     handler = getattr(owner, name, None)
     if handler is None and name == "head":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +14,6 @@ from tollway.django import conf, identity, responses
 from tollway.django.limits import Limit
 from tollway.django.steps import Call, Charge, Check, Steps, User
 from tollway.errors import StoreError
-
-log = logging.getLogger("tollway.django")
 
 _ATTRIBUTE = "_tollway_passage"
 
@@ -174,8 +171,7 @@ def _ask(
 ) -> Steps[HttpResponseBase | None]:
     try:
         decision: Decision = yield Check(limiter, _merged(group))
-    except StoreError as error:
-        log.error("rate limit not checked, %s: %s", "refused" if block else "marked", error)
+    except StoreError:  # the limiter has told the log
         if block:
             return responses.unavailable(request)
         passage.note(request, None, True)
