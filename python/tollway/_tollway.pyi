@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeAlias, final
 
+from tollway.stores import Store
+
 __version__: Final[str]
 
 _Charge: TypeAlias = tuple[Policy, str] | tuple[Policy, str, int]
@@ -122,7 +124,7 @@ class Limiter:
 
     def __new__(
         cls,
-        url: str | Sequence[str] = "memory://",
+        url: str | Store | list[str | Store] | None = None,
         default_policy: Policy | None = None,
         *,
         fail_mode: str = "local",
@@ -164,4 +166,5 @@ class Limiter:
     def __aenter__(self) -> Awaitable[Limiter]: ...
     def __aexit__(self, *_args: object) -> Awaitable[None]: ...
 
+def check_store(store: Store, seed: str = "1") -> None: ...
 def hash_identity(identity: str, secret: bytes = b"tollway") -> str: ...

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tollway._tollway import ManualClock
+from tollway._tollway import ManualClock, check_store
 
-__all__ = ["ManualClock"]
+__all__ = ["ManualClock", "check_store"]

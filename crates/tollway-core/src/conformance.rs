@@ -96,13 +96,18 @@ async fn spends_to_zero_and_refuses(store: &dyn Store, algorithm: Algorithm, see
     for left in (0..5).rev() {
         let decision = check(store, &policy, "k", 1).await;
         assert!(decision.allowed, "{} {algorithm}: {left} left", store.name());
-        assert_eq!((decision.limit, decision.remaining, decision.retry_after), (5, left, 0), "{algorithm}");
+        assert_eq!(
+            (decision.limit, decision.remaining, decision.retry_after),
+            (5, left, 0),
+            "{} {algorithm}",
+            store.name()
+        );
         assert!(decision.reset_after > 0 && decision.reason == Reason::Allowed);
     }
     let refused = check(store, &policy, "k", 1).await;
     assert!(!refused.allowed && refused.remaining == 0 && refused.retry_after > 0, "{} {algorithm}", store.name());
     assert_eq!(refused.reason, Reason::RateLimited);
-    assert!(refused.retry_after <= policy.limits()[0].period(), "{algorithm}: {refused:?}");
+    assert!(refused.retry_after <= policy.limits()[0].period(), "{} {algorithm}: {refused:?}", store.name());
 }
 
 async fn refusals_change_nothing(store: &dyn Store, algorithm: Algorithm, seed: &str) {
@@ -137,7 +142,12 @@ async fn costs_are_whole(store: &dyn Store, algorithm: Algorithm, seed: &str) {
     assert_eq!(check(store, &policy, "k", 0).await.remaining, 3);
     assert!(check(store, &policy, "k", 3).await.allowed);
     let impossible = check(store, &policy, "k", 11).await;
-    assert_eq!((impossible.allowed, impossible.reason), (false, Reason::CostAboveLimit), "{algorithm}");
+    assert_eq!(
+        (impossible.allowed, impossible.reason),
+        (false, Reason::CostAboveLimit),
+        "{} {algorithm}",
+        store.name()
+    );
 }
 
 async fn reset_forgets_one_key(store: &dyn Store, algorithm: Algorithm, seed: &str) {
@@ -182,7 +192,8 @@ async fn several_keys_are_all_or_nothing(store: &dyn Store, algorithm: Algorithm
             assert_eq!(
                 (decision.charge, decision.limit, decision.cost),
                 (1, 3, 1),
-                "{algorithm}: the refusing one speaks"
+                "{} {algorithm}: the refusing one speaks",
+                store.name()
             );
         }
     }

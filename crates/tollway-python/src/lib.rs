@@ -1,7 +1,9 @@
 //! The native module of the Python package: conversion, GIL, event loop. No business rules.
 
 mod awaiting;
+mod cell;
 mod clock;
+mod conformance;
 mod decision;
 mod errors;
 mod identity;
@@ -24,6 +26,7 @@ fn _tollway(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<limiter::Limiter>()?;
     module.add_class::<policy::Policy>()?;
     module.add_class::<policy::Rate>()?;
+    module.add_function(wrap_pyfunction!(conformance::check_store, module)?)?;
     module.add_function(wrap_pyfunction!(identity::hash_identity, module)?)?;
     server::register(module)?;
     Ok(())

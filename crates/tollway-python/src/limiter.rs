@@ -8,14 +8,15 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyList, PyTuple};
 use tollway::{Charge, Reply, Request, StoreError};
 
 use crate::awaiting::{Convert, Mailbox, Ready};
+use crate::cell::PyCell;
 use crate::clock::ManualClock;
 use crate::decision::Decision;
 use crate::policy::Policy;
-use crate::stores::Recipe;
+use crate::stores::{Backend, Recipe};
 use crate::{errors, runtime};
 
 type Policies = Arc<[Arc<tollway::Policy>]>;
@@ -123,12 +124,12 @@ impl Limiter {
 #[pymethods]
 impl Limiter {
     #[new]
-    #[pyo3(signature = (url = Urls::One("memory://".to_owned()), default_policy = None, *, fail_mode = "local",
+    #[pyo3(signature = (url = None, default_policy = None, *, fail_mode = "local",
         prefix = "tollway", connect_timeout = 1.0, command_timeout = 0.1, max_keys = 1_000_000,
         strategy = "first_healthy", near_cache = 1.0, clock = None))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python class")]
     fn new(
-        url: Urls,
+        url: Option<&Bound<'_, PyAny>>,
         default_policy: Option<Py<Policy>>,
         fail_mode: &str,
         prefix: &str,
@@ -140,10 +141,7 @@ impl Limiter {
         clock: Option<&Bound<'_, ManualClock>>,
     ) -> PyResult<Self> {
         let recipe = Recipe {
-            urls: match url {
-                Urls::One(url) => vec![url],
-                Urls::Several(urls) => urls,
-            },
+            backends: backends(url, timeout("command_timeout", command_timeout)?)?,
             strategy: strategy.parse().map_err(|error| errors::from_config(&error))?,
             near_cache: if near_cache == 0.0 { Duration::ZERO } else { timeout("near_cache", near_cache)? },
             fail_mode: fail_mode.to_owned(),
@@ -341,11 +339,19 @@ impl Limiter {
     }
 }
 
-/// One backend, or several that stand in for each other.
-#[derive(FromPyObject)]
-enum Urls {
-    One(String),
-    Several(Vec<String>),
+/// One backend, or several that stand in for each other: URLs or objects.
+fn backends(given: Option<&Bound<'_, PyAny>>, patience: Duration) -> PyResult<Vec<Backend>> {
+    let one = |given: &Bound<'_, PyAny>| match given.extract() {
+        Ok(url) => Ok(Backend::Url(url)),
+        Err(_) => PyCell::new(given, patience).map(Backend::Custom),
+    };
+    match given {
+        None => Ok(vec![Backend::Url("memory://".to_owned())]),
+        Some(given) => match given.cast::<PyList>() {
+            Ok(several) => several.iter().map(|given| one(&given)).collect(),
+            Err(_) => Ok(vec![one(given)?]),
+        },
+    }
 }
 
 /// The charges of one `check_all`, held while they are asked.

@@ -5,20 +5,29 @@ use std::time::Duration;
 
 use pyo3::PyResult;
 use tollway::{BreakerSettings, Clock, FailMode, Failover, Limiter, NearCache, Store, Strategy};
+use tollway_stores::cas::CasStore;
 use tollway_stores::memory::MemoryStore;
 #[cfg(feature = "redis")]
 use tollway_stores::redis::{RedisOptions, RedisStore};
 
+use crate::cell::PyCell;
 use crate::errors;
 use crate::observe::FailureLog;
 #[cfg(feature = "redis")]
 use crate::runtime;
 
+/// Where state lives.
+#[derive(Clone)]
+pub(crate) enum Backend {
+    Url(String),
+    Custom(PyCell),
+}
+
 /// What a limiter is made of; kept so that a forked child can make its own.
 #[derive(Clone)]
 pub(crate) struct Recipe {
     /// One, or several that stand in for each other.
-    pub(crate) urls: Vec<String>,
+    pub(crate) backends: Vec<Backend>,
     pub(crate) strategy: Strategy,
     pub(crate) fail_mode: String,
     pub(crate) prefix: String,
@@ -35,12 +44,13 @@ const SCHEMES: [&str; 3] = ["memory", "redis", "redis+unix"];
 impl Recipe {
     /// Whether state lives in this process, so that a fork simply has its own.
     pub(crate) fn is_local(&self) -> bool {
-        self.urls.iter().all(|url| url.starts_with("memory:"))
+        let in_memory = |backend: &Backend| matches!(backend, Backend::Url(url) if url.starts_with("memory:"));
+        self.backends.iter().all(in_memory)
     }
 
     /// Makes the limiter. Connects to nothing.
     pub(crate) fn make(&self) -> PyResult<Limiter> {
-        let mut stores = self.urls.iter().map(|url| self.store(url)).collect::<PyResult<Vec<_>>>()?;
+        let mut stores = self.backends.iter().map(|backend| self.store(backend)).collect::<PyResult<Vec<_>>>()?;
         let store: Arc<dyn Store> = if stores.len() == 1 && self.is_local() {
             stores.remove(0)
         } else {
@@ -66,7 +76,11 @@ impl Recipe {
         Ok(Limiter::new(store, fail_mode).with_observer(Arc::new(log)))
     }
 
-    fn store(&self, url: &str) -> PyResult<Arc<dyn Store>> {
+    fn store(&self, backend: &Backend) -> PyResult<Arc<dyn Store>> {
+        let url = match backend {
+            Backend::Url(url) => url,
+            Backend::Custom(cell) => return Ok(Arc::new(CasStore::new(Arc::new(cell.clone()), &self.prefix))),
+        };
         let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
         match scheme {
             "memory" => {

@@ -1,0 +1,135 @@
+"""Backends written in Python keep the promises of every store."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tollway import ConfigError, Limiter, Policy, StoreTimeout, StoreUnavailable
+from tollway.stores import Loaded, Store
+from tollway.testing import check_store
+
+
+class Dictionary(Store):
+    """The smallest backend: the value names itself."""
+
+    name = "dictionary://"
+
+    def __init__(self) -> None:
+        self.values: dict[str, bytes] = {}
+        self.lock = threading.Lock()
+
+    def load(self, key: str) -> Loaded:
+        return self.values.get(key)
+
+    def swap(self, key: str, expected: bytes | None, value: bytes | None, ttl: float) -> bool:
+        with self.lock:
+            if self.values.get(key) != expected:
+                return False
+            if value is None:
+                del self.values[key]
+            else:
+                self.values[key] = value
+            return True
+
+
+class Rows(Store):
+    """A real database with row versions, asked asynchronously."""
+
+    def __init__(self, path: Path) -> None:
+        self.database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self.database.execute("pragma synchronous = off")
+        self.database.execute("create table rows (key text primary key, value blob, version int)")
+
+    async def load(self, key: str) -> Loaded:
+        await asyncio.sleep(0)
+        found = self.database.execute("select value, version from rows where key = ?", (key,))
+        row = found.fetchone()
+        return None if row is None else (row[0], str(row[1]).encode())
+
+    async def swap(self, key: str, expected: bytes | None, value: bytes | None, ttl: float) -> bool:
+        await asyncio.sleep(0)
+        if expected is None:
+            put = "insert into rows values (?, ?, 1) on conflict do nothing"
+            return self.database.execute(put, (key, value)).rowcount == 1
+        if value is None:
+            drop = "delete from rows where key = ? and version = ?"
+            return self.database.execute(drop, (key, int(expected))).rowcount == 1
+        change = "update rows set value = ?, version = version + 1 where key = ? and version = ?"
+        return self.database.execute(change, (value, key, int(expected))).rowcount == 1
+
+
+def test_a_dictionary_conforms() -> None:
+    check_store(Dictionary())
+
+
+def test_async_rows_conform(tmp_path: Path) -> None:
+    check_store(Rows(tmp_path / "rows.sqlite3"))
+
+
+def test_a_backend_that_forgets_does_not_conform() -> None:
+    class Forgetful(Dictionary):
+        def load(self, key: str) -> Loaded:
+            return None
+
+        def swap(self, key: str, expected: bytes | None, value: bytes | None, ttl: float) -> bool:
+            return True
+
+    with pytest.raises(AssertionError, match="dictionary://"):
+        check_store(Forgetful())
+
+
+def test_threads_together_get_the_limit() -> None:
+    limiter = Limiter(Dictionary(), fail_mode="closed", near_cache=0)
+    policy = Policy("p", "50/h")
+    with ThreadPoolExecutor(8) as pool:
+        passed = sum(pool.map(lambda _: limiter.check(policy, "k").allowed, range(400)))
+    assert passed == 50
+
+
+async def test_sync_and_async_callers_of_both_kinds(tmp_path: Path) -> None:
+    for store in (Dictionary(), Rows(tmp_path / "rows.sqlite3")):
+        limiter, policy = Limiter(store, fail_mode="closed"), Policy("p", "5/h")
+        decisions = await asyncio.gather(*(limiter.acheck(policy, "k") for _ in range(20)))
+        assert sum(decision.allowed for decision in decisions) == 5
+        assert not limiter.check(policy, "k")
+        await limiter.areset(policy, "k")
+        assert limiter.check(policy, "k").remaining == 4
+
+
+def test_an_exception_is_a_backend_that_is_away() -> None:
+    class Broken(Dictionary):
+        def load(self, key: str) -> Loaded:
+            raise OSError("disk on fire")
+
+    policy = Policy("p", "2/h")
+    with pytest.raises(StoreUnavailable, match=r"dictionary://.*disk on fire"):
+        Limiter(Broken(), fail_mode="closed").check(policy, "k")
+    decisions = [Limiter(Broken()).check(policy, "k") for _ in range(2)]
+    assert all(decision.degraded for decision in decisions)
+
+
+def test_a_slow_backend_is_given_up() -> None:
+    class Slow(Store):
+        async def load(self, key: str) -> Loaded:
+            await asyncio.sleep(60)
+            return None
+
+        async def swap(
+            self, key: str, expected: bytes | None, value: bytes | None, ttl: float
+        ) -> bool:
+            return True
+
+    limiter = Limiter(Slow(), fail_mode="closed", command_timeout=0.05)
+    with pytest.raises(StoreTimeout):
+        limiter.check(Policy("p", "2/h"), "k")
+
+
+def test_something_else_is_no_backend() -> None:
+    with pytest.raises(ConfigError, match=r"load\(\) and swap\(\)"):
+        Limiter(object())  # type: ignore[arg-type]
