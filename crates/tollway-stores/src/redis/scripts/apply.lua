@@ -16,41 +16,42 @@
 -- Letters: A allowed, R refused, O some value is not in the shape's form, E a command failed and
 -- its message stands in place of the value. O and E leave the request without effect.
 local MOST_COUNT, MOST_TIME = 4294967295, 9007199254740991
-local byte, format, match = string.byte, string.format, string.match
-local try = redis.pcall
+local format, match, try = string.format, string.match, redis.pcall
+-- The quicker of the two, where a C long holds it.
+local WHOLE = format('%d', MOST_TIME) == '9007199254740991' and ':%d' or ':%.0f'
 
-local KINDS = {
-  b = { run = schedule, fields = 2 },
-  w = { run = fixed_window, fields = 2, aligned = true },
-  f = { run = fixed_window, fields = 2 },
-  s = { run = sliding_window, fields = 3 },
-}
-
-local function read_limit(word)
-  local code = word()
-  local kind, permits, period, capacity = match(code, '^(%a)(%d+)/(%d+)/(%d+)$')
-  local limit = { run = KINDS[kind].run, fields = KINDS[kind].fields, aligned = KINDS[kind].aligned }
-  limit.permits, limit.period, limit.capacity = tonumber(permits), period * 1000, tonumber(capacity)
-  limit.span, limit.span_fraction = tonumber(word()), tonumber(word())
-  limit.tolerance, limit.tolerance_fraction = tonumber(word()), tonumber(word())
-  limit.most = kind == 'b' and limit.permits - 1 or MOST_COUNT
-  limit.pattern = ' ' .. code .. string.rep(':(%d+)', limit.fields)
-  limit.format = ' ' .. code .. string.rep(':%.0f', limit.fields)
-  return limit
+-- Reads the limit that stands at `at` in a shape; answers it and where it ends.
+local function read_limit(text, at, start)
+  local code, kind, permits, period, capacity, span, span_fraction, tolerance, tolerance_fraction, after =
+    match(text, '^ ((%a)(%d+)/(%d+)/(%d+)) (%d+) (%d+) (%d+) (%d+)()', at)
+  local three = kind == 's'
+  local limit = {
+    run = kind == 'b' and schedule or three and sliding_window or fixed_window,
+    aligned = kind == 'w',
+    permits = permits + 0,
+    period = period * 1000,
+    capacity = capacity + 0,
+    span = span + 0,
+    span_fraction = span_fraction + 0,
+    tolerance = tolerance + 0,
+    tolerance_fraction = tolerance_fraction + 0,
+    most = kind == 'b' and permits - 1 or MOST_COUNT,
+    pattern = start .. code .. (three and ':(%d+):(%d+):(%d+)()' or ':(%d+):(%d+)()'),
+    format = '%s ' .. code .. WHOLE .. WHOLE .. (three and WHOLE or ''),
+  }
+  return limit, after
 end
 
 local function read_shape(text)
-  local word = string.gmatch(text, '%S+')
-  local mode = tonumber(word())
-  local shape = { peek = mode % 2 == 1, replaced = mode >= 2 }
-  for c = 1, tonumber(word()) do
-    local charge = { lifetime = word(), cost = tonumber(word()) }
-    local pattern = '^1'
-    for l = 1, tonumber(word()) do
-      charge[l] = read_limit(word)
-      pattern = pattern .. charge[l].pattern
+  local mode, charges, at = match(text, '^(%d) (%d+)()')
+  local shape = { peek = mode % 2 == 1, replaced = mode + 0 >= 2 }
+  for c = 1, charges do
+    local lifetime, cost, limits, after = match(text, '^ (%d+) (%d+) (%d+)()', at)
+    local charge = { lifetime = lifetime, cost = cost + 0 }
+    at = after
+    for l = 1, limits do
+      charge[l], at = read_limit(text, at, l == 1 and '^1 ' or '^ ')
     end
-    charge.pattern = pattern .. '$'
     shape[c] = charge
   end
   return shape
@@ -59,34 +60,35 @@ end
 -- Decides one charge on the text `value`: nil when the text is not in its form, otherwise whether
 -- it fits, whether a state lay in the future, and the text to keep when it fits.
 local function decide(charge, now, value, cost)
-  local fits, future, text = true, false, '1'
-  local field = value and { match(value, charge.pattern) }
-  if field and not field[1] then
-    return nil
-  end
-  local at = 1
+  local fits, future, text, at = true, false, '1', 1
   for l = 1, #charge do
     local limit = charge[l]
-    local a, b, c
-    if field then
-      a, b = tonumber(field[at]), tonumber(field[at + 1])
-      if a > MOST_TIME or b > limit.most then
+    local a, b, c, fit, ahead
+    if value then
+      local after
+      a, b, c, after = match(value, limit.pattern, at)
+      if not a then
         return nil
       end
-      if limit.fields == 3 then
-        c = tonumber(field[at + 2])
+      a, b, at = a + 0, b + 0, after or c
+      if after then
+        c = c + 0
         if c > MOST_COUNT then
           return nil
         end
       end
-      at = at + limit.fields
+      if a > MOST_TIME or b > limit.most then
+        return nil
+      end
     end
-    local fit, ahead
     fit, ahead, a, b, c = limit.run(limit, now, cost, a, b, c)
     fits, future = fits and fit, future or ahead
     if fits then
-      text = text .. format(limit.format, a, b, c)
+      text = format(limit.format, text, a, b, c)
     end
+  end
+  if value and at <= #value then
+    return nil
   end
   return fits, future, text
 end
@@ -162,7 +164,7 @@ local function answer(shape)
 end
 
 for r = 1, #order do
-  local shape = shapes[byte(order, r)]
+  local shape = shapes[string.byte(order, r)]
   letters[r] = answer(shape)
   before = before + #shape
 end

@@ -1,0 +1,70 @@
+//! Checks a second against a Redis server, one caller and many.
+//!
+//! ```sh
+//! redis-server --port 7000 --save '' &
+//! cargo run --release -p tollway-stores --features redis --example redis_speed -- redis://127.0.0.1:7000
+//! ```
+//!
+//! The last line is the same check for `redis-benchmark`, which sends one request in each script
+//! call and, with `-P 16`, 16 calls at a time on each connection.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tollway_core::{Algorithm, Charge, Policy, Request, Store, StoreError};
+use tollway_stores::redis::{RedisOptions, RedisStore};
+
+/// Keys the traffic is spread over.
+const KEYS: u64 = 100_000;
+const SPAN: Duration = Duration::from_secs(3);
+
+async fn caller(store: Arc<RedisStore>, policy: Arc<Policy>, mut dice: u64, end: Instant) -> Result<u64, StoreError> {
+    let mut done = 0;
+    while Instant::now() < end {
+        dice ^= dice << 13;
+        dice ^= dice >> 7;
+        dice ^= dice << 17;
+        let key = format!("{:012}", dice % KEYS);
+        let charges = [Charge { policy: &policy, key: &key, cost: 1 }];
+        store.apply(&[Request { charges: &charges, peek: false }]).await?;
+        done += 1;
+    }
+    Ok(done)
+}
+
+async fn measure(url: &str, policy: &Arc<Policy>, callers: u64) -> Result<f64, Box<dyn std::error::Error>> {
+    let options = RedisOptions { command_timeout: Duration::from_secs(5), ..RedisOptions::default() };
+    let store = Arc::new(RedisStore::open(url, options, &tokio::runtime::Handle::current())?);
+    store.ping().await?;
+    let (start, end) = (Instant::now(), Instant::now() + SPAN);
+    let tasks: Vec<_> = (1..=callers)
+        .map(|n| {
+            tokio::spawn(caller(Arc::clone(&store), Arc::clone(policy), n.wrapping_mul(0x9E37_79B9_7F4A_7C15), end))
+        })
+        .collect();
+    let mut done = 0;
+    for task in tasks {
+        done += task.await??;
+    }
+    Ok(done as f64 / start.elapsed().as_secs_f64())
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let url = std::env::args().nth(1).unwrap_or_else(|| "redis://127.0.0.1:6379".into());
+    let limits = [("100/m", "allowed mostly"), ("1/d", "refused mostly")];
+    for workers in [1, 2] {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
+        for (rate, what) in limits {
+            for callers in [1, 64, 512] {
+                let policy = Arc::new(Policy::new(&format!("speed-{rate}").replace('/', "-"), rate, Algorithm::Gcra)?);
+                let speed = runtime.block_on(measure(&url, &policy, callers))?;
+                println!("{workers} worker(s)  {rate:6} {what:14}  {callers:4} callers  {speed:9.0} checks/s");
+            }
+        }
+    }
+    println!(
+        "redis-benchmark -P 16 -n 300000 -r {KEYS} EVALSHA DIGEST 1 'tollway:speed-100-m:{{__rand_int__}}' \
+         1 '0 1 60001 1 1 b100/60000/100 600000 0 60000000 0' $'\\x01'"
+    );
+    Ok(())
+}
