@@ -43,21 +43,27 @@ def _listening(*ports: int) -> Iterator[bool]:
             opened.close()
 
 
-def start(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextmanager
+def demo(tmp_path: Path, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
         [sys.executable, "-m", "examples.doors.tour", *arguments],
         cwd=TOP,
         env=os.environ | {"DOORS_DATABASE": str(tmp_path / "db.sqlite3")} | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.terminate()
 
 
 def test_the_tour_finds_three_exact_doors(tmp_path: Path) -> None:
-    demo = start(tmp_path, "--once", "--port", str(free_ports()))
-    output, errors = demo.communicate(timeout=100)
-    assert (demo.returncode, errors) == (0, ""), output + errors
+    with demo(tmp_path, "--once", "--port", str(free_ports())) as tour:
+        output, errors = tour.communicate(timeout=100)
+    assert (tour.returncode, errors) == (0, ""), output + errors
     for door in ("Bolt", "Django", "FastAPI"):
         (row,) = (line for line in output.splitlines() if line.strip().startswith(door))
         assert " 5 " in row
@@ -70,9 +76,9 @@ def test_a_taken_port_is_named_in_one_sentence(tmp_path: Path) -> None:
     first = free_ports()
     with _listening(first + 1) as free:
         assert free
-        demo = start(tmp_path, "--once", "--port", str(first))
-        output, errors = demo.communicate(timeout=60)
-    assert demo.returncode == 1
+        with demo(tmp_path, "--once", "--port", str(first)) as tour:
+            output, errors = tour.communicate(timeout=60)
+    assert tour.returncode == 1
     assert output == ""
     assert errors == (
         f"demo: port {first + 1} on 127.0.0.1 cannot be used (address already in use): stop what "
@@ -82,18 +88,17 @@ def test_a_taken_port_is_named_in_one_sentence(tmp_path: Path) -> None:
 
 def test_it_serves_until_it_is_stopped_and_leaves_nothing_behind(tmp_path: Path) -> None:
     first = free_ports()
-    demo = start(tmp_path, "--port", str(first))
-    assert demo.stdout is not None
-    for line in demo.stdout:
-        if "Serving until Ctrl-C" in line:
-            break
-    for port in (first, first + 1):
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/items", timeout=10) as answer:
-            assert b"Lantern" in answer.read()
-    demo.send_signal(signal.SIGINT)
-    output, errors = demo.communicate(timeout=60)
-    assert demo.returncode == 0, errors
-    assert errors == ""
+    with demo(tmp_path, "--port", str(first)) as tour:
+        assert tour.stdout is not None
+        for line in tour.stdout:
+            if "Serving until Ctrl-C" in line:
+                break
+        for port in (first, first + 1):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/items", timeout=10) as answer:
+                assert b"Lantern" in answer.read()
+        tour.send_signal(signal.SIGINT)
+        output, errors = tour.communicate(timeout=60)
+    assert (tour.returncode, errors) == (0, "")
     assert f"curl -i http://127.0.0.1:{first}/ping" in output
     for port in range(first, first + 3):
         with pytest.raises(urllib.error.URLError, match="refused"):
@@ -104,9 +109,10 @@ def test_a_server_that_cannot_start_is_named_with_the_end_of_its_log(tmp_path: P
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "uvicorn.py").write_text("raise SystemExit('uvicorn is broken here')\n")
-    demo = start(tmp_path, "--once", "--port", str(free_ports()), PYTHONPATH=str(broken))
-    _, errors = demo.communicate(timeout=60)
-    assert demo.returncode == 1
+    arguments = ("--once", "--port", str(free_ports()))
+    with demo(tmp_path, *arguments, PYTHONPATH=str(broken)) as tour:
+        _, errors = tour.communicate(timeout=60)
+    assert tour.returncode == 1
     assert errors.startswith("demo: the FastAPI server stopped at once; the end of ")
     assert "uvicorn is broken here" in errors
     assert "Traceback" not in errors
