@@ -102,10 +102,10 @@ impl Layout {
         }
     }
 
-    /// The mark of a key that has nothing spent at `now`.
+    /// The mark of a key that has nothing spent at `now`, nor a while before, should the clock go back.
     pub(crate) fn unspent(&self, now: Timestamp) -> u128 {
-        let now = now.nanos();
-        let time = if self.kind == Kind::Schedule { now } else { now.saturating_sub(self.limit.period()) / self.unit };
+        let since = now.nanos().saturating_sub(self.limit.lifetime().saturating_mul(3));
+        let time = if self.kind == Kind::Schedule { since } else { since / self.unit };
         u128::from(time) << self.low
     }
 
