@@ -178,11 +178,12 @@ pub(super) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
     if matches!(line.first(), Some(b' ' | b'\t')) {
         return Err(Refusal::FoldedLine);
     }
-    let colon = memchr(b':', line).ok_or(Refusal::BadHeader)?;
-    let (name, value) = (&line[..colon], &line[colon + 1..]);
-    if name.is_empty() || !name.iter().all(|&byte| is_token_byte(byte)) {
+    // The name ends at the first byte that no name has, which is the colon.
+    let end = line.iter().position(|&byte| !is_token_byte(byte)).ok_or(Refusal::BadHeader)?;
+    if end == 0 || line[end] != b':' {
         return Err(Refusal::BadHeader);
     }
+    let (name, value) = (&line[..end], &line[end + 1..]);
     if !is_text(value) {
         return Err(Refusal::BadHeader);
     }
