@@ -292,9 +292,16 @@ fn names_its_next_deadline_and_acts_on_it() {
     outer.turn_until(|| outer.requests() == 1);
     outer.engine.expire(deadline + Duration::from_secs(60));
     assert_eq!(outer.engine.open_connections(), 1, "the idle time is longer");
-    let deadline = outer.engine.next_deadline().unwrap();
-    outer.engine.expire(deadline);
+    let first = outer.engine.next_deadline().unwrap();
+    client.send(get("/"));
+    outer.turn_until(|| outer.requests() == 2);
+    outer.engine.expire(first);
+    assert_eq!(outer.engine.open_connections(), 1, "the idle time begins anew");
+    let second = outer.engine.next_deadline().unwrap();
+    assert!(second > first);
+    outer.engine.expire(second);
     assert_eq!(outer.engine.open_connections(), 0);
+    assert_eq!(client.answer().status, 200);
     assert_eq!(client.answer().status, 200);
     client.assert_closed();
     assert_eq!(outer.engine.next_deadline(), None);

@@ -126,9 +126,10 @@ pub type Values<'a> = SmallVec<[Value<'a>; 4]>;
 /// let specs = vec![ParamSpec::new("page", Source::Query, Kind::Int)];
 /// let binder = Binder::new(specs, &[]).unwrap();
 /// let path = PathParams::empty();
-/// let values = binder.bind(&path, Some("page=2"), &HeaderMap::new()).unwrap();
+/// let headers = HeaderMap::new();
+/// let values = binder.bind(&path, Some("page=2"), &headers).unwrap();
 /// assert_eq!(values[0], Value::Int(2));
-/// let errors = binder.bind(&path, Some("page=two"), &HeaderMap::new()).unwrap_err();
+/// let errors = binder.bind(&path, Some("page=two"), &headers).unwrap_err();
 /// assert_eq!(errors[0].code, "int_parsing");
 /// ```
 #[derive(Debug)]

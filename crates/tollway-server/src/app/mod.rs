@@ -12,7 +12,8 @@
 //! let Found::Route(found) = router.find(&Method::GET, "/items/42") else { panic!() };
 //! let names = found.names();
 //! let binder = Binder::new(vec![ParamSpec::new("item_id", Source::Path, Kind::Int)], names).unwrap();
-//! let values = binder.bind(&found.params, None, &HeaderMap::new()).unwrap();
+//! let headers = HeaderMap::new();
+//! let values = binder.bind(&found.params, None, &headers).unwrap();
 //! assert_eq!(values.as_slice(), [Value::Int(42)]);
 //! ```
 

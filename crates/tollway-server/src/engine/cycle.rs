@@ -132,11 +132,20 @@ impl<H: Handler> Engine<H> {
 
     /// Accepts until nobody waits, the cap is reached or it is enough for now.
     fn accept(&self, budget: &Budget) {
+        self.end_accept_pause(budget.start);
         for _ in 0..TURN_ACCEPTS {
             if !self.can_accept() {
                 return;
             }
             self.accept_one(budget.start);
+        }
+    }
+
+    /// Tries again to accept, if the pause after a failure is over.
+    pub(super) fn end_accept_pause(&self, now: Instant) {
+        if self.accept_pause.get().is_some_and(|until| until <= now) {
+            self.accept_pause.set(None);
+            self.acceptable.set(true);
         }
     }
 

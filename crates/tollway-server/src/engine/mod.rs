@@ -232,10 +232,7 @@ impl<H: Handler> Engine<H> {
     /// connection when one is due, and a comparison otherwise.
     pub fn expire(&self, now: Instant) {
         let Some(_inside) = self.enter() else { return };
-        if self.accept_pause.get().is_some_and(|until| until <= now) {
-            self.accept_pause.set(None);
-            self.acceptable.set(true);
-        }
+        self.end_accept_pause(now);
         if self.earliest.get().is_some_and(|earliest| earliest <= now) {
             self.expire_due(now);
         }
