@@ -152,7 +152,7 @@ impl CasStore {
     }
 
     /// Charges or gives back without asking.
-    async fn change(&self, due: &Due, delta: i64) -> Result<(), StoreError> {
+    async fn change(&self, due: &Due, delta: i64) -> Result<Decision, StoreError> {
         for _ in 0..TRIES {
             let held = self.load(due).await?;
             let now = self.clock.now();
@@ -161,7 +161,17 @@ impl CasStore {
                 .map(|(index, limit)| adjust_one(limit, held.states.as_ref().map(|states| states[index]), now, delta))
                 .collect();
             if self.swap(due, held.version, &states).await? {
-                return Ok(());
+                let parts = due.policy.limits().iter().zip(&states).enumerate();
+                let parts: SmallVec<[Part<'_>; 4]> = parts
+                    .map(|(index, (limit, state))| Part {
+                        limit,
+                        state: Some(*state),
+                        cost: 0,
+                        charge: 0,
+                        index: index as u16,
+                    })
+                    .collect();
+                return Ok(decide(&parts, now).0);
             }
         }
         Err(self.contended(&due.key))
@@ -194,6 +204,11 @@ impl Store for CasStore {
             }
             Ok(answers)
         })
+    }
+
+    fn adjust(&self, policy: &Arc<Policy>, key: &str, delta: i64) -> Reply<Decision> {
+        let (store, due) = (self.clone(), self.due(policy, key, 0));
+        Box::pin(async move { store.change(&due, delta).await })
     }
 
     fn reset(&self, policy: &Arc<Policy>, key: &str) -> Reply<()> {

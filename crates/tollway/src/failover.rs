@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tollway_core::{
-    BreakerSettings, BreakerState, Capabilities, ConfigError, Decision, Policy, Reply, Request, Store, StoreError,
+    BreakerSettings, BreakerState, Capabilities, Charge, ConfigError, Decision, Policy, Reply, Request, Store,
+    StoreError,
 };
 
 use crate::Guard;
@@ -202,6 +203,15 @@ impl Store for Failover {
         let order = self.order(Some(request));
         let healthy = order.iter().find(|member| !matches!(self.members[**member].state(), BreakerState::Open(_)));
         self.members[*healthy.unwrap_or(&order[0])].apply_now(request)
+    }
+
+    /// Where the key is counted now.
+    fn adjust(&self, policy: &Arc<Policy>, key: &str, delta: i64) -> Reply<Decision> {
+        let charges = [Charge { policy, key, cost: 0 }];
+        let order = self.order(Some(&Request { charges: &charges, peek: true }));
+        let (members, current) = (Arc::clone(&self.members), Arc::clone(&self.current));
+        let (policy, key) = (Arc::clone(policy), key.to_owned());
+        Box::pin(async move { ask(&members, &order, &current, |guard| guard.adjust(&policy, &key, delta)).await })
     }
 
     /// Resets the key in every store that can be reached, wherever it was counted.

@@ -122,6 +122,10 @@ impl Store for Guard {
         self.inner.apply_now(request)
     }
 
+    fn adjust(&self, policy: &Arc<Policy>, key: &str, delta: i64) -> Reply<Decision> {
+        self.watched(|store| store.adjust(policy, key, delta))
+    }
+
     fn reset(&self, policy: &Arc<Policy>, key: &str) -> Reply<()> {
         self.watched(|store| store.reset(policy, key))
     }

@@ -28,6 +28,7 @@ mod limiter;
 mod near;
 mod observe;
 mod owned;
+mod reserve;
 
 pub use fail::FailMode;
 pub use failover::{Failover, Strategy};
@@ -35,4 +36,5 @@ pub use guard::Guard;
 pub use limiter::{Answer, Limiter};
 pub use near::NearCache;
 pub use observe::Observer;
+pub use reserve::Reservation;
 pub use tollway_core::*;

@@ -106,6 +106,23 @@ impl Limiter {
         })
     }
 
+    /// Gives `cost` permits of `policy` back to `key`: at most what is spent. One round trip.
+    ///
+    /// # Errors
+    /// What the store said, when no fallback counts either.
+    pub fn refund(&self, policy: &Arc<Policy>, key: &str, cost: u32) -> Reply<Decision> {
+        self.adjust(policy, key, -i64::from(cost), false)
+    }
+
+    /// Charges or gives back without asking, where the request was counted: in the fallback when its
+    /// decision was degraded, else in the store.
+    pub(crate) fn adjust(&self, policy: &Arc<Policy>, key: &str, delta: i64, degraded: bool) -> Reply<Decision> {
+        match &self.fail_mode {
+            FailMode::Local(local) if degraded => local.adjust(policy, key, delta),
+            _ => self.store.adjust(policy, key, delta),
+        }
+    }
+
     /// Forgets what `key` has spent of `policy`, in the store and in the local fallback. One round trip.
     ///
     /// # Errors

@@ -101,6 +101,17 @@ impl NearCache {
         Self { inner, refusals: Arc::new(refusals) }
     }
 
+    /// A reply after which refusals may no longer hold. They are forgotten after the store has
+    /// answered, so that one on its way cannot be learnt again and stay.
+    fn forgetting<T: Send + 'static>(&self, reply: Reply<T>) -> Reply<T> {
+        let refusals = Arc::clone(&self.refusals);
+        Box::pin(async move {
+            let answer = reply.await;
+            refusals.lock().clear();
+            answer
+        })
+    }
+
     /// Refusals remembered now, those that are over included.
     pub fn len(&self) -> usize {
         self.refusals.lock().len()
@@ -142,15 +153,12 @@ impl Store for NearCache {
         known.map(Ok).or_else(|| self.inner.apply_now(request))
     }
 
+    fn adjust(&self, policy: &Arc<Policy>, key: &str, delta: i64) -> Reply<Decision> {
+        self.forgetting(self.inner.adjust(policy, key, delta))
+    }
+
     fn reset(&self, policy: &Arc<Policy>, key: &str) -> Reply<()> {
-        let refusals = Arc::clone(&self.refusals);
-        let reply = self.inner.reset(policy, key);
-        Box::pin(async move {
-            let answer = reply.await;
-            // After the store, so that a refusal on its way cannot be learnt again unseen for long.
-            refusals.lock().clear();
-            answer
-        })
+        self.forgetting(self.inner.reset(policy, key))
     }
 
     fn ping(&self) -> Reply<()> {
