@@ -8,8 +8,10 @@ import decimal
 import gc
 import http.client
 import logging
+import os
 import socket
 import threading
+import time
 import uuid
 import weakref
 from typing import Any
@@ -415,6 +417,76 @@ def test_pipelined_answers_keep_their_order_and_contexts() -> None:
         client.close()
     bodies = [part.split(b"\r\n\r\n")[1] for part in received.split(b"HTTP/1.1 ")[1:]]
     assert bodies == [f"[{n}, 0]".encode() for n in numbers]
+
+
+def test_bodies_are_left_out_where_http_has_none() -> None:
+    async def made(status: int) -> Reply:
+        return Reply(status, [], b"body")
+
+    with running(route("/{status}", made, arg("status", "path", "int")), response_type=Reply) as served:
+        client = served.open("/204", "\r\nGET /304 HTTP/1.1\r\nHost: x\r\n\r\nGET /200 HTTP/1.1\r\nHost: x\r\n")
+        received = b""
+        while b"HTTP/1.1 200" not in received or not received.endswith(b"body"):
+            received += client.recv(65536)
+        client.close()
+    assert received.count(b"body") == 1
+    assert received.count(b"HTTP/1.1 ") == 3
+
+
+def test_a_loop_that_ends_cancels_suspended_handlers() -> None:
+    notes: list[str] = []
+
+    async def wait() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            notes.append("cancelled")
+            raise
+
+    async def main() -> None:
+        server = Server([route("/", wait)], {})
+        _, port = server.bind("127.0.0.1", 0)
+        server.start(asyncio.get_running_loop())
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        while not server.stats()["tasks"]:
+            await asyncio.sleep(0)
+        writer.close()
+
+    asyncio.run(main())
+    assert notes == ["cancelled"]
+
+
+def test_a_server_that_never_started_shuts_down() -> None:
+    async def main() -> None:
+        server = Server([route("/", ping)], {})
+        _, port = server.bind("127.0.0.1", 0)
+        first = server.shutdown(1)
+        assert server.shutdown(1) is first
+        await first
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+
+    asyncio.run(main())
+
+
+def native_threads() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
+def test_a_start_that_fails_leaves_nothing_behind() -> None:
+    closed = asyncio.new_event_loop()
+    closed.close()
+    before = native_threads()
+    server = Server([route("/", lambda: None, mode="sync")], {})
+    _, port = server.bind("127.0.0.1", 0)
+    with pytest.raises(RuntimeError, match="closed"):
+        server.start(closed)
+    deadline = time.monotonic() + 10
+    while native_threads() > before:
+        assert time.monotonic() < deadline
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
 
 
 def test_shutdown_answers_what_is_in_flight() -> None:

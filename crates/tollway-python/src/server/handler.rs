@@ -59,7 +59,7 @@ impl Handler for PyHandler {
             None => None,
             Some(gate) => match gate.check(&request.head, request.peer.map(|peer| peer.ip())) {
                 Check::Done(verdict) if !verdict.allowed() => return Reply::refused(&verdict),
-                Check::Done(verdict) => Some(verdict),
+                Check::Done(verdict) => Some(Box::new(verdict)),
                 Check::Wait(answer) => {
                     let core = Arc::clone(&self.core);
                     let waiting = Waiting { answer, request: Some(request), core };
@@ -68,7 +68,7 @@ impl Handler for PyHandler {
             },
         };
         let bound = arguments::bind(py, &route, &found.params, &request.head);
-        Reply { state: start(py, &self.core, &route, bound, request, verdict.as_ref()), verdict }
+        Reply { state: start(py, &self.core, &route, bound, request, verdict.as_deref()), verdict }
     }
 }
 
@@ -197,7 +197,7 @@ pub(super) fn busy(detail: &str) -> Response {
 /// The answer to come.
 pub(super) struct Reply {
     state: State,
-    verdict: Option<Verdict>,
+    verdict: Option<Box<Verdict>>,
 }
 
 /// How far a request is.
@@ -252,7 +252,7 @@ impl Future for Reply {
                         }
                         _ => State::Ready(verdict.refusal().map(Body::from)),
                     };
-                    this.verdict = verdict.allowed().then_some(verdict);
+                    this.verdict = verdict.allowed().then(|| Box::new(verdict));
                     continue;
                 }
                 State::Ready(_) | State::Taken => match std::mem::replace(&mut this.state, State::Taken) {

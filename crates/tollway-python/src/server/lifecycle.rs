@@ -94,21 +94,11 @@ impl Server {
             this.life.with(py, |life| life.started = false);
             return Err(PyRuntimeError::new_err("the server has no socket: call bind(host, port) before start(loop)"));
         };
-        let pool = if this.core.needs_pool() {
-            shorten_switch_interval(py)?;
-            Some(Pool::start(this.core.threads)?)
-        } else {
-            None
-        };
-        this.core.begin(py, r#loop.clone().unbind(), slf.clone().unbind(), pool)?;
-        let handler = PyHandler { core: Arc::clone(&this.core) };
-        let engine = Rc::new(Engine::new(listener, handler, this.settings.clone())?);
-        let descriptor = engine.as_raw_fd();
-        this.engine.with(py, |slot| *slot = Some(LoopBound(engine)));
-        r#loop.call_method1(intern!(py, "add_reader"), (descriptor, slf.getattr(intern!(py, "_pump"))?))?;
-        // Connections may have arrived already.
-        r#loop.call_method1(intern!(py, "call_soon"), (slf.getattr(intern!(py, "_pump"))?,))?;
-        Ok(())
+        let begun = this.launch(slf, r#loop, listener);
+        if begun.is_err() {
+            this.dismantle(py);
+        }
+        begun
     }
 
     /// Stops accepting, answers what is in flight for at most `grace` seconds, then cancels what
@@ -198,6 +188,35 @@ impl Server {
 }
 
 impl Server {
+    fn launch(&self, slf: &Bound<'_, Self>, event_loop: &Bound<'_, PyAny>, listener: TcpListener) -> PyResult<()> {
+        let py = slf.py();
+        let pool = if self.core.needs_pool() {
+            shorten_switch_interval(py)?;
+            Some(Pool::start(self.core.threads)?)
+        } else {
+            None
+        };
+        self.core.begin(py, event_loop.clone().unbind(), slf.clone().unbind(), pool)?;
+        let handler = PyHandler { core: Arc::clone(&self.core) };
+        let engine = Rc::new(Engine::new(listener, handler, self.settings.clone())?);
+        let descriptor = engine.as_raw_fd();
+        self.engine.with(py, |slot| *slot = Some(LoopBound(engine)));
+        let pump = slf.getattr(intern!(py, "_pump"))?;
+        event_loop.call_method1(intern!(py, "add_reader"), (descriptor, &pump))?;
+        // Connections may have arrived already.
+        event_loop.call_method1(intern!(py, "call_soon"), (pump,)).map(drop)
+    }
+
+    /// Lets go of everything but the settings.
+    fn dismantle(&self, py: Python<'_>) {
+        drop(self.engine.take(py));
+        drop(self.listener.take(py));
+        if let Some(pool) = self.core.end(py) {
+            pool.close();
+            py.detach(|| pool.join(THREADS_PATIENCE));
+        }
+    }
+
     /// What the requests share.
     pub(super) fn core(&self) -> &Core {
         &self.core
@@ -267,15 +286,10 @@ impl Server {
     fn closed(&self, slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let event_loop = self.core.event_loop(py);
-        if let (Some(engine), Some(event_loop)) = (self.engine.take(py), &event_loop) {
-            event_loop.bind(py).call_method1(intern!(py, "remove_reader"), (engine.0.as_raw_fd(),))?;
-            drop(engine);
+        if let (Some(engine), Some(event_loop)) = (self.engine(py), &event_loop) {
+            event_loop.bind(py).call_method1(intern!(py, "remove_reader"), (engine.as_raw_fd(),))?;
         }
-        drop(self.listener.take(py));
-        if let Some(pool) = self.core.end(py) {
-            pool.close();
-            py.detach(|| pool.join(THREADS_PATIENCE));
-        }
+        self.dismantle(py);
         let future = self.life.with(py, |life| life.closing.as_ref().map(|future| future.clone_ref(py)));
         if let Some(future) = future {
             let future = future.bind(py);

@@ -143,11 +143,14 @@ fn answered(answer: &Bound<'_, PyAny>) -> PyResult<Response> {
 }
 
 fn assemble(status: u16, headers: &Bound<'_, PyAny>, content: &Bound<'_, PyAny>) -> PyResult<Response> {
-    let mut response = HttpResponse::new(body(bytes_of(content, "a response's body")?));
-    *response.status_mut() = match StatusCode::from_u16(status) {
+    let code = match StatusCode::from_u16(status) {
         Ok(code) if (200..600).contains(&status) => code,
         _ => return Err(PyValueError::new_err(format!("a response's status must be from 200 to 599, got {status}"))),
     };
+    let content = bytes_of(content, "a response's body")?;
+    let bodiless = matches!(code, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let mut response = HttpResponse::new(if bodiless { Body::Empty } else { body(content) });
+    *response.status_mut() = code;
     let map = response.headers_mut();
     for pair in headers.try_iter()? {
         append(map, &pair?)?;
