@@ -248,3 +248,14 @@ fn refuses_after_a_large_answer_that_the_client_reads_late() {
     assert_eq!(client.answer().status, 400);
     client.assert_closed();
 }
+
+#[test]
+fn counts_what_the_parser_refuses_in_its_turn() {
+    let server = Served::start();
+    let mut client = server.client();
+    client.send("GET /<script> HTTP/1.1\r\nHost: test\r\n\r\n").send(get("/smuggled"));
+    assert_eq!(client.answer().status, 400);
+    client.assert_closed();
+    let stats = server.stop();
+    assert_eq!((stats.refused, stats.requests), (1, 0));
+}

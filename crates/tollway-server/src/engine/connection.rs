@@ -148,6 +148,10 @@ impl<H: Handler> Connection<H> {
         match catch_unwind(AssertUnwindSafe(|| parser.as_mut().poll(&mut context))) {
             Ok(Poll::Pending) => Fate::Keep,
             Ok(Poll::Ready(result)) => {
+                if result.as_ref().is_err_and(hyper::Error::is_parse) {
+                    // The guard lets a few targets pass that the parser refuses.
+                    self.shared.refused.set(self.shared.refused.get() + 1);
+                }
                 // Something of the client's is unread: closing at once would
                 // reset the connection and could take the answer with it.
                 self.linger |=
