@@ -10,8 +10,8 @@ mod faults;
 mod model;
 #[path = "redis/together.rs"]
 mod together;
-#[path = "redis/weights.rs"]
-mod weights;
+#[path = "redis/translation.rs"]
+mod translation;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -22,6 +22,7 @@ async fn refusals_write_nothing() {
             assert!(!check(&store, &policy, "k", 1).await.unwrap().allowed);
             assert!(!check(&store, &policy, "k", 1_000).await.unwrap().allowed);
             assert!(!peek(&store, &policy, "k").await.unwrap().allowed);
+            assert!(check(&store, &policy, "k", 0).await.unwrap().allowed, "nothing asked, nothing to write");
         }
         assert_eq!(raw(&mut connection, "tollway:p:{k}"), Some(before), "{algorithm}");
         let after: i64 = redis::cmd("PEXPIRETIME").arg("tollway:p:{k}").query(&mut connection).unwrap();
@@ -63,6 +64,8 @@ async fn what_is_not_ours_is_named_and_left_alone() {
         ("17", "no state of a limit"),
         ("2 b5/3600000/5:1:0", "version 2 and this build reads version 1"),
         ("1 b05/3600000/5:1700000000000000:0", "no state of a limit"),
+        ("1 b5/3600000/5:1700000000000000:0:0", "no state of a limit"),
+        ("1 b5/3600000/5:1700000000000000:0 ", "no state of a limit"),
         (later, "no state of a limit"),
         (fraction, "no state of a limit"),
         ("1 b0/3600000/5:1:0", "no state of a limit"),
@@ -165,6 +168,9 @@ async fn a_changed_rate_takes_over_once() {
     assert_eq!((decision.allowed, decision.limit, decision.remaining), (true, 20, 0));
     let value = raw(&mut connection, "tollway:p:{k}").unwrap();
     assert!(value.starts_with("1 w20/3600000/20:") && value.ends_with(":15"), "{value}");
+    // A limit that went away takes nothing with it.
+    let fewer = policy("p", "20/h", Algorithm::FixedWindow(Align::Clock));
+    assert_eq!(peek(&store, &fewer, "k").await.unwrap().remaining, 0);
     // Refused under a lower limit, the key moves too: it recovers by the new limit's law.
     let lower = policy("p", "1/h", Algorithm::FixedWindow(Align::Clock));
     assert!(!check(&store, &lower, "k", 1).await.unwrap().allowed);

@@ -190,9 +190,22 @@ async fn random_states_are_answered_and_kept_as_the_pure_function_says() {
                 continue;
             }
             assert_eq!(after, expected, "step {step} peek {peek}: {got:?} of {parts:?}");
+            outlives(&mut connection, number, policy, own);
         }
     }
     assert!(refusals > 400 && pulled > 100, "{refusals} refusals, {pulled} pulled back");
+}
+
+/// A key that goes away says nothing any more: at that instant its states are as good as none.
+fn outlives(connection: &mut redis::Connection, number: usize, policy: &Policy, states: &[State]) {
+    let expiry: i64 = redis::cmd("PEXPIRETIME").arg(format!("tollway:p{number}:{{k}}")).query(connection).expect("it");
+    // Below zero: it never goes away, or is gone since it was read.
+    if let Ok(expiry) = u64::try_from(expiry) {
+        for (limit, state) in policy.limits().iter().zip(states) {
+            let left = decide_one(limit, Some(*state), Timestamp::from_nanos(expiry * MS), 0).0.remaining;
+            assert_eq!(left, limit.capacity(), "{limit:?} forgets {state:?} at {expiry} ms");
+        }
+    }
 }
 
 /// The server's clock.

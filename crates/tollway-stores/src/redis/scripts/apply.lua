@@ -35,6 +35,7 @@ local function read_limit(text, at, start)
     span_fraction = span_fraction + 0,
     tolerance = tolerance + 0,
     tolerance_fraction = tolerance_fraction + 0,
+    reach = kind == 'b' and tolerance + 0 or 0,
     most = kind == 'b' and permits - 1 or MOST_COUNT,
     pattern = start .. code .. (three and ':(%d+):(%d+):(%d+)()' or ':(%d+):(%d+)()'),
     format = '%s ' .. code .. WHOLE .. WHOLE .. (three and WHOLE or ''),
@@ -58,9 +59,10 @@ local function read_shape(text)
 end
 
 -- Decides one charge on the text `value`: nil when the text is not in its form, otherwise whether
--- it fits, whether a state lay in the future, and the text to keep when it fits.
+-- it fits, whether a state lay in the future, and the text to keep and its lifetime when it fits.
 local function decide(charge, now, value, cost)
   local fits, future, text, at = true, false, '1', 1
+  local lifetime = charge.lifetime
   for l = 1, #charge do
     local limit = charge[l]
     local a, b, c, fit, ahead
@@ -85,18 +87,23 @@ local function decide(charge, now, value, cost)
     fits, future = fits and fit, future or ahead
     if fits then
       text = format(limit.format, text, a, b, c)
+      if a > now + limit.reach then
+        -- After the clock went back, a window begins up to a period from now, and a bucket may owe
+        -- its capacity on top of having spent it.
+        lifetime = 2 * charge.lifetime
+      end
     end
   end
   if value and at <= #value then
     return nil
   end
-  return fits, future, text
+  return fits, future, text, lifetime
 end
 
--- Writes a charge's text unless that is what the key holds; answers an error's message.
-local function keep(key, charge, text, raw)
+-- Writes a text unless that is what the key holds; answers an error's message.
+local function keep(key, text, lifetime, raw)
   if text ~= raw then
-    local answer = try('SET', key, text, 'PX', charge.lifetime)
+    local answer = try('SET', key, text, 'PX', lifetime)
     return answer.err
   end
 end
@@ -111,7 +118,7 @@ end
 local order, extra = ARGV[count + 2], count + 2
 
 local reply, letters = { now, '' }, {}
-local raws, values, texts, ahead = {}, {}, {}, {}
+local raws, values, texts, lifetimes, ahead = {}, {}, {}, {}, {}
 local before = 0
 
 local function answer(shape)
@@ -134,7 +141,7 @@ local function answer(shape)
     end
     if not letter then
       local fit
-      fit, ahead[c], texts[c] = decide(shape[c], now, values[c], shape[c].cost)
+      fit, ahead[c], texts[c], lifetimes[c] = decide(shape[c], now, values[c], shape[c].cost)
       if fit == nil then
         letter = 'O'
       end
@@ -147,13 +154,13 @@ local function answer(shape)
   for c = 1, #shape do
     local write = not shape.peek and (fits or ahead[c] or shape.replaced)
     if write then
-      local text = texts[c]
+      local text, lifetime = texts[c], lifetimes[c]
       if not fits then
         -- A refusal spends nothing, but a state from the future is pulled back.
         local _
-        _, _, text = decide(shape[c], now, values[c], 0)
+        _, _, text, lifetime = decide(shape[c], now, values[c], 0)
       end
-      local failure = keep(KEYS[before + c], shape[c], text, raws[c])
+      local failure = keep(KEYS[before + c], text, lifetime, raws[c])
       if failure then
         reply[before + c + 2] = failure
         return 'E'
