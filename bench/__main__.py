@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import platform
+import subprocess
 import sys
 from pathlib import Path
 
@@ -45,12 +46,17 @@ def main() -> int:
         f"Python {told['python']}, load {told['load']:.1f}; "
         f"medians of {options.rounds} interleaved rounds",
         highlight=False,
+        soft_wrap=True,
     )
     found: dict[str, Section] = {}
     for name, measure in SECTIONS.items():
         if options.only and name not in options.only:
             continue
-        found[name] = measure(options.rounds)
+        try:
+            found[name] = measure(options.rounds)
+        except (RuntimeError, subprocess.CalledProcessError) as error:
+            print(f"bench: {name} could not be measured: {error}", file=sys.stderr)
+            return 1
         show(found[name], console)
     if options.json:
         sections = {name: section.document() for name, section in found.items()}

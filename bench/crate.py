@@ -16,7 +16,7 @@ CHECKS = 1_000_000
 def program(name: str) -> Path:
     """A binary of bench/rust, compiled when it is not there."""
     subprocess.run(
-        ["cargo", "build", "--release", "--locked", "--quiet", "--bin", name],
+        ["cargo", "build", "--release", "--quiet", "--bin", name],
         cwd=TOP / "bench" / "rust",
         env=os.environ | {"CARGO_TARGET_DIR": str(TOP / "target")},
         check=True,

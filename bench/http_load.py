@@ -118,7 +118,7 @@ def _microseconds(percentile: str, text: str) -> float:
 
 def drive(server: Server, path: str, seconds: int, pipelined: bool = False) -> Load:
     """Load `path` for some seconds from one thread of wrk over kept-alive connections."""
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency"]
+    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", "--timeout", "30s"]
     command += ["-s", str(FOLDER / "pipeline.lua")] if pipelined else []
     command += [f"http://{HOST}:{server.port}{path}"]
     command += ["--", path] if pipelined else []

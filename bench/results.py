@@ -16,7 +16,7 @@ class Row:
     case: str
     contender: str
     rounds: list[float]
-    extra: dict[str, float] = field(default_factory=dict)
+    extra: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def value(self) -> float:
@@ -56,7 +56,10 @@ class Section:
                 f"{row.value:,.1f}",
                 row.spread,
                 f"{self.ratio(row):.2f}",
-                *(f"{row.extra[name]:,.0f}" if name in row.extra else "" for name in extras),
+                *(
+                    f"{median(row.extra[name]):,.0f}" if name in row.extra else ""
+                    for name in extras
+                ),
             )
             shown = row.case
         return drawn
@@ -74,7 +77,7 @@ class Section:
                     "median": row.value,
                     "rounds": row.rounds,
                     "times_ours": self.ratio(row),
-                    **row.extra,
+                    **{name: median(values) for name, values in row.extra.items()},
                 }
                 for row in self.rows
             ],

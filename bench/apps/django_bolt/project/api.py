@@ -5,7 +5,8 @@ import asyncio
 from django_bolt import BoltAPI
 from django_bolt.middleware import rate_limit
 
-api = BoltAPI()
+# Ours neither logs each request nor compresses, so this one must not either.
+api = BoltAPI(enable_logging=False, compression=False)
 
 
 @api.get("/items/{item_id}")
