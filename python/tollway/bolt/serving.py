@@ -87,11 +87,11 @@ class _Life:
         return await self.close()
 
     async def close(self) -> bool:
-        closing = asyncio.ensure_future(self.server.shutdown(self.grace))
-        forced = asyncio.create_task(self.now.wait())
+        closing = self.server.shutdown(self.grace)
+        forced: asyncio.Future[Any] = asyncio.ensure_future(self.now.wait())
         await asyncio.wait({closing, forced}, return_when=asyncio.FIRST_COMPLETED)
         forced.cancel()
-        return bool(closing.done())
+        return closing.done()
 
     def signalled(self) -> None:
         self.signals += 1

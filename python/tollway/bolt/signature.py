@@ -108,9 +108,7 @@ class _Compiler:
         called = inner if inspect.isroutine(handler) else type(handler).__call__
         is_async = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(called)
         if is_async and inline:
-            self._fail(
-                "inline=True is for plain `def` handlers; `async def` runs on the loop anyway"
-            )
+            self._fail("inline=True is for `def` handlers: leave it out")
         return "async" if is_async else "inline" if inline else "sync"
 
     def _parameters(self) -> list[tuple[inspect.Parameter, Any]]:
@@ -121,7 +119,8 @@ class _Compiler:
         hints = self._hints(parameters)
         for parameter in parameters:
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                self._fail("write the parameters out: * and ** take nothing", str(parameter))
+                stars = "*" if parameter.kind is parameter.VAR_POSITIONAL else "**"
+                self._fail("write the parameters out", stars + parameter.name)
         return [(parameter, hints.get(parameter.name)) for parameter in parameters]
 
     def _hints(self, parameters: list[inspect.Parameter]) -> dict[str, Any]:
