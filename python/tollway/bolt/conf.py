@@ -95,11 +95,12 @@ def read_settings(source: Any) -> BoltSettings:
 
 def unknown_settings(source: Any) -> list[tuple[str, str]]:
     """Names that begin with ``BOLT_`` and mean nothing here, each with a hint (or none)."""
+    known = [name.removeprefix("BOLT_") for name in READ]
     found = []
     for name in dir(source):
         if name.startswith("BOLT_") and name not in READ:
-            near = get_close_matches(name, READ, n=1)
-            found.append((name, f"Did you mean {near[0]}?" if near else ""))
+            near = get_close_matches(name.removeprefix("BOLT_"), known, n=1)
+            found.append((name, f"Did you mean BOLT_{near[0]}?" if near else ""))
     return found
 
 
