@@ -13,6 +13,8 @@ from rich.console import Console
 from bench import checks, crate, servers
 from bench.results import Section, show
 
+# Wide enough for the widest table, where there is no terminal to fit.
+WIDTH = 110
 SECTIONS = {"checks": checks.measure, "crate": crate.measure, "servers": servers.measure}
 
 
@@ -41,6 +43,8 @@ def main() -> int:
         parser.error(f"--rounds {options.rounds}: at least one is needed")
     told = machine()
     console = Console(stderr=options.json)
+    if not console.is_terminal:
+        console = Console(stderr=options.json, width=WIDTH)
     console.print(
         f"{told['cpu']}, {told['cores']} cores, Linux {told['kernel']}, "
         f"Python {told['python']}, load {told['load']:.1f}; "

@@ -44,10 +44,10 @@ class Section:
     def table(self) -> Table:
         extras = list(dict.fromkeys(name for row in self.rows for name in row.extra))
         drawn = Table(box=SIMPLE_HEAD, title=self.title, title_justify="left", pad_edge=False)
-        drawn.add_column("case")
-        drawn.add_column("contender")
+        drawn.add_column("case", no_wrap=True)
+        drawn.add_column("contender", no_wrap=True)
         for heading in (self.unit, "rounds", "times ours", *extras):
-            drawn.add_column(heading, justify="right")
+            drawn.add_column(heading, justify="right", no_wrap=True)
         shown = ""
         for row in self.rows:
             drawn.add_row(
