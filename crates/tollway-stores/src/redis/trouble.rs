@@ -77,8 +77,10 @@ pub(super) fn command(name: &str, error: &ServerError) -> StoreError {
 /// A command inside the script failed for one key.
 pub(super) fn in_script(name: &str, key: &str, message: &[u8]) -> StoreError {
     let message = String::from_utf8_lossy(message);
-    let (code, text) = message.split_once(' ').unwrap_or((&message, ""));
-    let code = code.trim_start_matches('-');
+    // Redis 6 puts the place in front: "@user_script: 12: -READONLY You can't write …".
+    let own = message.strip_prefix("@user_script: ").and_then(|rest| rest.split_once(": "));
+    let own = own.map_or(&*message, |(_, own)| own).trim_start_matches('-');
+    let (code, text) = own.split_once(' ').unwrap_or((own, ""));
     if code == "WRONGTYPE" {
         let detail = format!(
             "key {key:?} holds another type of value: choose another prefix, or delete it with `redis-cli DEL '{key}'`"

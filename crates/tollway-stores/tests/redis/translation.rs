@@ -111,7 +111,7 @@ fn edges(limit: &Limit) -> Vec<Case> {
     let mut states = vec![None];
     for start in starts.into_iter().flat_map(around) {
         let aligned = (start - start % period) * 1_000;
-        for count in [0, 1, capacity / 2, capacity - 1, capacity] {
+        for count in [0, 1, capacity / 2, capacity - 1, capacity, capacity + 1] {
             match limit.algorithm() {
                 Algorithm::Gcra | Algorithm::TokenBucket => {
                     let permits = u64::from(limit.permits());
@@ -206,6 +206,17 @@ fn cases() -> Vec<(u64, u64, u64)> {
         let period = 1_000 * (1 + below(1 << size).min(LONGEST / 1_000 - 1));
         cases.push((count, 1 + below(period), period));
     }
+    // Remainders next to none and next to the whole, where rounding shows.
+    for _ in 0..4_000 {
+        let period = 1_000 * (1 + below(LONGEST / 1_000));
+        let count = 2 + below(u64::from(u32::MAX) - 2);
+        if let Some(inverse) = inverse(count, period) {
+            for rest in [1, 2, period - 1] {
+                let left = (u128::from(inverse) * u128::from(rest) % u128::from(period)) as u64;
+                cases.push((count, left.max(1), period));
+            }
+        }
+    }
     // Products around 2^53, where a double begins to lose units.
     for _ in 0..5_000 {
         let period = 1_000 * (1 + below(LONGEST / 1_000));
@@ -214,6 +225,18 @@ fn cases() -> Vec<(u64, u64, u64)> {
         cases.push((count, left, period));
     }
     cases
+}
+
+/// The number that times `count` leaves 1 when divided by `period`.
+fn inverse(count: u64, period: u64) -> Option<u64> {
+    let (mut a, mut b) = (i128::from(count % period), i128::from(period));
+    let (mut x, mut y) = (1_i128, 0_i128);
+    while b != 0 {
+        let quotient = a / b;
+        (a, b) = (b, a - quotient * b);
+        (x, y) = (y, x - quotient * y);
+    }
+    (a == 1).then(|| x.rem_euclid(i128::from(period)) as u64)
 }
 
 #[test]
