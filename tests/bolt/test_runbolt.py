@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -99,10 +100,10 @@ async def slow(seconds: float = 1.0):
 
 
 @api.get("/slow-thread")
-def slow_thread():
+def slow_thread(seconds: float = 1.0):
     (MARKS / "began").touch()
-    time.sleep(1)
-    return {"slept": 1}
+    time.sleep(seconds)
+    return {"slept": seconds}
 
 
 @api.get("/error/{kind}")
@@ -334,17 +335,40 @@ def test_a_stop_lets_requests_in_flight_finish(shop: Project) -> None:
                 httpx.get(served.url)
 
 
-def test_a_stop_does_not_wait_longer_than_grace(shop: Project) -> None:
-    with shop.serve("--grace", "0.2") as served, ThreadPoolExecutor() as threads:
-        pending = threads.submit(httpx.get, f"{served.url}/slow?seconds=60", timeout=30)
+@pytest.mark.parametrize("path", ["/slow", "/slow-thread"])
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_stop_does_not_wait_longer_than_grace(shop: Project, path: str, processes: str) -> None:
+    arguments = ("--grace", "0.2", "--processes", processes)
+    with shop.serve(*arguments) as served, ThreadPoolExecutor() as threads:
+        pending = threads.submit(httpx.get, f"{served.url}{path}?seconds=60", timeout=30)
         wait_for(shop.folder / "shop" / "began")
         began = time.monotonic()
         served.stop()
-        assert time.monotonic() - began < 10
-        assert isinstance(pending.exception(), httpx.TransportError) or (
-            pending.result().status_code >= 500
-        )
+        assert time.monotonic() - began < 4
+        assert pending.exception() is not None or pending.result().status_code >= 500
+    if path == "/slow":
         wait_for(shop.folder / "shop" / "cancelled")
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_second_signal_ends_at_once(shop: Project, processes: str) -> None:
+    with shop.serve("--processes", processes) as served, ThreadPoolExecutor() as threads:
+        pending = threads.submit(httpx.get, f"{served.url}/slow?seconds=60", timeout=30)
+        wait_for(shop.folder / "shop" / "began")
+        served.process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            served.process.wait(timeout=0.5)
+        assert served.stop() == 1
+        assert pending.exception() is not None or pending.result().status_code >= 500
+
+
+def test_a_signal_to_the_whole_group_is_one_signal(shop: Project) -> None:
+    with shop.serve("--processes", "2") as served, ThreadPoolExecutor() as threads:
+        pending = threads.submit(httpx.get, f"{served.url}/slow?seconds=1", timeout=30)
+        wait_for(shop.folder / "shop" / "began")
+        os.killpg(served.process.pid, signal.SIGTERM)
+        assert pending.result().status_code == 200
+        assert served.process.wait(timeout=20) == 0
 
 
 def test_a_client_that_goes_away_cancels_its_handler(shop: Project) -> None:

@@ -13,7 +13,10 @@ from typing import Any, Final
 from tollway._tollway import Server
 from tollway.bolt.error_handlers import ErrorHandler
 
-__all__ = ["event_loop_factory", "serve"]
+__all__ = ["AT_ONCE", "event_loop_factory", "serve"]
+
+AT_ONCE: Final = signal.SIGQUIT
+"""Tells a child to end without waiting for anything."""
 
 HOUSEKEEPING: Final = 5.0
 """Seconds between two looks at the database connections of async handlers."""
@@ -40,8 +43,11 @@ def serve(
     """Serve on a socket that is bound already, until SIGTERM or SIGINT.
 
     The first signal lets requests in flight finish for up to ``grace`` seconds; a second one
-    ends at once. ``lifeline`` is the reading end of a pipe that another process holds open:
-    when that process is gone, this one stops too. ``ready`` is called when requests are served.
+    ends at once. ``ready`` is called when requests are served.
+
+    With a ``lifeline`` the process is the child of another one, which holds the writing end of
+    that pipe: it stops on SIGTERM and when its parent is gone, and ends at once on
+    :data:`AT_ONCE`.
 
     Returns whether everything in flight was answered before the end.
     """
@@ -66,17 +72,20 @@ class _Life:
         self.grace = grace
         self.ready = ready
         self.lifeline = lifeline
-        self.signals = 0
         self.stop = asyncio.Event()
         self.now = asyncio.Event()
         self.background: set[asyncio.Task[Any]] = set()
 
     async def run(self) -> bool:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                loop.add_signal_handler(number, self.signalled)
-        if self.lifeline is not None:
+        if self.lifeline is None:
+            loop.add_signal_handler(signal.SIGTERM, self.signalled)
+            loop.add_signal_handler(signal.SIGINT, self.signalled)
+        else:
+            # A service manager may send SIGTERM to the whole group, and the parent sends it
+            # again: twice means nothing here.
+            loop.add_signal_handler(signal.SIGTERM, self.stop.set)
+            loop.add_signal_handler(AT_ONCE, self.end)
             loop.add_reader(self.lifeline, self.alone)
         self.errors.on_database_error = lambda: loop.call_soon_threadsafe(self.drop_connections)
         self.server.start(loop)
@@ -94,10 +103,15 @@ class _Life:
         return closing.done()
 
     def signalled(self) -> None:
-        self.signals += 1
-        self.stop.set()
-        if self.signals > 1:
+        """A signal that people send: the first one asks, the second one means it."""
+        if self.stop.is_set():
             self.now.set()
+        self.stop.set()
+
+    def end(self) -> None:
+        """End at once."""
+        self.stop.set()
+        self.now.set()
 
     def alone(self) -> None:
         """The other end of the lifeline is closed: nobody is left to stop this process."""

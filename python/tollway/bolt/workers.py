@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
+from tollway.bolt.serving import AT_ONCE
+
 __all__ = ["NEVER_READY", "Child", "Supervisor"]
 
 NEVER_READY: Final = 3
@@ -43,7 +45,7 @@ class Supervisor:
 
     A child that dies is replaced after 0.1 s, then 0.2 s … up to 10 s, until one lives for half
     a minute. SIGTERM and SIGINT stop everything: the children get SIGTERM and ``grace`` seconds
-    (and five more to end), then SIGKILL. A second signal is passed on and ends them at once.
+    (and five more to end), then SIGKILL. A second signal ends them at once.
     """
 
     def __init__(
@@ -176,9 +178,12 @@ class Supervisor:
         self.say(f"process {pid} ended ({how}): another starts in {pause:g} s")
 
     def stop(self) -> None:
-        if not self.stopping:
-            self.stopping = True
-            self.deadline = time.monotonic() + self.grace + _LAST_GRACE
+        """Ask the children to stop; the second time, tell them to."""
+        if self.stopping:
+            self.send(AT_ONCE)
+            return
+        self.stopping = True
+        self.deadline = time.monotonic() + self.grace + _LAST_GRACE
         self.send(signal.SIGTERM)
 
     def kill(self) -> None:
