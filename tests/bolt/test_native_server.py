@@ -89,13 +89,21 @@ def test_all_mistakes_reach_the_hook_at_once() -> None:
             raise ValueError("not one of the colours")
         return text
 
-    def on_validation(request: Any, errors: list[dict[str, Any]]) -> tuple[int, list[tuple[str, str]], bytes]:
+    def on_validation(
+        request: Any, errors: list[dict[str, Any]]
+    ) -> tuple[int, list[tuple[str, str]], bytes]:
         assert request.path == "/x"
-        return 422, [("content-type", "text/plain")], repr([(e["type"], e["loc"]) for e in errors]).encode()
+        return (
+            422,
+            [("content-type", "text/plain")],
+            repr([(e["type"], e["loc"]) for e in errors]).encode(),
+        )
 
     args = [arg("n", "query", "int"), arg("m", "query"), arg("ids", "query", "int", list=True)]
     coloured = arg("colours", "query", list=True, decode=decode)
-    with running(route("/x", ping, *args), route("/c", ping, coloured), on_validation=on_validation) as served:
+    with running(
+        route("/x", ping, *args), route("/c", ping, coloured), on_validation=on_validation
+    ) as served:
         answer = served.get("/x?n=one&ids=1&ids=two")
         assert answer.status == 422
         assert answer.body == (
@@ -139,7 +147,9 @@ def test_the_request_object() -> None:
 
     described = route("/a b/{name}", handler, arg("r", "request"), arg("b", "body"), method="POST")
     with running(described) as served:
-        answer = served.get("/a%20b/c%2Fd?a=1&a=2&b=%C3%A9", "POST", b"xyz", X_Agent="me", Cookie="k=v")
+        answer = served.get(
+            "/a%20b/c%2Fd?a=1&a=2&b=%C3%A9", "POST", b"xyz", X_Agent="me", Cookie="k=v"
+        )
     assert (answer.status, answer.body) == (200, b"null")
     assert seen == {
         "method": "POST",
@@ -173,7 +183,9 @@ def test_results_become_responses() -> None:
         return large
 
     async def made() -> Reply:
-        return Reply(418, [("X-One", "1"), ("x-one", "2"), ("Content-Length", "5"), ("x-latin", "é")], b"tea")
+        return Reply(
+            418, [("X-One", "1"), ("x-one", "2"), ("Content-Length", "5"), ("x-latin", "é")], b"tea"
+        )
 
     async def nothing() -> None:
         return None
@@ -184,12 +196,17 @@ def test_results_become_responses() -> None:
     async def impossible() -> object:
         return object()
 
-    routes = [route(f"/{function.__name__}", function) for function in (text, raw, made, impossible)]
+    routes = [
+        route(f"/{function.__name__}", function) for function in (text, raw, made, impossible)
+    ]
     routes += [route("/nothing", nothing, status=204), route("/created", created, status=201)]
     with running(*routes, response_type=Reply) as served:
         assert served.get("/text").json() == "é"
         answer = served.get("/raw")
-        assert (answer.headers["content-type"], answer.body == large) == ("application/octet-stream", True)
+        assert (answer.headers["content-type"], answer.body == large) == (
+            "application/octet-stream",
+            True,
+        )
         connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=10)
         connection.request("GET", "/made")
         response = connection.getresponse()
@@ -227,7 +244,9 @@ def test_exceptions_reach_the_hook(mode: str) -> None:
     def plain() -> None:
         raise KeyError("inner")
 
-    with running(route("/x", later if mode == "async" else plain, mode=mode), on_error=on_error) as served:
+    with running(
+        route("/x", later if mode == "async" else plain, mode=mode), on_error=on_error
+    ) as served:
         answer = served.get("/x")
     assert (answer.status, answer.body) == (409, b"/x KeyError('inner')")
 
@@ -239,7 +258,10 @@ def test_a_failing_hook_is_a_plain_500_and_logged(caplog: pytest.LogCaptureFixtu
     async def fail() -> None:
         raise KeyError("inner")
 
-    with caplog.at_level(logging.ERROR, "tollway.bolt"), running(route("/x", fail), on_error=on_error) as served:
+    with (
+        caplog.at_level(logging.ERROR, "tollway.bolt"),
+        running(route("/x", fail), on_error=on_error) as served,
+    ):
         answer = served.get("/x")
     assert answer.status == 500
     assert answer.headers["content-type"] == "application/problem+json"
@@ -255,7 +277,9 @@ def test_body_decoder_errors_reach_the_error_hook() -> None:
     def on_error(_request: Any, error: BaseException) -> tuple[int, list[tuple[str, str]], bytes]:
         return 422, [], str(error).encode()
 
-    with running(route("/x", ping, arg("b", "body", decode=decode), method="POST"), on_error=on_error) as served:
+    with running(
+        route("/x", ping, arg("b", "body", decode=decode), method="POST"), on_error=on_error
+    ) as served:
         answer = served.get("/x", "POST", b"{")
     assert (answer.status, answer.body) == (422, b"not JSON")
 
@@ -272,7 +296,13 @@ def test_limits_are_decided_before_python() -> None:
         answers = [served.get("/x") for _ in range(5)]
     assert [answer.status for answer in answers] == [200, 200, 200, 429, 429]
     assert calls == [2, 1, 0]
-    assert [answer.headers["x-ratelimit-remaining"] for answer in answers] == ["2", "1", "0", "0", "0"]
+    assert [answer.headers["x-ratelimit-remaining"] for answer in answers] == [
+        "2",
+        "1",
+        "0",
+        "0",
+        "0",
+    ]
     assert int(answers[-1].headers["retry-after"]) > 0
     assert answers[-1].headers["content-type"] == "application/problem+json"
 
@@ -423,8 +453,12 @@ def test_bodies_are_left_out_where_http_has_none() -> None:
     async def made(status: int) -> Reply:
         return Reply(status, [], b"body")
 
-    with running(route("/{status}", made, arg("status", "path", "int")), response_type=Reply) as served:
-        client = served.open("/204", "\r\nGET /304 HTTP/1.1\r\nHost: x\r\n\r\nGET /200 HTTP/1.1\r\nHost: x\r\n")
+    with running(
+        route("/{status}", made, arg("status", "path", "int")), response_type=Reply
+    ) as served:
+        client = served.open(
+            "/204", "\r\nGET /304 HTTP/1.1\r\nHost: x\r\n\r\nGET /200 HTTP/1.1\r\nHost: x\r\n"
+        )
         received = b""
         while b"HTTP/1.1 200" not in received or not received.endswith(b"body"):
             received += client.recv(65536)
@@ -556,7 +590,7 @@ def test_nothing_is_left_after_a_server() -> None:
 
     async def fail(request: Any) -> None:
         kept = Kept()
-        request.state["cycle"] = [request, kept]
+        request.state["cycle"] = [request, kept, asyncio.current_task()]
         references.append(weakref.ref(kept))
         raise ValueError("inner")
 

@@ -156,6 +156,13 @@ impl Drop for Entered<'_, '_> {
     }
 }
 
+/// Whether anybody else holds `object`.
+#[inline]
+pub(super) fn is_shared(object: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: the GIL is held and the object lives; its count is read only.
+    unsafe { ffi::Py_REFCNT(object.as_ptr()) > 1 }
+}
+
 /// Puts an object under the eye of the garbage collector. Objects that come out of a free list
 /// are not; those that live for one step only need not be.
 #[inline]

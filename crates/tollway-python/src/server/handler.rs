@@ -143,7 +143,13 @@ fn start_task(
         task
     };
     match task.get().take_response(py) {
-        Some(response) => Ok(State::Ready(response)),
+        Some(response) => {
+            // Whoever kept the task may have made a cycle with it.
+            if calls::is_shared(task.as_any()) {
+                calls::track(task.as_any())?;
+            }
+            Ok(State::Ready(response))
+        }
         None => {
             task::suspend(&task, core)?;
             Ok(State::Task(task.unbind()))
