@@ -133,5 +133,5 @@ def test_a_bad_rate_is_a_rate_error() -> None:
 
 def test_a_bad_backend_names_the_handler() -> None:
     with pytest.raises(ConfigError) as caught:
-        limits(limited(rate_limit("5/s")), backend="rediss//nowhere")
+        limits(limited(rate_limit("5/s", backend="rediss//nowhere")))
     assert "handler tests.bolt.test_limit_decorator.limited" in str(caught.value)

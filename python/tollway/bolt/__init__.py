@@ -38,7 +38,7 @@ from tollway.bolt.limits import rate_limit
 from tollway.bolt.params import Body, Header, Path, Query
 from tollway.bolt.request import Request
 from tollway.bolt.responses import HTML, JSON, PlainText, Redirect, Response
-from tollway.bolt.routing import Router
+from tollway.bolt.router import Router
 
 __all__ = [
     "HTML",

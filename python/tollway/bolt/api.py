@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tollway.bolt.paths import TrailingSlash
-from tollway.bolt.routing import Routes
+from tollway.bolt.router import Routes
 
 __all__ = ["BoltAPI"]
 

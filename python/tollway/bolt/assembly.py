@@ -17,7 +17,7 @@ from tollway.bolt.exceptions import FieldProblem
 from tollway.bolt.explain import MOST_PROBLEMS, code_of
 from tollway.bolt.limits import Limiters
 from tollway.bolt.responses import Redirect, Response, encode_json
-from tollway.bolt.routing import Route
+from tollway.bolt.router import Route
 from tollway.bolt.signature import Signature, compile_signature, describe, name_of
 from tollway.errors import ConfigError
 

@@ -6,12 +6,12 @@ setting, shows the value and says what would be right.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Final, TypeVar
 
-from tollway import ClientAddress, Limiter
+from tollway import ClientAddress, Limiter, Policy
 from tollway.errors import ConfigError
 
 __all__ = ["BoltSettings", "read_settings", "unknown_settings"]
@@ -81,14 +81,14 @@ def read_settings(source: Any) -> BoltSettings:
         ipv6_prefix=reader.get("RATELIMIT_IPV6_PREFIX", 64, _whole),
         limits_enabled=bool(getattr(source, "RATELIMIT_ENABLE", True)),
         backend=reader.get("RATELIMIT_BACKEND", memory, _backend),
-        backends=dict(getattr(source, "RATELIMIT_BACKENDS", {})),
-        fail_mode=getattr(source, "RATELIMIT_FAIL_MODE", "local"),
-        key_prefix=getattr(source, "RATELIMIT_KEY_PREFIX", "tollway"),
+        backends=reader.get("RATELIMIT_BACKENDS", {}, _backends),
+        fail_mode=reader.get("RATELIMIT_FAIL_MODE", "local", _fail_mode),
+        key_prefix=reader.get("RATELIMIT_KEY_PREFIX", "tollway", _key_prefix),
         connect_timeout=reader.get("RATELIMIT_CONNECT_TIMEOUT", 1.0, _seconds),
         command_timeout=reader.get("RATELIMIT_COMMAND_TIMEOUT", 0.1, _seconds),
         max_keys=reader.get("RATELIMIT_MAX_KEYS", 1_000_000, _whole),
-        algorithm=getattr(source, "RATELIMIT_ALGORITHM", "gcra"),
-        default_limit=getattr(source, "RATELIMIT_DEFAULT_LIMIT", None),
+        algorithm=reader.get("RATELIMIT_ALGORITHM", "gcra", _algorithm),
+        default_limit=reader.get("RATELIMIT_DEFAULT_LIMIT", None, _rates),
         server={name: value for name, value in server.items() if value is not None},
     )
 
@@ -116,7 +116,7 @@ class _Reader:
             return default
         try:
             return read(value)
-        except ConfigError as error:
+        except (ConfigError, TypeError) as error:
             raise ConfigError(f"setting {name}: {error}") from None
 
 
@@ -157,6 +157,41 @@ def _apis(value: Any) -> tuple[str, ...]:
 
 
 def _backend(value: Any) -> str | Limiter:
-    if isinstance(value, Limiter) or (isinstance(value, str) and value):
+    if isinstance(value, Limiter):
+        return value
+    if isinstance(value, str) and value:
+        Limiter(value)  # does not connect
         return value
     raise ConfigError(f'{value!r} is no backend; write a URL such as "redis://127.0.0.1:6379/0"')
+
+
+def _backends(value: Any) -> dict[str, str | Limiter]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f'{value!r} is not a mapping such as {{"logins": "redis://..."}}')
+    return {str(name): _backend(backend) for name, backend in value.items()}
+
+
+def _fail_mode(value: Any) -> str:
+    Limiter(fail_mode=_text(value))
+    return _text(value)
+
+
+def _key_prefix(value: Any) -> str:
+    Limiter(prefix=_text(value))
+    return _text(value)
+
+
+def _algorithm(value: Any) -> str:
+    Policy("check", "1/s", algorithm=_text(value))
+    return _text(value)
+
+
+def _rates(value: Any) -> Any:
+    Policy("check", value)
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ConfigError(f"{value!r} is not a text")
+    return value
