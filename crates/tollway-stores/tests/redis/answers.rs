@@ -79,6 +79,12 @@ async fn what_is_not_ours_is_named_and_left_alone() {
         }
         assert_eq!(raw(&mut connection, "tollway:p:{k}").as_deref(), Some(value));
     }
+    let sliding = super::policy("p", "5/h", Algorithm::SlidingWindow);
+    let value = "1 s5/3600000/5:1700000000000000:0:4294967296";
+    redis::cmd("SET").arg("tollway:p:{k}").arg(value).exec(&mut connection).unwrap();
+    let error = check(&store, &sliding, "k", 1).await.expect_err(value);
+    assert!(error.detail.contains("no state of a limit"), "{error}");
+    assert_eq!(raw(&mut connection, "tollway:p:{k}").as_deref(), Some(value));
     redis::pipe().del("tollway:p:{k}").rpush("tollway:p:{k}", "x").exec(&mut connection).unwrap();
     let error = check(&store, &policy, "k", 1).await.expect_err("a list");
     assert_eq!(error.kind, StoreErrorKind::Corrupt);
@@ -175,6 +181,19 @@ async fn a_changed_rate_takes_over_once() {
     let lower = policy("p", "1/h", Algorithm::FixedWindow(Align::Clock));
     assert!(!check(&store, &lower, "k", 1).await.unwrap().allowed);
     assert!(raw(&mut connection, "tollway:p:{k}").unwrap().starts_with("1 w1/3600000/1:"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_rate_beside_a_new_key() {
+    let server = Redis::start();
+    let store = open(&server.url(), patient());
+    let before = policy("p", "10/d", Algorithm::SlidingWindow);
+    let after = policy("p", "20/d", Algorithm::SlidingWindow);
+    check(&store, &before, "old", 5).await.unwrap();
+    let charges = [Charge { policy: &after, key: "old", cost: 1 }, Charge { policy: &after, key: "new", cost: 1 }];
+    let decision = store.apply(&[Request { charges: &charges, peek: false }]).await.unwrap()[0];
+    assert_eq!((decision.allowed, decision.charge, decision.remaining), (true, 0, 9));
+    assert_eq!(check(&store, &after, "new", 0).await.unwrap().remaining, 19);
 }
 
 #[tokio::test(flavor = "multi_thread")]
