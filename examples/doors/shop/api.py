@@ -1,9 +1,9 @@
 """The Bolt door: found by `manage.py runbolt`, limited before Python is entered."""
 
 import msgspec
-from tollway.bolt import BoltAPI, rate_limit
 
 from shop.models import Item
+from tollway.bolt import BoltAPI, rate_limit
 
 api = BoltAPI()
 
