@@ -114,6 +114,9 @@ impl MemoryStore {
         let id = self.id(charge.key);
         if let (true, Some(home)) = (known.is_flat, &known.home) {
             let limit = home.table.layout().limit();
+            if !peek && let Some(verdict) = home.table.charge_plainly(id, charge.cost, moment.now) {
+                return worded(limit, verdict, charge.cost, moment.now);
+            }
             let verdict = if peek {
                 let state = home.table.look(id, moment.now, &self.room);
                 state.map(|state| decide_one(limit, state, moment.now, charge.cost).0)
@@ -180,11 +183,11 @@ impl MemoryStore {
             if let (true, Some(home)) = (known.is_flat, &known.home)
                 && let Ok(charged) = home.table.charge(id, charge.cost, moment, &self.room)
             {
-                let limit = home.table.layout().limit();
+                let layout = home.table.layout();
                 return Applied {
-                    decision: worded(limit, charged.verdict, charge.cost, moment.now),
-                    before: charged.before.map(|state| Kept::from_slice(&[state])),
-                    after: [charged.after].into_iter().collect(),
+                    decision: worded(layout.limit(), charged.verdict, charge.cost, moment.now),
+                    before: layout.state(charged.before).map(|state| Kept::from_slice(&[state])),
+                    after: layout.state(charged.after).into_iter().collect(),
                 };
             }
             self.map.charge(charge, before(known, id), moment.now, false)

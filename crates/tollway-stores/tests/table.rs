@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
 use tollway_core::{
@@ -22,11 +23,11 @@ fn ask(store: &dyn Store, policy: &Arc<Policy>, key: &str, cost: u32) -> Decisio
 }
 
 fn reset(store: &MemoryStore, policy: &Arc<Policy>, key: &str) {
-    futures_executor(store.reset(policy, key)).unwrap();
+    ready(store.reset(policy, key)).unwrap();
 }
 
 /// Memory's replies are ready when they are made.
-fn futures_executor<T>(mut reply: tollway_core::Reply<T>) -> Result<T, tollway_core::StoreError> {
+fn ready<T>(mut reply: tollway_core::Reply<T>) -> Result<T, tollway_core::StoreError> {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match reply.as_mut().poll(&mut context) {
         std::task::Poll::Ready(answer) => answer,
@@ -79,6 +80,14 @@ fn nine_policies() -> Vec<Arc<Policy>> {
     .collect()
 }
 
+fn time_of(states: &[State]) -> Vec<u64> {
+    let time = |state: &State| match *state {
+        State::Schedule { full_at, .. } => full_at,
+        State::Window { start, .. } | State::Sliding { start, .. } => start,
+    };
+    states.iter().map(time).collect()
+}
+
 #[derive(Default)]
 struct Model(HashMap<(usize, u8), Vec<State>>);
 
@@ -104,7 +113,8 @@ impl Model {
                     continue;
                 }
                 // What a refusal of one charge takes back from the future is kept, as a store does.
-                if decision.allowed || (asked.len() == 1 && known) {
+                let earlier = known && time_of(&states) < time_of(&self.0[&(*policy, *key)]);
+                if decision.allowed || (asked.len() == 1 && earlier) {
                     self.0.insert((*policy, *key), states);
                 }
             }
@@ -146,4 +156,165 @@ proptest! {
             }
         }
     }
+}
+
+/// How many of `rounds` in which `threads` ask at a standstill for few keys among many broke the bound.
+fn rounds_over(max_keys: usize, keys: usize, others: usize, rounds: u64) -> Vec<(u64, u64, u64)> {
+    const THREADS: usize = 4;
+    let limit = policy("p", "7/h", Algorithm::Gcra);
+    let mut broken = Vec::new();
+    for round in 0..rounds {
+        let store = MemoryStore::with_clock(max_keys, Arc::new(ManualClock::new(START)));
+        let passed: Vec<AtomicU64> = (0..keys).map(|_| AtomicU64::new(0)).collect();
+        std::thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let (store, limit, passed) = (&store, &limit, &passed);
+                scope.spawn(move || {
+                    let mut dice = round * 31 + thread as u64 + 1;
+                    for turn in 0..keys * 12 {
+                        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                        let key = (dice >> 33) as usize % keys;
+                        let allowed = ask(store, limit, &key.to_string(), 1).allowed;
+                        passed[key].fetch_add(u64::from(allowed), Ordering::Relaxed);
+                        if others > 0 {
+                            ask(store, limit, &format!("other-{}", (turn * THREADS + thread) % others), 1);
+                        }
+                    }
+                });
+            }
+        });
+        for (key, passed) in passed.iter().enumerate() {
+            let passed = passed.load(Ordering::Relaxed);
+            if passed > 7 || (others == 0 && passed != 7 && ask(&store, &limit, &key.to_string(), 1).allowed) {
+                broken.push((round, key as u64, passed));
+            }
+        }
+    }
+    broken
+}
+
+#[test]
+fn threads_at_a_standstill_get_exactly_the_limit() {
+    assert_eq!(rounds_over(10_000, 40, 0, 150), []);
+}
+
+#[test]
+fn threads_that_push_keys_out_never_get_more() {
+    assert_eq!(rounds_over(64, 40, 500, 150), []);
+}
+
+#[test]
+fn threads_never_get_more_while_the_table_grows() {
+    assert_eq!(rounds_over(100_000, 400, 8_000, 15), []);
+}
+
+#[test]
+fn a_table_that_grows_forgets_nobody() {
+    let store = MemoryStore::with_clock(200_000, Arc::new(ManualClock::new(START)));
+    let limit = policy("p", "2/h", Algorithm::Gcra);
+    let names: Vec<_> = (0..60_000).map(|number| number.to_string()).collect();
+    for name in &names {
+        assert_eq!(ask(&store, &limit, name, 1).remaining, 1);
+    }
+    for name in &names {
+        assert_eq!(ask(&store, &limit, name, 1).remaining, 0, "{name}");
+    }
+    assert!(names.iter().all(|name| !ask(&store, &limit, name, 1).allowed));
+    assert_eq!(store.len(), names.len());
+}
+
+#[test]
+fn a_spray_of_twice_as_many_keys_frees_no_refused_one() {
+    for algorithm in Algorithm::all() {
+        let store = MemoryStore::with_clock(8_000, Arc::new(ManualClock::new(START)));
+        let limit = policy("p", "5/d", algorithm);
+        let victims: Vec<_> = (0..500).map(|number| format!("victim-{number}")).collect();
+        for victim in &victims {
+            while ask(&store, &limit, victim, 1).allowed {}
+        }
+        for number in 0..16_000 {
+            ask(&store, &limit, &number.to_string(), 1);
+        }
+        let freed = victims.iter().filter(|victim| ask(&store, &limit, victim, 1).allowed).count();
+        assert_eq!(freed, 0, "{algorithm}");
+        assert!(store.len() <= 8_000, "{algorithm}: {}", store.len());
+    }
+}
+
+#[test]
+fn idle_keys_make_room_before_the_table_grows() {
+    let clock = Arc::new(ManualClock::new(START));
+    let store = MemoryStore::with_clock(1_000_000, clock.clone());
+    let limit = policy("p", "5/s", Algorithm::Gcra);
+    for number in 0..200_000 {
+        assert!(ask(&store, &limit, &number.to_string(), 1).allowed);
+        clock.advance(SECOND / 100);
+    }
+    assert!(store.len() <= 1_024, "{}", store.len());
+}
+
+#[test]
+fn a_reset_frees_a_key_again_and_again() {
+    for algorithm in Algorithm::all() {
+        let store = MemoryStore::with_clock(16, Arc::new(ManualClock::new(START)));
+        let limit = policy("p", "3/d", algorithm);
+        for _ in 0..20 {
+            assert!(ask(&store, &limit, "k", 3).allowed, "{algorithm}");
+            assert!(!ask(&store, &limit, "k", 1).allowed, "{algorithm}");
+            reset(&store, &limit, "k");
+        }
+    }
+}
+
+#[test]
+fn a_policy_that_changes_takes_its_keys_along() {
+    let store = MemoryStore::with_clock(10_000, Arc::new(ManualClock::new(START)));
+    let names: Vec<_> = (0..2_000).map(|number| number.to_string()).collect();
+    let before = policy("p", "10/h", Algorithm::Gcra);
+    for name in &names {
+        ask(&store, &before, name, 5);
+    }
+    for (rates, left) in [("20/h", 9), ("40/h; 1000/d", 17)] {
+        let after = policy("p", rates, Algorithm::Gcra);
+        for name in &names {
+            assert_eq!(ask(&store, &after, name, 1).remaining, left, "{rates}");
+        }
+    }
+    let after = policy("p", "20/h", Algorithm::Gcra);
+    reset(&store, &after, "7");
+    assert_eq!(ask(&store, &after, "7", 1).remaining, 19);
+}
+
+#[test]
+fn charges_together_are_all_or_nothing_on_many_threads() {
+    let store = MemoryStore::with_clock(10_000, Arc::new(ManualClock::new(START)));
+    let org = policy("org", "1000/d", Algorithm::Gcra);
+    let user = policy("user", "50/d", Algorithm::FixedWindow(Align::Clock));
+    let many = policy("many", "60/d; 5000/w", Algorithm::Gcra);
+    let passed = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0..4_u64 {
+            let (store, org, user, many, passed) = (&store, &org, &user, &many, &passed);
+            scope.spawn(move || {
+                for turn in 0..600 {
+                    let key = ((turn + thread) % 10).to_string();
+                    let charges = [
+                        Charge { policy: org, key: "o", cost: 1 },
+                        Charge { policy: many, key: &key, cost: 1 },
+                        Charge { policy: user, key: &key, cost: 1 },
+                    ];
+                    let request = Request { charges: &charges, peek: false };
+                    passed.fetch_add(u64::from(store.apply_now(&request).unwrap().unwrap().allowed), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    // Ten users at 50 each; what they were refused was handed back to the organisation.
+    let passed = passed.into_inner();
+    assert!(passed <= 500, "{passed}");
+    assert_eq!(u64::from(ask(&store, &org, "o", 0).remaining), 1_000 - passed);
+    let left: u32 = (0..10).map(|key| ask(&store, &user, &key.to_string(), 0).remaining).sum();
+    assert_eq!(u64::from(left), 500 - passed);
+    let left: u32 = (0..10).map(|key| ask(&store, &many, &key.to_string(), 0).remaining).sum();
+    assert_eq!(u64::from(left), 600 - passed);
 }

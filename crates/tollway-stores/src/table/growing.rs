@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use portable_atomic::AtomicU128;
-use tollway_core::{State, Timestamp};
+use tollway_core::{State, Timestamp, Verdict};
 
 use super::layout::Layout;
 use super::level::{Blocked, Charged, Heap, Level, Moment, WAYS};
@@ -187,8 +187,13 @@ impl<W: Word> Table<W> {
         self.run(id, room, now, |level, may_grow| level.look(&self.layout, id, now, may_grow))
     }
 
+    /// Charges a key the short way. `None` where that does not do, and nothing has happened.
+    #[inline(always)]
+    pub(crate) fn charge_plainly(&self, id: u64, cost: u32, now: Timestamp) -> Option<Verdict> {
+        self.level(self.current.load(Ordering::Acquire))?.charge_plainly(&self.layout, id, cost, now)
+    }
+
     /// Charges `cost` to a key if it fits.
-    #[inline]
     pub(crate) fn charge(&self, id: u64, cost: u32, moment: &mut Moment<'_>, room: &Room) -> Result<Charged, Closed> {
         let now = moment.now;
         self.run(id, room, now, |level, may_grow| level.charge(&self.layout, id, cost, moment, may_grow))

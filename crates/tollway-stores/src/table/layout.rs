@@ -4,7 +4,7 @@
 //! smaller: the time first, counts and fractions below. Fractions of a nanosecond are kept in lowest
 //! terms, so most rates need none and `7/s` needs three bits.
 
-use tollway_core::{Algorithm, Align, Limit, State, Timestamp};
+use tollway_core::{Algorithm, Align, Limit, State, Timestamp, Verdict, decide_one};
 
 use super::word::Packing;
 
@@ -28,7 +28,13 @@ pub(crate) struct Layout {
     /// What the time of a window, or the fraction of a schedule, is counted in.
     unit: u64,
     packing: Packing,
+    /// Of a schedule without fractions whose times cannot overflow: nanoseconds a permit, and to fill.
+    plain: Option<(u64, u64)>,
+    capacity: u32,
 }
+
+/// Times before this do not overflow: the year 2262, or a century of tolerance short of it.
+const FAR: u64 = 1 << 63;
 
 impl Layout {
     /// The layout of `limit`, or `None` when its state does not fit a word.
@@ -47,12 +53,12 @@ impl Layout {
         };
         let credit = Packing::ROOM.checked_sub(time + low).filter(|bits| *bits >= CREDIT_BITS.0)?;
         let credit = credit.min(CREDIT_BITS.1);
-        let spent_whole = match kind {
-            Kind::Schedule => u128::from(limit.lifetime()) << low,
-            Kind::Window | Kind::Sliding => 1 << low,
-        };
+        let counted_in = if kind == Kind::Schedule { 1 } else { unit };
+        let spent_whole = u128::from(limit.lifetime().div_ceil(counted_in)) << low;
         let packing = Packing { credit, step: (spent_whole >> (credit / 2)).max(1) };
-        Some(Self { limit: limit.clone(), kind, low, unit, packing })
+        let plain =
+            (kind == Kind::Schedule && low == 0).then(|| (limit.span(1).nanos, limit.span(limit.capacity()).nanos));
+        Some(Self { limit: limit.clone(), kind, low, unit, packing, plain, capacity: limit.capacity() })
     }
 
     pub(crate) fn limit(&self) -> &Limit {
@@ -61,6 +67,40 @@ impl Layout {
 
     pub(crate) fn packing(&self) -> Packing {
         self.packing
+    }
+
+    /// Decides `cost` for a key with this mark: the verdict, and the mark to keep.
+    #[inline]
+    pub(crate) fn decide(&self, mark: u128, now: Timestamp, cost: u32) -> (Verdict, u128) {
+        if let Some((verdict, next)) = self.decide_plainly(mark, now, cost) {
+            return (verdict, u128::from(next));
+        }
+        let (verdict, next) = decide_one(&self.limit, self.state(mark), now, cost);
+        (verdict, self.mark(next))
+    }
+
+    /// The same where it takes no more than a few additions: whole nanoseconds, and a cost from 1 to
+    /// the capacity.
+    #[inline(always)]
+    pub(crate) fn decide_plainly(&self, mark: u128, now: Timestamp, cost: u32) -> Option<(Verdict, u64)> {
+        let (each, whole) = self.plain?;
+        let now = now.nanos();
+        if now >= FAR || mark >= u128::from(FAR) || cost.wrapping_sub(1) >= self.capacity {
+            return None;
+        }
+        let (full_at, horizon) = (mark as u64, now + whole);
+        let base = full_at.clamp(now, horizon);
+        let next = base + each * u64::from(cost);
+        let allowed = next <= horizon;
+        let kept = if allowed { next } else { full_at.min(horizon) };
+        let at = if allowed { next } else { base };
+        let verdict = Verdict {
+            allowed,
+            remaining: ((horizon - at) / each) as u32,
+            reset_after: at - now,
+            retry_after: next.saturating_sub(horizon),
+        };
+        Some((verdict, kept))
     }
 
     pub(crate) fn mark(&self, state: State) -> u128 {
@@ -240,6 +280,21 @@ mod tests {
             if let (Some(state), _) = walk(&limit, &steps) {
                 prop_assert_eq!(layout.state(layout.mark(state)), Some(state));
             }
+        }
+
+        #[test]
+        fn marks_decide_as_states_do(
+            limit in any_limit(),
+            steps in prop::collection::vec((any::<u64>(), any::<u32>()), 1..8),
+            jump in -5_000_000_000..5_000_000_000_i64,
+            cost in prop_oneof![0..4_u32, any::<u32>()],
+        ) {
+            let layout = Layout::new(&limit).unwrap();
+            let (state, now) = walk(&limit, &steps);
+            let now = Timestamp::from_nanos(now.nanos().saturating_add_signed(jump));
+            let mark = state.map_or(0, |state| layout.mark(state));
+            let (verdict, next) = decide_one(&limit, state, now, cost);
+            prop_assert_eq!(layout.decide(mark, now, cost), (verdict, layout.mark(next)));
         }
 
         #[test]

@@ -15,7 +15,7 @@
 //! Whoever comes in starts no better than the floors of both buckets, so nobody comes back richer:
 //! under pressure newcomers are refused too early, never anybody too late.
 
-use tollway_core::{Clock, Limit, State, Timestamp, Verdict, decide_one};
+use tollway_core::{Clock, State, Timestamp, Verdict};
 
 use super::layout::{Layout, give_back};
 use super::word::{FROZEN, ID, Word};
@@ -91,8 +91,9 @@ impl<'a> Moment<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Charged {
     pub(crate) verdict: Verdict,
-    pub(crate) before: Option<State>,
-    pub(crate) after: State,
+    /// The key's mark before, and after.
+    pub(crate) before: u128,
+    pub(crate) after: u128,
 }
 
 /// Why a level could not answer.
@@ -145,13 +146,10 @@ impl<G: Ground> Level<G> {
     #[inline]
     fn find(&self, layout: &Layout, id: u64) -> Found {
         let packing = layout.packing();
-        let first = id as usize % WAYS;
         let mut least = (u128::MAX, 0, 0);
         for home in self.homes(id) {
-            let bucket = &self.ground.buckets()[home].0;
-            for turn in 0..WAYS {
-                let way = (first + turn) % WAYS;
-                let word = bucket[way].load();
+            for (way, slot) in self.ways(home, id) {
+                let word = slot.load();
                 if word & FROZEN != 0 {
                     return Found::Frozen;
                 }
@@ -165,6 +163,34 @@ impl<G: Ground> Level<G> {
             }
         }
         Found::Nowhere(least.1, least.2)
+    }
+
+    /// The slots of a bucket, in the order a key prefers them.
+    #[inline]
+    fn ways(&self, bucket: usize, id: u64) -> impl Iterator<Item = (usize, &G::Word)> {
+        let (slots, first) = (&self.ground.buckets()[bucket].0, id as usize);
+        (0..WAYS).map(move |turn| (first + turn) % WAYS).map(move |way| (way, &slots[way]))
+    }
+
+    /// Charges a key that is there, where that is plain arithmetic and nobody is in the way.
+    #[inline(always)]
+    pub(crate) fn charge_plainly(&self, layout: &Layout, id: u64, cost: u32, now: Timestamp) -> Option<Verdict> {
+        for home in self.homes(id) {
+            for (_, slot) in self.ways(home, id) {
+                let word = slot.load();
+                if word & (ID | FROZEN) != u128::from(id) {
+                    continue;
+                }
+                let mark = layout.packing().mark(word);
+                let (verdict, next) = layout.decide_plainly(mark, now, cost)?;
+                if !verdict.allowed {
+                    return (u128::from(next) >= mark).then_some(verdict);
+                }
+                let new = layout.packing().word(id, u128::from(next), layout.packing().order(word))?;
+                return slot.exchange(word, new).is_ok().then_some(verdict);
+            }
+        }
+        None
     }
 
     /// Charges `cost`, or says why not. With `may_grow`, a newcomer among live keys is `Crowded`.
@@ -207,25 +233,22 @@ impl<G: Ground> Level<G> {
                 return Ok(None);
             }
             let mark = packing.mark(word);
-            let before = layout.state(mark);
-            let (verdict, after) = decide_one(layout.limit(), before, moment.now, cost);
-            let next = layout.mark(after);
+            let (verdict, next) = layout.decide(mark, moment.now, cost);
+            let charged = Charged { verdict, before: mark, after: next };
             // A refusal is written only where it takes a state back from the future.
             if next == mark || (next > mark && !verdict.allowed) {
-                return Ok(Some(Charged { verdict, before, after }));
+                return Ok(Some(charged));
             }
             if next < mark && moment.was_stale() {
                 continue;
             }
             match packing.word(id as u64, next, packing.order(word)) {
                 Some(new) => match self.slot(place).exchange(word, new) {
-                    Ok(()) => return Ok(Some(Charged { verdict, before, after })),
+                    Ok(()) => return Ok(Some(charged)),
                     Err(current) => word = current,
                 },
-                None => {
-                    self.leave(layout, (place, word), mark);
-                    return Ok(None);
-                }
+                // Far back in time: the floor takes it over.
+                None => return Ok(self.leave(layout, (place, word), next).then_some(charged)),
             }
         }
     }
@@ -247,10 +270,8 @@ impl<G: Ground> Level<G> {
             return Err(Blocked::Crowded);
         }
         let start = self.start(layout, id, victim, moment.now);
-        let before = layout.state(start);
-        let (verdict, after) = decide_one(layout.limit(), before, moment.now, cost);
-        let charged = Charged { verdict, before, after };
-        let next = layout.mark(after);
+        let (verdict, next) = layout.decide(start, moment.now, cost);
+        let charged = Charged { verdict, before: start, after: next };
         if next < start && moment.was_stale() {
             return Ok(None);
         }
@@ -259,7 +280,7 @@ impl<G: Ground> Level<G> {
             return Ok(Some(charged));
         }
         let Some(new) = packing.word(id, next, packing.order(victim) + 1) else {
-            return Ok(Some(no_room(layout.limit(), moment.now, cost)));
+            return Ok(Some(no_room(layout, moment.now, cost)));
         };
         if victim & ID != 0 {
             self.raise(layout, place / WAYS, mark);
@@ -469,8 +490,9 @@ impl<G: Ground> Level<G> {
 }
 
 /// The answer where every slot is held far into the future: only after a clock was set back.
-fn no_room(limit: &Limit, now: Timestamp, cost: u32) -> Charged {
-    let whole = limit.spent(limit.capacity(), limit.capacity(), now);
-    let (verdict, after) = decide_one(limit, Some(whole), now, cost.max(1));
-    Charged { verdict, before: Some(whole), after }
+fn no_room(layout: &Layout, now: Timestamp, cost: u32) -> Charged {
+    let limit = layout.limit();
+    let whole = layout.mark(limit.spent(limit.capacity(), limit.capacity(), now));
+    let (verdict, after) = layout.decide(whole, now, cost.max(1));
+    Charged { verdict, before: whole, after }
 }
