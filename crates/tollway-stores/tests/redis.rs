@@ -2,6 +2,8 @@
 
 mod servers;
 
+#[path = "redis/adjust.rs"]
+mod adjust;
 #[path = "redis/answers.rs"]
 mod answers;
 #[path = "redis/faults.rs"]

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use smallvec::SmallVec;
-use tollway_core::{Decision, Part, Policy, Request, State, StoreError, StoreErrorKind, Timestamp, decide, store_key};
+use tollway_core::{
+    Decision, Limit, Part, Policy, Request, State, StoreError, StoreErrorKind, Timestamp, adjust_one, decide, store_key,
+};
 
 use super::form::{self, Entry, Flaw};
 use super::trouble;
@@ -15,6 +17,8 @@ pub(super) type Asks = SmallVec<[Ask; 1]>;
 #[derive(Debug)]
 pub(super) struct Ask {
     pub(super) peek: bool,
+    /// Charge without asking (1), give back (-1), or neither (0).
+    pub(super) sign: i64,
     pub(super) dues: SmallVec<[Due; 1]>,
     /// For each due, when a policy changed: the value found and the value to read instead.
     pub(super) swaps: Vec<Swap>,
@@ -69,12 +73,21 @@ impl Ask {
                 return refuse("a request charges one policy and key twice: add the costs up");
             }
         }
-        Ok(Self { peek: request.peek, dues, swaps: Vec::new() })
+        Ok(Self { peek: request.peek, sign: 0, dues, swaps: Vec::new() })
+    }
+
+    /// A charge without asking, or, below zero, permits given back.
+    pub(super) fn adjust(prefix: &str, policy: &Arc<Policy>, key: &str, delta: i64) -> Self {
+        let most = policy.limits().iter().map(Limit::capacity).max().unwrap_or(0);
+        let cost = delta.unsigned_abs().min(2 * u64::from(most)) as u32;
+        let due = Due { policy: Arc::clone(policy), key: store_key(prefix, policy.name(), key), cost };
+        Self { peek: delta == 0, sign: delta.signum(), dues: SmallVec::from_iter([due]), swaps: Vec::new() }
     }
 
     /// Whether the script reads both requests the same way, but for the keys.
     pub(super) fn same_shape(&self, other: &Self) -> bool {
         self.peek == other.peek
+            && self.sign == other.sign
             && self.swaps.is_empty() == other.swaps.is_empty()
             && self.dues.len() == other.dues.len()
             && (self.dues.iter().zip(&other.dues))
@@ -112,8 +125,13 @@ impl Ask {
         let mut parts: SmallVec<[Part<'_>; 4]> = SmallVec::new();
         for (charge, due) in self.dues.iter().enumerate() {
             for (index, limit) in due.policy.limits().iter().enumerate() {
-                let state = states[parts.len()];
-                parts.push(Part { limit, state, cost: due.cost, charge: charge as u16, index: index as u16 });
+                let mut state = states[parts.len()];
+                let mut cost = due.cost;
+                if self.sign != 0 {
+                    state = Some(adjust_one(limit, state, answer.now, self.sign * i64::from(cost)));
+                    cost = 0;
+                }
+                parts.push(Part { limit, state, cost, charge: charge as u16, index: index as u16 });
             }
         }
         let (decision, _) = decide(&parts, answer.now);

@@ -267,14 +267,21 @@ impl<'a> Packer<'a> {
 fn spell(ask: &Ask) -> String {
     use std::fmt::Write;
     let mut text = String::with_capacity(96);
-    let mode = u8::from(ask.peek) + 2 * u8::from(!ask.swaps.is_empty());
+    let adjust = match ask.sign {
+        0 => 0,
+        1 => 8,
+        _ => 4,
+    };
+    let mode = u8::from(ask.peek) + 2 * u8::from(!ask.swaps.is_empty()) + adjust;
     let _ = write!(text, "{mode} {}", ask.dues.len());
     for due in &ask.dues {
         // One millisecond more, because the server's own clock reading for expiry is cut to one.
         let lifetime = due.policy.lifetime().div_ceil(1_000_000) + 1;
         let _ = write!(text, " {lifetime} {} {}", due.cost, due.policy.limits().len());
         for limit in due.policy.limits() {
-            let (span, span_fraction) = span(limit, due.cost.min(limit.capacity()));
+            // More than the capacity is refused unseen, and is at most twice that when charged unasked.
+            let most = if ask.sign == 0 { limit.capacity() } else { limit.capacity().saturating_mul(2) };
+            let (span, span_fraction) = span(limit, due.cost.min(most));
             let (tolerance, tolerance_fraction) = span_of_capacity(limit);
             let _ = write!(text, " {} {span} {span_fraction} {tolerance} {tolerance_fraction}", Code::of(limit));
         }

@@ -125,6 +125,15 @@ impl RedisStore {
         self.queue.len()
     }
 
+    fn ask(&self, asks: Result<Asks, StoreError>) -> Reply<Vec<Decision>> {
+        let ticket = asks.and_then(|asks| self.queue.push(Work::Apply(asks), None));
+        let (name, queue) = (Arc::clone(&self.name), Arc::clone(&self.queue));
+        Box::pin(async move {
+            let (receiver, deadline) = ticket?;
+            decide(receiver, deadline, &name, &queue).await
+        })
+    }
+
     /// A call without a decision.
     fn plain(&self, work: Work) -> Reply<()> {
         let ticket = self.queue.push(work, None);
@@ -155,13 +164,15 @@ impl Store for RedisStore {
         if requests.is_empty() {
             return Box::pin(std::future::ready(Ok(Vec::new())));
         }
-        let asks: Result<Asks, _> =
-            requests.iter().map(|request| Ask::new(&self.name, &self.prefix, request)).collect();
-        let ticket = asks.and_then(|asks| self.queue.push(Work::Apply(asks), None));
-        let (name, queue) = (Arc::clone(&self.name), Arc::clone(&self.queue));
+        self.ask(requests.iter().map(|request| Ask::new(&self.name, &self.prefix, request)).collect())
+    }
+
+    fn adjust(&self, policy: &Arc<Policy>, key: &str, delta: i64) -> Reply<Decision> {
+        let ask = Ask::adjust(&self.prefix, policy, key, delta);
+        let (reply, name) = (self.ask(Ok(Asks::from_iter([ask]))), Arc::clone(&self.name));
         Box::pin(async move {
-            let (receiver, deadline) = ticket?;
-            decide(receiver, deadline, &name, &queue).await
+            let decisions = reply.await?;
+            decisions.first().copied().ok_or_else(|| trouble::unexpected(&name, "an answer is missing"))
         })
     }
 

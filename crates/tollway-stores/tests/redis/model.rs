@@ -13,10 +13,10 @@ use super::{open, patient, raw};
 const MS: u64 = 1_000_000;
 const YEAR_MS: u64 = 366 * 86_400_000;
 
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
-    fn below(&mut self, sides: u64) -> u64 {
+    pub(super) fn below(&mut self, sides: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

@@ -5,10 +5,11 @@
 --       2 .. n + 1   the shapes: "mode charges" and for each charge "lifetime cost limits" and for
 --                    each limit "code span span_fraction tolerance tolerance_fraction"
 --       n + 2        one byte for each request: the number of its shape
---       n + 3 ..     for each key of a request with mode 2 or 3: the value it must have ("" for
+--       n + 3 ..     for each key of a request on replaced values: the value it must have ("" for
 --                    none) and the value to read instead
 --
--- mode  0 spends, 1 only looks; 2 and 3 are the same on replaced values
+-- mode  the sum of: 1 only looks, 2 reads replaced values, 4 gives the cost back, 8 charges it
+--       without asking
 -- code  kind, permits, "/", period in milliseconds, "/", capacity; kinds: b bucket, w window,
 --       f window from the first request, s sliding window
 --
@@ -27,6 +28,7 @@ local function read_limit(text, at, start)
   local three = kind == 's'
   local limit = {
     run = kind == 'b' and schedule or three and sliding_window or fixed_window,
+    adjust = kind == 'b' and adjust_schedule or three and adjust_sliding or adjust_window,
     aligned = kind == 'w',
     permits = permits + 0,
     period = period * 1000,
@@ -44,8 +46,11 @@ local function read_limit(text, at, start)
 end
 
 local function read_shape(text)
-  local mode, charges, at = match(text, '^(%d) (%d+)()')
-  local shape = { peek = mode % 2 == 1, replaced = mode + 0 >= 2 }
+  local mode, charges, at = match(text, '^(%d+) (%d+)()')
+  mode = mode + 0
+  local shape = { peek = mode % 2 == 1, replaced = mode % 4 >= 2 }
+  -- Charge without asking, give back, or neither.
+  shape.sign = mode >= 8 and 1 or mode >= 4 and -1 or 0
   for c = 1, charges do
     local lifetime, cost, limits, after = match(text, '^ (%d+) (%d+) (%d+)()', at)
     local charge = { lifetime = lifetime, cost = cost + 0 }
@@ -60,7 +65,7 @@ end
 
 -- Decides one charge on the text `value`: nil when the text is not in its form, otherwise whether
 -- it fits, whether a state lay in the future, and the text to keep and its lifetime when it fits.
-local function decide(charge, now, value, cost)
+local function decide(charge, now, value, cost, sign)
   local fits, future, text, at = true, false, '1', 1
   local lifetime = charge.lifetime
   for l = 1, #charge do
@@ -83,7 +88,10 @@ local function decide(charge, now, value, cost)
         return nil
       end
     end
-    fit, ahead, a, b, c = limit.run(limit, now, cost, a, b, c)
+    fit, ahead, a, b, c = limit.run(limit, now, sign == 0 and cost or 0, a, b, c)
+    if sign ~= 0 then
+      a, b, c = limit.adjust(limit, now, math.min(cost, 2 * limit.capacity), sign, a, b, c)
+    end
     fits, future = fits and fit, future or ahead
     if fits then
       text = format(limit.format, text, a, b, c)
@@ -141,7 +149,7 @@ local function answer(shape)
     end
     if not letter then
       local fit
-      fit, ahead[c], texts[c], lifetimes[c] = decide(shape[c], now, values[c], shape[c].cost)
+      fit, ahead[c], texts[c], lifetimes[c] = decide(shape[c], now, values[c], shape[c].cost, shape.sign)
       if fit == nil then
         letter = 'O'
       end
@@ -158,7 +166,7 @@ local function answer(shape)
       if not fits then
         -- A refusal spends nothing, but a state from the future is pulled back.
         local _
-        _, _, text, lifetime = decide(shape[c], now, values[c], 0)
+        _, _, text, lifetime = decide(shape[c], now, values[c], 0, 0)
       end
       local failure = keep(KEYS[before + c], text, lifetime, raws[c])
       if failure then

@@ -29,3 +29,8 @@ local function fixed_window(limit, now, cost, start, count)
   end
   return true, future, start, count + cost
 end
+
+-- The state after permits are charged without asking (sign 1) or given back (-1).
+local function adjust_window(limit, _, amount, sign, start, count)
+  return start, math.max(0, math.min(count + sign * amount, 2 * limit.capacity))
+end

@@ -32,3 +32,28 @@ local function schedule(limit, now, cost, full_at, fraction)
   end
   return true, future, full_at, fraction
 end
+
+-- The state after permits are charged without asking (sign 1) or given back (-1): at most what is
+-- spent, and at most one capacity beyond it.
+local function adjust_schedule(limit, now, _, sign, full_at, fraction)
+  if full_at < now then
+    full_at, fraction = now, 0
+  end
+  full_at, fraction = full_at + sign * limit.span, fraction + sign * limit.span_fraction
+  if fraction >= limit.permits then
+    full_at, fraction = full_at + 1, fraction - limit.permits
+  elseif fraction < 0 then
+    full_at, fraction = full_at - 1, fraction + limit.permits
+  end
+  if full_at < now then
+    return now, 0
+  end
+  local most, most_fraction = now + 2 * limit.tolerance, 2 * limit.tolerance_fraction
+  if most_fraction >= limit.permits then
+    most, most_fraction = most + 1, most_fraction - limit.permits
+  end
+  if full_at > most or (full_at == most and fraction > most_fraction) then
+    return most, most_fraction
+  end
+  return full_at, fraction
+end

@@ -51,3 +51,11 @@ local function sliding_window(limit, now, cost, seen, current, previous)
   end
   return true, future, start, current + cost, previous
 end
+
+-- The state after permits are charged without asking (sign 1) or given back (-1), the newest first.
+local function adjust_sliding(limit, _, amount, sign, start, current, previous)
+  if sign > 0 then
+    return start, math.min(current + amount, 2 * limit.capacity), previous
+  end
+  return start, math.max(0, current - amount), math.max(0, previous - math.max(0, amount - current))
+end
