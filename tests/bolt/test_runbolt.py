@@ -27,6 +27,7 @@ from typing import Annotated
 
 import msgspec
 from django.core.exceptions import PermissionDenied, ValidationError
+from django.db.backends.signals import connection_created
 from django.http import Http404
 
 from shop.models import Item
@@ -34,7 +35,8 @@ from tollway.bolt import BoltAPI, HTTPException, JSON, NotFound, PlainText, Requ
 from tollway.bolt.params import Cookie, Header, Query
 
 api = BoltAPI()
-STARTED = threading.Event()
+CONNECTED = []
+connection_created.connect(lambda **_: CONNECTED.append(1), weak=False)
 MARKS = Path(__file__).parent
 
 
@@ -81,6 +83,12 @@ async def items_async():
 @api.get("/s/items")
 def items_sync():
     return {"names": [item.name for item in Item.objects.all()], "thread": threading.get_ident()}
+
+
+@api.get("/connections")
+def connections_made():
+    Item.objects.count()
+    return len(CONNECTED)
 
 
 @api.get("/i/items", inline=True)
@@ -314,13 +322,22 @@ def test_debug_tells_the_traceback(shop: Project) -> None:
         assert any("shop/api.py" in line for line in told["traceback"])
 
 
-def test_the_orm_in_every_kind_of_handler(shop: Project) -> None:
-    shop.settings("DATABASES['default']['CONN_MAX_AGE'] = 0")
-    with shop.serve("--threads", "2") as served, httpx.Client(base_url=served.url) as client:
-        for _ in range(5):
-            assert client.get("/a/items").json() == ["lantern"]
-            assert client.get("/s/items").json()["names"] == ["lantern"]
-            assert client.get("/i/items").json() == ["lantern"]
+def test_the_orm_in_every_kind_of_handler(client: httpx.Client) -> None:
+    for _ in range(5):
+        assert client.get("/a/items").json() == ["lantern"]
+        assert client.get("/s/items").json()["names"] == ["lantern"]
+        assert client.get("/i/items").json() == ["lantern"]
+
+
+@pytest.mark.parametrize(("age", "opened"), [("0", "one each"), ("None", "one for all")])
+def test_connections_of_plain_handlers_live_as_django_says(
+    shop: Project, age: str, opened: str
+) -> None:
+    shop.settings(f"DATABASES['default']['CONN_MAX_AGE'] = {age}")
+    with shop.serve("--threads", "1") as served, httpx.Client(base_url=served.url) as client:
+        counts = [client.get("/connections").json() for _ in range(3)]
+    # The look for migrations at the start had one too.
+    assert counts == ([2, 3, 4] if opened == "one each" else [2, 2, 2])
 
 
 def test_a_stop_lets_requests_in_flight_finish(shop: Project) -> None:
@@ -489,7 +506,7 @@ def test_everything_wrong_with_the_routes_is_told_at_once(project: Project) -> N
 def test_check_tells_how_many_routes(shop: Project) -> None:
     told = shop.manage("runbolt", "--check")
     assert (told.returncode, told.stderr) == (0, "")
-    assert told.stdout == "15 routes: all is well\n"
+    assert told.stdout == "16 routes: all is well\n"
 
 
 def test_settings_that_cannot_be(shop: Project) -> None:

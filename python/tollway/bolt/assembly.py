@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import wraps
 from typing import Any
 from urllib.parse import quote
 
@@ -172,22 +171,3 @@ class InvalidRequests:
         if reader is not None:
             errors = [*errors, *reader.errors(request.body)]
         return invalid(errors[:MOST_PROBLEMS])
-
-
-def closing_connections(call: Callable[..., Any]) -> Callable[..., Any]:
-    """A plain handler with Django's care for its database connections around it.
-
-    As around a Django view, connections that are broken or older than ``CONN_MAX_AGE`` are
-    closed before and after.
-    """
-    from django.db import close_old_connections
-
-    @wraps(call)
-    def run(*values: Any) -> Any:
-        close_old_connections()
-        try:
-            return call(*values)
-        finally:
-            close_old_connections()
-
-    return run

@@ -141,7 +141,8 @@ async def _close_old_connections() -> None:
     if "django.db" not in sys.modules:
         return
     from asgiref.sync import sync_to_async
-    from django.db import close_old_connections
+
+    from tollway.bolt.databases import close_old_connections
 
     with suppress(RuntimeError):  # the thread is gone: the process ends
         await sync_to_async(close_old_connections, thread_sensitive=True)()

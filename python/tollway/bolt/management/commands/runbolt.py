@@ -14,8 +14,9 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError, connections
 
 from tollway._tollway import Server
-from tollway.bolt.assembly import Assembly, assemble, closing_connections
+from tollway.bolt.assembly import Assembly, assemble
 from tollway.bolt.conf import BoltSettings, read_settings
+from tollway.bolt.databases import closing_old_connections
 from tollway.bolt.discovery import find_apis
 from tollway.bolt.serving import serve
 from tollway.bolt.workers import Supervisor
@@ -105,7 +106,7 @@ class Command(BaseCommand):
     def _assembly(self, settings: BoltSettings) -> Assembly:
         names = [config.name for config in apps.get_app_configs() if config.name != "tollway.bolt"]
         apis = find_apis(django_settings, names, settings.apis)
-        return assemble(apis, settings, around=closing_connections)
+        return assemble(apis, settings, around=closing_old_connections)
 
     def _migrations(self) -> None:
         """As `runserver` does: a notice when migrations wait, nothing worse."""
