@@ -3,6 +3,8 @@
 mod growing;
 mod layout;
 mod level;
+#[cfg(test)]
+mod model;
 mod word;
 
 pub(crate) use growing::{Room, Table};
