@@ -46,11 +46,8 @@ def prefixes(folder: Path, *apps: str, named: tuple[str, ...] = ()) -> list[str]
 
 
 def test_places() -> None:
-    assert places(SETTINGS, ["shop", "django.contrib.auth"]) == [
-        "found_project.api",
-        "shop.api",
-        "django.contrib.auth.api",
-    ]
+    apps = ["shop", "django.contrib.auth", "tollway.bolt"]
+    assert places(SETTINGS, apps) == ["found_project.api", "shop.api"]
 
 
 def test_the_project_first_then_the_apps(folder: Path) -> None:

@@ -31,7 +31,8 @@ def places(settings: Any, apps: Iterable[str]) -> list[str]:
             package = package.rpartition(".")[0]
             if not package.endswith(".settings"):
                 found.append(f"{package}.api")
-    found.extend(f"{app}.api" for app in apps)
+    # What Django and Tollway bring along has no API for Bolt.
+    found.extend(f"{app}.api" for app in apps if not app.startswith(("django.", "tollway.")))
     return list(dict.fromkeys(found))
 
 

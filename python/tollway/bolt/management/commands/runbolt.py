@@ -104,7 +104,7 @@ class Command(BaseCommand):
         return settings
 
     def _assembly(self, settings: BoltSettings) -> Assembly:
-        names = [config.name for config in apps.get_app_configs() if config.name != "tollway.bolt"]
+        names = [config.name for config in apps.get_app_configs()]
         apis = find_apis(django_settings, names, settings.apis)
         return assemble(apis, settings, around=closing_old_connections)
 
