@@ -26,7 +26,16 @@ import msgspec
 from tollway.bolt.cookies import Cookie as SetCookie
 from tollway.bolt.params import Param
 
-__all__ = ["Scalar", "Unwrapped", "fields_of", "is_scalar", "sequence_of", "spelled", "unwrap"]
+__all__ = [
+    "Scalar",
+    "Unwrapped",
+    "fields_of",
+    "is_document",
+    "is_scalar",
+    "sequence_of",
+    "spelled",
+    "unwrap",
+]
 
 NATIVE: Final[dict[Any, str]] = {
     str: "str",
@@ -40,7 +49,7 @@ NATIVE: Final[dict[Any, str]] = {
     Decimal: "decimal",
 }
 _SEQUENCES: Final = (list, set, frozenset, tuple)
-_OTHER_SCALARS: Final = (timedelta, bytes)
+_OTHER_SCALARS: Final = (timedelta,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,10 +179,6 @@ class Scalar:
         # Fails here, at start-up, when msgspec cannot apply a constraint to the type.
         msgspec.json.Decoder(found.type)
         self.decode = _converter(found.type)
-
-    def value(self, text: str) -> Any:
-        """What ``text`` means, for defaults given as text in tests and tools."""
-        return self.decode(text) if self.decode else text
 
 
 def _converter(target: Any) -> Callable[[Any], Any]:
