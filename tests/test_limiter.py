@@ -162,6 +162,16 @@ def test_smooth_spaces_from_the_first(limiter: Limiter, clock: ManualClock) -> N
     assert limiter.check(policy, "a")
 
 
+def test_a_leaky_bucket_meters_or_queues(limiter: Limiter) -> None:
+    meter = Policy("meter", "10/s burst 2", algorithm="leaky_bucket")
+    assert sum(limiter.check(meter, "a").allowed for _ in range(20)) == 12
+    queue = Policy("queue", "10/s", algorithm="leaky_bucket:queue")
+    decisions = [limiter.check(queue, "a") for _ in range(12)]
+    assert [decision.allowed for decision in decisions] == [True] * 10 + [False] * 2
+    assert [decision.delay for decision in decisions[:3]] == [0.0, 0.1, 0.2]
+    assert decisions[-1].delay == 0.0
+
+
 @pytest.mark.parametrize(
     ("make", "error", "words"),
     [

@@ -16,6 +16,7 @@ from tollway._tollway import (
     Limiter,
     Policy,
     Rate,
+    Reservation,
     __version__,
     hash_identity,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "Policy",
     "Rate",
     "RateError",
+    "Reservation",
     "StoreError",
     "StoreTimeout",
     "StoreUnavailable",

@@ -28,7 +28,9 @@ pub fn adjust_one(limit: &Limit, state: Option<State>, now: Timestamp, delta: i6
         shifted.clamp(0, 2 * capacity as i64) as u32
     };
     match (limit.algorithm(), state) {
-        (Algorithm::Gcra | Algorithm::TokenBucket, _) => schedule::adjust(limit, state, now.nanos(), amount, delta < 0),
+        (Algorithm::Gcra | Algorithm::TokenBucket | Algorithm::LeakyBucket(_), _) => {
+            schedule::adjust(limit, state, now.nanos(), amount, delta < 0)
+        }
         (_, State::Window { start, count }) => State::Window { start, count: shift(count) },
         (_, State::Sliding { start, current, previous }) if delta < 0 => {
             // The newest first: what was reserved lately is what is given back.

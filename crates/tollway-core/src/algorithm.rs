@@ -18,6 +18,15 @@ pub enum Align {
     First,
 }
 
+/// What a leaky bucket does with what does not leak at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Leak {
+    /// It lets requests pass while there is room and refuses on overflow.
+    Meter,
+    /// It lets them pass one interval after the other: each is told how long to wait.
+    Queue,
+}
+
 /// How a rate is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Algorithm {
@@ -28,6 +37,10 @@ pub enum Algorithm {
     /// A bucket of `capacity` tokens that refills continuously; the same law as [`Algorithm::Gcra`],
     /// reported as tokens.
     TokenBucket,
+    /// A bucket of `capacity` that leaks at the rate. The same law as [`Algorithm::Gcra`]; as a queue
+    /// each decision also says how long the request has to wait for its turn, see
+    /// [`Decision::delay`](crate::Decision::delay), and then requests leave one interval apart.
+    LeakyBucket(Leak),
     /// A counter for each window.
     ///
     /// Bound: at most `permits` in a window, so at most twice that in any span of one period that
@@ -42,9 +55,11 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 7] = [
         Self::Gcra,
         Self::TokenBucket,
+        Self::LeakyBucket(Leak::Meter),
+        Self::LeakyBucket(Leak::Queue),
         Self::FixedWindow(Align::Clock),
         Self::FixedWindow(Align::First),
         Self::SlidingWindow,
@@ -55,6 +70,8 @@ impl Algorithm {
         match self {
             Self::Gcra => "gcra",
             Self::TokenBucket => "token_bucket",
+            Self::LeakyBucket(Leak::Meter) => "leaky_bucket",
+            Self::LeakyBucket(Leak::Queue) => "leaky_bucket:queue",
             Self::FixedWindow(Align::Clock) => "fixed_window",
             Self::FixedWindow(Align::First) => "fixed_window:first",
             Self::SlidingWindow => "sliding_window",
@@ -62,7 +79,7 @@ impl Algorithm {
     }
 
     /// All of them, in the order they are documented.
-    pub const fn all() -> [Self; 5] {
+    pub const fn all() -> [Self; 7] {
         Self::ALL
     }
 }
@@ -133,7 +150,9 @@ pub struct Verdict {
 /// the write after a refusal unless the state lay in the future.
 pub fn decide_one(limit: &Limit, state: Option<State>, now: Timestamp, cost: u32) -> (Verdict, State) {
     match limit.algorithm() {
-        Algorithm::Gcra | Algorithm::TokenBucket => schedule::decide(limit, state, now.nanos(), cost),
+        Algorithm::Gcra | Algorithm::TokenBucket | Algorithm::LeakyBucket(_) => {
+            schedule::decide(limit, state, now.nanos(), cost)
+        }
         Algorithm::FixedWindow(align) => fixed_window::decide(limit, align, state, now.nanos(), cost),
         Algorithm::SlidingWindow => sliding_window::decide(limit, state, now.nanos(), cost),
     }
@@ -147,7 +166,7 @@ impl Limit {
         let used = share.min(u64::from(self.capacity)) as u32;
         let now = now.nanos();
         match self.algorithm() {
-            Algorithm::Gcra | Algorithm::TokenBucket => schedule::spent(self, used, now),
+            Algorithm::Gcra | Algorithm::TokenBucket | Algorithm::LeakyBucket(_) => schedule::spent(self, used, now),
             Algorithm::FixedWindow(Align::First) => State::Window { start: now, count: used },
             Algorithm::FixedWindow(Align::Clock) => State::Window { start: now - now % self.period, count: used },
             Algorithm::SlidingWindow => State::Sliding { start: now - now % self.period, current: used, previous: 0 },

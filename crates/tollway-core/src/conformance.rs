@@ -61,7 +61,7 @@ pub fn bound(policy: &Policy, first: Timestamp, last: Timestamp) -> u64 {
     let (permits, period) = (u64::from(limit.permits()), limit.period());
     let span = last.since(first);
     match limit.algorithm() {
-        Algorithm::Gcra | Algorithm::TokenBucket => {
+        Algorithm::Gcra | Algorithm::TokenBucket | Algorithm::LeakyBucket(_) => {
             u64::from(limit.capacity()) + (u128::from(span) * u128::from(permits) / u128::from(period)) as u64 + 1
         }
         _ => permits * (last.nanos() / period - first.nanos() / period + 1),
@@ -255,7 +255,7 @@ impl Dice {
 }
 
 async fn agrees_with_the_pure_function(store: &dyn Store, algorithm: Algorithm, seed: &str) {
-    let bucket = matches!(algorithm, Algorithm::Gcra | Algorithm::TokenBucket);
+    let bucket = matches!(algorithm, Algorithm::Gcra | Algorithm::TokenBucket | Algorithm::LeakyBucket(_));
     // Periods so short that real time refills them, numbers that do not divide, and a long one.
     let rates = if bucket { "7/3ms burst 2; 31/20ms; 400/w" } else { "7/3ms; 31/20ms; 400/w" };
     let policies = [policy("model", rates, algorithm, seed), policy("model2", "13/7ms", algorithm, seed)];

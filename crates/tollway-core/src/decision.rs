@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use crate::{Limit, State, Timestamp, Verdict, decide_one};
+use crate::{Algorithm, Leak, Limit, Policy, State, Timestamp, Verdict, decide_one};
 
 /// A `retry_after` that never comes: the cost is above the limit.
 pub const NEVER: u64 = u64::MAX;
@@ -92,6 +92,32 @@ impl Decision {
             mode: Mode::Enforced,
             degraded: false,
             reason,
+        }
+    }
+
+    /// Nanoseconds this request has to wait for its turn, when `policy` (the one that speaks here) is
+    /// a leaky bucket that queues; else 0.
+    ///
+    /// ```
+    /// use tollway_core::{Algorithm, Leak, Part, Policy, Timestamp, decide};
+    ///
+    /// let policy = Policy::new("mail", "10/s", Algorithm::LeakyBucket(Leak::Queue))?;
+    /// let (mut state, mut delays) = (None, Vec::new());
+    /// for _ in 0..3 {
+    ///     let part = Part { limit: &policy.limits()[0], state, cost: 1, charge: 0, index: 0 };
+    ///     let (decision, next) = decide(&[part], Timestamp::from_secs(100));
+    ///     delays.push(decision.delay(&policy));
+    ///     state = Some(next[0]);
+    /// }
+    /// assert_eq!(delays, [0, 100_000_000, 200_000_000]);
+    /// # Ok::<(), tollway_core::ConfigError>(())
+    /// ```
+    pub fn delay(&self, policy: &Policy) -> u64 {
+        let limit = policy.limits().get(usize::from(self.index));
+        let queues = matches!(policy.algorithm(), Algorithm::LeakyBucket(Leak::Queue));
+        match limit.filter(|_| queues && self.allowed && self.cost > 0) {
+            Some(limit) => self.reset_after.saturating_sub(limit.span(self.cost).nanos),
+            None => 0,
         }
     }
 

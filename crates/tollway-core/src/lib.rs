@@ -42,7 +42,7 @@ mod state;
 mod store;
 
 pub use adjust::adjust_one;
-pub use algorithm::{Algorithm, Align, State, Verdict, decide_one};
+pub use algorithm::{Algorithm, Align, Leak, State, Verdict, decide_one};
 pub use cell::{Cell, Loaded};
 pub use clock::{Clock, ManualClock, Timestamp};
 pub use control::{Breaker, BreakerSettings, BreakerState, Permit};

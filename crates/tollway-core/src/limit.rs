@@ -42,7 +42,7 @@ impl Limit {
                 rate.permits()
             )));
         };
-        let bucket = matches!(algorithm, Algorithm::Gcra | Algorithm::TokenBucket);
+        let bucket = matches!(algorithm, Algorithm::Gcra | Algorithm::TokenBucket | Algorithm::LeakyBucket(_));
         if !bucket && (rate.burst() > 0 || rate.is_smooth()) {
             return Err(ConfigError::new(format!(
                 "rate \"{rate}\" has a burst, which algorithm {algorithm} does not know: use gcra or token_bucket"
@@ -107,7 +107,9 @@ impl Limit {
     /// How long a state of this limit can matter, in nanoseconds: after that it may be forgotten.
     pub fn lifetime(&self) -> u64 {
         match self.algorithm {
-            Algorithm::Gcra | Algorithm::TokenBucket => self.tolerance.nanos.saturating_add(1),
+            Algorithm::Gcra | Algorithm::TokenBucket | Algorithm::LeakyBucket(_) => {
+                self.tolerance.nanos.saturating_add(1)
+            }
             Algorithm::FixedWindow(_) => self.period,
             Algorithm::SlidingWindow => self.period.saturating_mul(2),
         }

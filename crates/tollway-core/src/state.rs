@@ -113,7 +113,7 @@ fn same_law(one: &Limit, other: &Limit) -> bool {
 /// One law, one kind: GCRA and token bucket share theirs.
 fn kind(algorithm: Algorithm) -> u8 {
     match algorithm {
-        Algorithm::Gcra | Algorithm::TokenBucket => 0,
+        Algorithm::Gcra | Algorithm::TokenBucket | Algorithm::LeakyBucket(_) => 0,
         Algorithm::FixedWindow(Align::Clock) => 1,
         Algorithm::FixedWindow(Align::First) => 2,
         Algorithm::SlidingWindow => 3,

@@ -19,6 +19,10 @@ impl Decision {
     pub(crate) fn new(inner: tollway::Decision, policies: Arc<[Arc<Policy>]>) -> Self {
         Self { inner, policies }
     }
+
+    pub(crate) fn is_allowed(&self) -> bool {
+        self.inner.allowed
+    }
 }
 
 #[pymethods]
@@ -82,6 +86,13 @@ impl Decision {
     #[getter]
     fn retry_after_seconds(&self) -> u64 {
         self.inner.retry_after_secs().unwrap_or(0)
+    }
+
+    /// Seconds this request has to wait for its turn, under a leaky bucket that queues; else 0.0.
+    #[getter]
+    fn delay(&self) -> f64 {
+        let policy = self.policies.get(usize::from(self.inner.charge));
+        policy.map_or(0.0, |policy| self.inner.delay(policy) as f64 / 1e9)
     }
 
     /// `"enforced"`, or `"shadow"` when a refusal is only recorded.

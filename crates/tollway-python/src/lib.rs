@@ -10,6 +10,7 @@ mod identity;
 mod limiter;
 mod observe;
 mod policy;
+mod reservation;
 mod runtime;
 mod server;
 mod stores;
@@ -26,6 +27,7 @@ fn _tollway(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<limiter::Limiter>()?;
     module.add_class::<policy::Policy>()?;
     module.add_class::<policy::Rate>()?;
+    module.add_class::<reservation::Reservation>()?;
     module.add_function(wrap_pyfunction!(conformance::check_store, module)?)?;
     module.add_function(wrap_pyfunction!(identity::hash_identity, module)?)?;
     server::register(module)?;

@@ -16,10 +16,11 @@ use crate::cell::PyCell;
 use crate::clock::ManualClock;
 use crate::decision::Decision;
 use crate::policy::Policy;
+use crate::reservation::Reservation;
 use crate::stores::{Backend, Recipe};
 use crate::{errors, runtime};
 
-type Policies = Arc<[Arc<tollway::Policy>]>;
+pub(crate) type Policies = Arc<[Arc<tollway::Policy>]>;
 
 /// Decides requests over a backend given by URL.
 #[pyclass(frozen, module = "tollway", weakref)]
@@ -84,7 +85,7 @@ impl Limiter {
     }
 
     /// A future of the running loop that gets the answer when it is there.
-    fn later<'py, T: Send + 'static>(
+    pub(crate) fn later<'py, T: Send + 'static>(
         &self,
         py: Python<'py>,
         answer: impl Future<Output = T> + Send + 'static,
@@ -260,6 +261,52 @@ impl Limiter {
         self.later(py, answer, move |py, answer| Ok(Py::new(py, finish(answer, policies)?)?.into_any()))
     }
 
+    /// Gives permits back: at most what is spent. One round trip on a remote backend.
+    #[pyo3(signature = (policy, key, cost = 1))]
+    fn refund(&self, py: Python<'_>, policy: &Bound<'_, Policy>, key: &str, cost: i64) -> PyResult<Decision> {
+        let reply = self.shared()?.refund(&policy.get().inner, key, checked(cost)?);
+        finish(wait(py, reply)?, Arc::clone(&policy.get().alone))
+    }
+
+    /// The same for `await`.
+    #[pyo3(signature = (policy, key, cost = 1))]
+    fn arefund<'py>(
+        &self,
+        py: Python<'py>,
+        policy: &Bound<'py, Policy>,
+        key: &str,
+        cost: i64,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let reply = self.shared()?.refund(&policy.get().inner, key, checked(cost)?);
+        let policies = Arc::clone(&policy.get().alone);
+        self.later(py, reply, move |py, answer| Ok(Py::new(py, finish(answer, policies)?)?.into_any()))
+    }
+
+    /// Charges `cost` for now; `commit` on what it returns settles what it really was. Two round
+    /// trips on a remote backend.
+    fn reserve(this: &Bound<'_, Self>, policy: &Bound<'_, Policy>, key: &str, cost: i64) -> PyResult<Reservation> {
+        let policy = policy.get();
+        let reply = this.get().shared()?.reserve(&policy.inner, key, checked(cost)?);
+        let held = wait(this.py(), reply)?.map_err(|error| errors::from_store(&error))?;
+        Reservation::new(this.py(), this.clone().unbind(), held, Arc::clone(&policy.alone))
+    }
+
+    /// The same for `await`.
+    fn areserve<'py>(
+        this: &Bound<'py, Self>,
+        policy: &Bound<'py, Policy>,
+        key: &str,
+        cost: i64,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let policy = policy.get();
+        let reply = this.get().shared()?.reserve(&policy.inner, key, checked(cost)?);
+        let (limiter, policies) = (this.clone().unbind(), Arc::clone(&policy.alone));
+        this.get().later(this.py(), reply, move |py, answer| {
+            let held = answer.map_err(|error| errors::from_store(&error))?;
+            Ok(Py::new(py, Reservation::new(py, limiter, held, policies)?)?.into_any())
+        })
+    }
+
     /// What `check` would answer; spends nothing. One round trip on a remote backend.
     #[pyo3(signature = (policy, key, cost = 1))]
     fn peek(&self, py: Python<'_>, policy: &Bound<'_, Policy>, key: &str, cost: i64) -> PyResult<Decision> {
@@ -390,7 +437,7 @@ impl Charges {
     }
 }
 
-fn finish(answer: Result<tollway::Decision, StoreError>, policies: Policies) -> PyResult<Decision> {
+pub(crate) fn finish(answer: Result<tollway::Decision, StoreError>, policies: Policies) -> PyResult<Decision> {
     answer.map(|decision| Decision::new(decision, policies)).map_err(|error| errors::from_store(&error))
 }
 
@@ -414,7 +461,7 @@ fn nothing(py: Python<'_>, answer: Result<(), StoreError>) -> PyResult<Py<PyAny>
 }
 
 /// Waits without the GIL, when there is something to wait for. Stores bound the wait.
-fn wait<T: Send>(py: Python<'_>, answer: impl Future<Output = T> + Send) -> PyResult<T> {
+pub(crate) fn wait<T: Send>(py: Python<'_>, answer: impl Future<Output = T> + Send) -> PyResult<T> {
     let mut answer = Box::pin(answer);
     if let Poll::Ready(value) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         return Ok(value);
@@ -428,7 +475,7 @@ fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     GET.import(py, "asyncio", "get_running_loop")?.call0()
 }
 
-fn checked(cost: i64) -> PyResult<u32> {
+pub(crate) fn checked(cost: i64) -> PyResult<u32> {
     u32::try_from(cost).ok().filter(|cost| *cost <= tollway::MAX_PERMITS).ok_or_else(|| {
         errors::config(format!("a cost is a whole number from 0 to {}, not {cost}", tollway::MAX_PERMITS))
     })

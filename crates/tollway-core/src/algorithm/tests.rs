@@ -9,7 +9,7 @@ const START: u64 = 1_700_000_000_000_000_000;
 const MS: u64 = 1_000_000;
 
 fn limit(algorithm: Algorithm, permits: u32, period: u64, burst: u32) -> Limit {
-    let bucket = matches!(algorithm, Algorithm::Gcra | Algorithm::TokenBucket);
+    let bucket = matches!(algorithm, Algorithm::Gcra | Algorithm::TokenBucket | Algorithm::LeakyBucket(_));
     Limit::new(Rate::new(permits, period, if bucket { burst } else { 0 }).unwrap(), algorithm).unwrap()
 }
 
@@ -60,7 +60,7 @@ proptest! {
         let passed = run(&limit, &traffic);
         let (permits, capacity, period) = (u64::from(limit.permits()), u64::from(limit.capacity()), limit.period());
         match limit.algorithm() {
-            Algorithm::Gcra | Algorithm::TokenBucket => {
+            Algorithm::Gcra | Algorithm::TokenBucket | Algorithm::LeakyBucket(_) => {
                 let span = period * factor / 2;
                 let bound = capacity + (span * permits).div_ceil(period);
                 prop_assert!(densest(&passed, span) <= bound);
@@ -104,7 +104,7 @@ proptest! {
             let full = |after: u64| decide_one(&limit, state, at(now + after), 0).0.remaining == limit.capacity();
             prop_assert!(full(verdict.reset_after));
             if verdict.reset_after > 0 && !matches!(limit.algorithm(), Algorithm::SlidingWindow) {
-                prop_assert!(!full(verdict.reset_after - 1) || matches!(limit.algorithm(), Algorithm::Gcra | Algorithm::TokenBucket));
+                prop_assert!(!full(verdict.reset_after - 1) || matches!(limit.algorithm(), Algorithm::Gcra | Algorithm::TokenBucket | Algorithm::LeakyBucket(_)));
             }
         }
     }
@@ -245,7 +245,7 @@ fn n_periods_admit_n_times_the_rate() {
             let rate = 20 * u64::from(permits);
             let capacity = u64::from(limit.capacity());
             match algorithm {
-                Algorithm::Gcra | Algorithm::TokenBucket => {
+                Algorithm::Gcra | Algorithm::TokenBucket | Algorithm::LeakyBucket(_) => {
                     assert!(total <= rate + capacity, "{permits}/{period} {algorithm}: {total}");
                     assert!(
                         total + u64::from(permits).div_ceil(7) >= rate + capacity,
@@ -290,5 +290,25 @@ fn the_extremes_neither_round_to_zero_nor_to_unlimited() {
             assert!(!second.allowed, "{permits}/{period} {algorithm}");
             assert!(second.retry_after > 0);
         }
+    }
+}
+
+#[test]
+fn a_queue_lets_requests_leave_one_interval_apart() {
+    let policy = crate::Policy::new("p", "7/s burst 3", Algorithm::LeakyBucket(Leak::Queue)).unwrap();
+    let limit = &policy.limits()[0];
+    let (mut state, mut leaves) = (None, Vec::new());
+    for step in 0..40 {
+        let now = at(step * 90 * MS);
+        let part = Part { limit, state, cost: 1, charge: 0, index: 0 };
+        let (decision, next) = decide(&[part], now);
+        if decision.allowed {
+            leaves.push(now.plus(decision.delay(&policy)).nanos());
+            state = Some(next[0]);
+        }
+    }
+    assert!(leaves.len() > 20);
+    for pair in leaves.windows(2) {
+        assert!(pair[1] - pair[0] >= 142_857_142, "{pair:?}");
     }
 }

@@ -27,7 +27,7 @@ impl Code {
     pub(super) fn of(limit: &Limit) -> Self {
         let kind = match limit.algorithm() {
             // One law, two names: changing between them keeps the state.
-            Algorithm::Gcra | Algorithm::TokenBucket => b'b',
+            Algorithm::Gcra | Algorithm::TokenBucket | Algorithm::LeakyBucket(_) => b'b',
             Algorithm::FixedWindow(Align::Clock) => b'w',
             Algorithm::FixedWindow(Align::First) => b'f',
             Algorithm::SlidingWindow => b's',

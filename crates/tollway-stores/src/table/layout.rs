@@ -43,7 +43,7 @@ impl Layout {
         let (period, permits) = (limit.period(), u64::from(limit.permits()));
         let whole = 64 - period.ilog2();
         let (kind, time, low, unit) = match limit.algorithm() {
-            Algorithm::Gcra | Algorithm::TokenBucket => {
+            Algorithm::Gcra | Algorithm::TokenBucket | Algorithm::LeakyBucket(_) => {
                 let unit = common_divisor(period, permits);
                 (Kind::Schedule, 64, bits(permits / unit - 1), unit)
             }

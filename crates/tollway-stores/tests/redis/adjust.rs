@@ -14,7 +14,7 @@ async fn random_adjustments_agree_with_the_pure_function() {
     let store = open(&server.url(), patient());
     let mut dice = Dice(0x0BAD_5EED_1234_5678);
     for algorithm in Algorithm::all() {
-        let bucket = matches!(algorithm, Algorithm::Gcra | Algorithm::TokenBucket);
+        let bucket = matches!(algorithm, Algorithm::Gcra | Algorithm::TokenBucket | Algorithm::LeakyBucket(_));
         let rates = if bucket { "7/30ms burst 2; 31/200ms; 400/w" } else { "7/30ms; 31/200ms; 400/w" };
         let name = format!("adjust-{}", algorithm.name().replace(':', "-"));
         let policy = Arc::new(Policy::new(&name, rates, algorithm).unwrap());

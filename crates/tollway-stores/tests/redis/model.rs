@@ -37,7 +37,7 @@ impl Dice {
         loop {
             let permits = 1 + self.magnitude(999_999_999) as u32;
             let period = (1 + self.magnitude(YEAR_MS - 1)) * MS;
-            let bucket = matches!(algorithm, Algorithm::Gcra | Algorithm::TokenBucket);
+            let bucket = matches!(algorithm, Algorithm::Gcra | Algorithm::TokenBucket | Algorithm::LeakyBucket(_));
             let burst = if bucket { self.magnitude(1_000_000_000) as u32 } else { 0 };
             let rate = Rate::new(permits, period, burst).expect("a legal rate");
             let rate = if bucket && self.below(4) == 0 { rate.smooth() } else { rate };
@@ -64,7 +64,7 @@ impl Dice {
         let at = if self.below(3) == 0 { now + self.below(reach) } else { now - self.below(reach) };
         let count = self.magnitude(u64::from(limit.capacity())) as u32;
         match limit.algorithm() {
-            Algorithm::Gcra | Algorithm::TokenBucket => {
+            Algorithm::Gcra | Algorithm::TokenBucket | Algorithm::LeakyBucket(_) => {
                 let ahead = limit.span(count);
                 let fraction = self.below(u64::from(limit.permits())) * 1_000;
                 let permits = u64::from(limit.permits());
@@ -86,7 +86,7 @@ fn spell(policy: &Policy, states: &[State]) -> String {
     let mut text = "1".to_owned();
     for (limit, state) in policy.limits().iter().zip(states) {
         let kind = match limit.algorithm() {
-            Algorithm::Gcra | Algorithm::TokenBucket => "b",
+            Algorithm::Gcra | Algorithm::TokenBucket | Algorithm::LeakyBucket(_) => "b",
             Algorithm::FixedWindow(Align::Clock) => "w",
             Algorithm::FixedWindow(Align::First) => "f",
             Algorithm::SlidingWindow => "s",

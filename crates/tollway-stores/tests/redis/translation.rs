@@ -55,7 +55,7 @@ impl Case {
     fn words(&self) -> [String; 13] {
         let limit = &self.limit;
         let kind = match limit.algorithm() {
-            Algorithm::Gcra | Algorithm::TokenBucket => "b",
+            Algorithm::Gcra | Algorithm::TokenBucket | Algorithm::LeakyBucket(_) => "b",
             Algorithm::FixedWindow(Align::Clock) => "w",
             Algorithm::FixedWindow(Align::First) => "f",
             Algorithm::SlidingWindow => "s",
@@ -105,7 +105,7 @@ fn fields(limit: &Limit, state: State) -> (i64, u64, u64) {
 fn edges(limit: &Limit) -> Vec<Case> {
     let (period, capacity) = (limit.period() / 1_000, limit.capacity());
     let around = |at: u64| [at.saturating_sub(1), at, at + 1];
-    let bucket = matches!(limit.algorithm(), Algorithm::Gcra | Algorithm::TokenBucket);
+    let bucket = matches!(limit.algorithm(), Algorithm::Gcra | Algorithm::TokenBucket | Algorithm::LeakyBucket(_));
     let reach = if bucket { micros(limit, capacity).0 } else { period };
     let starts = [0, reach / 2, reach, 2 * reach].map(|gap| [NOW - gap, NOW + gap]).concat();
     let mut states = vec![None];
@@ -113,7 +113,7 @@ fn edges(limit: &Limit) -> Vec<Case> {
         let aligned = (start - start % period) * 1_000;
         for count in [0, 1, capacity / 2, capacity - 1, capacity, capacity + 1] {
             match limit.algorithm() {
-                Algorithm::Gcra | Algorithm::TokenBucket => {
+                Algorithm::Gcra | Algorithm::TokenBucket | Algorithm::LeakyBucket(_) => {
                     let permits = u64::from(limit.permits());
                     let fraction = u64::from(count) % permits * 1_000;
                     let full_at = start * 1_000 + fraction / permits;
