@@ -13,26 +13,28 @@ stop() {
     exit 1
 }
 
-# debian COMMAND PACKAGE: COMMAND from Debian's PACKAGE, when it is not there already.
+# debian COMMAND PACKAGE...: COMMAND from Debian's packages, when it is not there already.
 debian() {
-    local command=$1 package=$2
+    local command=$1
+    shift
+    local packages="$*"
     command -v "$command" >/dev/null && return 0
     command -v apt-get >/dev/null ||
-        stop "$command is missing and there is no apt-get here; install $package by your system's own means"
+        stop "$command is missing and there is no apt-get here; install $packages by your system's own means"
     local root=()
     if [ "$(id -u)" != 0 ]; then
         sudo -n true 2>/dev/null ||
-            stop "$command is missing; install it with: sudo apt-get install $package"
+            stop "$command is missing; install it with: sudo apt-get install $packages"
         root=(sudo -n)
     fi
-    echo "$target: $command is missing, installing the Debian package $package"
+    echo "$target: $command is missing, installing the Debian packages: $packages"
     "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-        "$package" >"$state/apt.log" 2>&1 && return 0
+        "$@" >"$state/apt.log" 2>&1 && return 0
     echo "$target: reading the package lists first (apt-get update)"
     "${root[@]}" apt-get update -qq >>"$state/apt.log" 2>&1 || true
     "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-        "$package" >>"$state/apt.log" 2>&1 ||
-        stop "apt-get could not install $package; see $state/apt.log"
+        "$@" >>"$state/apt.log" 2>&1 ||
+        stop "apt-get could not install $packages; see $state/apt.log"
 }
 
 # virtualenv: .venv made from $PYTHON (python3 unless told otherwise).
@@ -67,7 +69,7 @@ virtualenv
 case $target in
 build)
     rust
-    debian cc gcc
+    debian cc gcc libc6-dev
     pins build
     ;;
 demo)
