@@ -2,17 +2,24 @@
 //!
 //! ```sh
 //! redis-server --port 7000 --save '' &
-//! cargo run --release -p tollway-stores --features redis --example redis_speed -- redis://127.0.0.1:7000
+//! cargo run --release -p tollway-stores --features redis --example redis_speed -- redis://127.0.0.1:7000 1 64 512
 //! ```
 //!
-//! The last line is the same check for `redis-benchmark`, which sends one request in each script
-//! call and, with `-P 16`, 16 calls at a time on each connection.
+//! The numbers are callers at once. The last line is the same check for `redis-benchmark`, which
+//! sends one request in each script call and, with `-P 16`, 16 calls at a time on each connection.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tollway_core::{Algorithm, Charge, Policy, Request, Store, StoreError};
 use tollway_stores::redis::{RedisOptions, RedisStore};
+
+const SCRIPT: &str = concat!(
+    include_str!("../src/redis/scripts/schedule.lua"),
+    include_str!("../src/redis/scripts/fixed_window.lua"),
+    include_str!("../src/redis/scripts/sliding_window.lua"),
+    include_str!("../src/redis/scripts/apply.lua"),
+);
 
 /// Keys the traffic is spread over.
 const KEYS: u64 = 100_000;
@@ -51,19 +58,23 @@ async fn measure(url: &str, policy: &Arc<Policy>, callers: u64) -> Result<f64, B
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let url = std::env::args().nth(1).unwrap_or_else(|| "redis://127.0.0.1:6379".into());
+    let mut callers: Vec<u64> = std::env::args().skip(2).map(|word| word.parse()).collect::<Result<_, _>>()?;
+    if callers.is_empty() {
+        callers = vec![1, 64, 512];
+    }
     let limits = [("100/m", "allowed mostly"), ("1/d", "refused mostly")];
-    for workers in [1, 2] {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
-        for (rate, what) in limits {
-            for callers in [1, 64, 512] {
-                let policy = Arc::new(Policy::new(&format!("speed-{rate}").replace('/', "-"), rate, Algorithm::Gcra)?);
-                let speed = runtime.block_on(measure(&url, &policy, callers))?;
-                println!("{workers} worker(s)  {rate:6} {what:14}  {callers:4} callers  {speed:9.0} checks/s");
-            }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    for (rate, what) in limits {
+        let policy = Arc::new(Policy::new(&format!("speed-{rate}").replace('/', "-"), rate, Algorithm::Gcra)?);
+        for callers in &callers {
+            let speed = runtime.block_on(measure(&url, &policy, *callers))?;
+            println!("{rate:6} {what:14}  {callers:4} callers  {speed:9.0} checks/s");
         }
     }
+    let digest = redis::Script::new(SCRIPT);
+    let digest = digest.get_hash();
     println!(
-        "redis-benchmark -P 16 -n 300000 -r {KEYS} EVALSHA DIGEST 1 'tollway:speed-100-m:{{__rand_int__}}' \
+        "redis-benchmark -P 16 -n 300000 -r {KEYS} EVALSHA {digest} 1 'tollway:speed-100-m:{{__rand_int__}}' \
          1 '0 1 60001 1 1 b100/60000/100 600000 0 60000000 0' $'\\x01'"
     );
     Ok(())
