@@ -49,7 +49,7 @@ const TRIES: usize = 16;
 /// # Ok::<(), tollway_core::ConfigError>(())
 /// ```
 pub struct MemoryStore {
-    clock: Arc<dyn Clock>,
+    clock: Time,
     hasher: RandomState,
     max_keys: usize,
     room: Room,
@@ -64,11 +64,15 @@ impl MemoryStore {
     /// on one policy leaves the others their part. Policies kept in the map have `max_keys` together.
     /// Set it to one and a half times the keys you expect to have something spent at one time.
     pub fn new(max_keys: usize) -> Self {
-        Self::with_clock(max_keys, Arc::new(SystemClock::new()))
+        Self::on(max_keys, Time::System(SystemClock::new()))
     }
 
     /// The same on another clock: for tests.
     pub fn with_clock(max_keys: usize, clock: Arc<dyn Clock>) -> Self {
+        Self::on(max_keys, Time::Other(clock))
+    }
+
+    fn on(max_keys: usize, clock: Time) -> Self {
         Self {
             clock,
             hasher: RandomState::new(),
@@ -102,7 +106,7 @@ impl MemoryStore {
 
     #[inline]
     fn answer(&self, request: &Request<'_>) -> Decision {
-        let mut moment = Moment::new(&*self.clock);
+        let mut moment = Moment::new(&self.clock, self.clock.now());
         if let [charge] = request.charges {
             return self.known(charge.policy, moment.now, |known| self.one(known, charge, request.peek, &mut moment));
         }
@@ -216,6 +220,23 @@ impl MemoryStore {
             }
             self.map.reset(policy, key, before(known, id), now);
         });
+    }
+}
+
+/// The store's own clock, called directly, or another.
+#[derive(Debug)]
+enum Time {
+    System(SystemClock),
+    Other(Arc<dyn Clock>),
+}
+
+impl Clock for Time {
+    #[inline]
+    fn now(&self) -> Timestamp {
+        match self {
+            Self::System(clock) => clock.now(),
+            Self::Other(clock) => clock.now(),
+        }
     }
 }
 

@@ -73,8 +73,8 @@ pub(crate) struct Moment<'a> {
 
 impl<'a> Moment<'a> {
     #[inline]
-    pub(crate) fn new(clock: &'a dyn Clock) -> Self {
-        Self { clock, now: clock.now() }
+    pub(crate) fn new(clock: &'a dyn Clock, now: Timestamp) -> Self {
+        Self { clock, now }
     }
 
     /// Whether time has gone on since it was read. A state from the future is another caller's newer

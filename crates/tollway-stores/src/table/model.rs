@@ -56,7 +56,7 @@ fn filled(layout: &Layout, clock: &ManualClock, free: usize) -> Slots {
 }
 
 fn charge(level: &Slots, layout: &Layout, clock: &ManualClock, id: u64) -> bool {
-    let mut moment = Moment::new(clock);
+    let mut moment = Moment::new(clock, NOW);
     level.charge(layout, id, 1, &mut moment, false).expect("nothing is frozen").verdict.allowed
 }
 
@@ -150,7 +150,7 @@ fn a_table_that_grows_meanwhile_counts_every_charge_once() {
         let table = Arc::new(Table::<Watched>::new(layout("3/h"), 64, &room));
         // Two buckets to begin with, full or nearly so: a newcomer makes the table grow.
         for number in 100..116 {
-            table.charge(id(number), 1, &mut Moment::new(&*clock), &room).unwrap();
+            table.charge(id(number), 1, &mut Moment::new(&*clock, NOW), &room).unwrap();
         }
         let threads: Vec<_> = (0..3_u64)
             .map(|thread| {
@@ -158,7 +158,7 @@ fn a_table_that_grows_meanwhile_counts_every_charge_once() {
                 thread::spawn(move || {
                     let asked = [1, 101, 2 + thread, 101, 1].map(id);
                     let charge =
-                        |id: &u64| table.charge(*id, 1, &mut Moment::new(&*clock), &room).unwrap().verdict.allowed;
+                        |id: &u64| table.charge(*id, 1, &mut Moment::new(&*clock, NOW), &room).unwrap().verdict.allowed;
                     let passed = asked.map(|id| charge(&id));
                     (usize::from(passed[0]) + usize::from(passed[4]), usize::from(passed[1]) + usize::from(passed[3]))
                 })
@@ -179,7 +179,7 @@ fn a_key_taken_out_of_a_closed_table_leaves_no_charge_behind() {
         let charger = {
             let (table, room, clock) = (table.clone(), room.clone(), clock.clone());
             thread::spawn(move || {
-                let charge = |_: &i32| table.charge(1, 1, &mut Moment::new(&*clock), &room).is_ok();
+                let charge = |_: &i32| table.charge(1, 1, &mut Moment::new(&*clock, NOW), &room).is_ok();
                 (0..4).take_while(charge).count()
             })
         };
