@@ -253,7 +253,8 @@ impl Driver {
     }
 
     /// The connection is gone. Calls that were answered before it went are handed out; the others
-    /// go back to be sent again, so one may be counted twice and none is counted never.
+    /// go back to be sent again, so one may be counted twice and none is counted never; what gives
+    /// permits back is not sent again.
     fn broken(&self, flights: Vec<Flight>) -> End {
         let mut again = Vec::new();
         for mut flight in flights {
@@ -264,9 +265,11 @@ impl Driver {
                 _ => again.extend(flight.call.jobs),
             }
         }
-        let (again, lost): (Vec<_>, Vec<_>) = again.into_iter().partition(|job| job.tries + 1 < MOST_TRIES);
+        let (again, lost): (Vec<_>, Vec<_>) =
+            again.into_iter().partition(|job| job.may_repeat() && job.tries + 1 < MOST_TRIES);
         for job in lost {
-            job.finish(Err(trouble::lost(&self.address)));
+            let cause = if job.may_repeat() { trouble::lost } else { trouble::in_doubt };
+            job.finish(Err(cause(&self.address)));
         }
         let again = again.into_iter().map(|mut job| {
             job.tries += 1;

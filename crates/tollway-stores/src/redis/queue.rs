@@ -64,6 +64,15 @@ impl Job {
         self.reply.as_ref().is_none_or(oneshot::Sender::is_canceled)
     }
 
+    /// Whether it may be sent again when nobody knows whether it was carried out. A check may: it
+    /// counts twice at worst. What gives permits back may not: it would free more than was spent.
+    pub(super) fn may_repeat(&self) -> bool {
+        match &self.work {
+            Work::Apply(asks) => asks.iter().all(|ask| ask.sign >= 0),
+            Work::Reset(_) | Work::Ping => true,
+        }
+    }
+
     /// How many keys it names.
     pub(super) fn size(&self) -> usize {
         match &self.work {

@@ -63,6 +63,16 @@ pub(super) fn lost(address: &Address) -> StoreError {
     StoreError::new(StoreErrorKind::Unavailable, &address.name, detail)
 }
 
+/// A connection was lost while permits were given back over it.
+pub(super) fn in_doubt(address: &Address) -> StoreError {
+    let detail = format!(
+        "{} closed the connection before it answered; permits that were to be given back may still count, and are \
+         not given back twice",
+        address.place()
+    );
+    StoreError::new(StoreErrorKind::Unavailable, &address.name, detail)
+}
+
 /// A caller's time ran out.
 pub(super) fn timed_out(name: &str, after: Duration) -> StoreError {
     let detail = format!("no answer within {} ms; the call may have been counted", after.as_millis());

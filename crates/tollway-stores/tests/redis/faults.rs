@@ -110,6 +110,25 @@ async fn a_server_that_dies_is_named_and_found_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_given_back_is_not_given_back_twice() {
+    let mut server = Redis::start();
+    let store = open(&server.url(), patient());
+    check(&store, &five(), "k", 3).await.unwrap();
+    server.freeze();
+    let on_its_way = [store.adjust(&five(), "k", -1), store.adjust(&five(), "k", 1)];
+    while store.waiting() > 1 {
+        tokio::task::yield_now().await;
+    }
+    server.kill();
+    let [back, charge] = on_its_way;
+    let error = back.await.unwrap_err();
+    assert!(error.kind == StoreErrorKind::Unavailable && error.detail.contains("not given back twice"), "{error}");
+    // Whoever is charged may be charged again: this one looked for the server anew.
+    let error = charge.await.unwrap_err();
+    assert!(error.detail.contains("nothing listens"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_stands_still_costs_one_time_out() {
     let server = Redis::start();
     let store = open(&server.url(), RedisOptions::default());
