@@ -124,7 +124,9 @@ async def failing_task_group() -> None:
 
 @check
 async def gather() -> None:
-    results = await asyncio.gather(asyncio.sleep(0.01, 1), asyncio.sleep(0, 2), asyncio.sleep(0.005, 3))
+    results = await asyncio.gather(
+        asyncio.sleep(0.01, 1), asyncio.sleep(0, 2), asyncio.sleep(0.005, 3)
+    )
     assert results == [1, 2, 3]
 
 

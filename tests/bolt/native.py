@@ -8,8 +8,9 @@ import http.client
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from tollway._tollway import Server
@@ -29,7 +30,11 @@ def route(
 ) -> dict[str, Any]:
     """A route dict as `tollway.bolt` builds them."""
     described = {"method": method, "path": path, "handler": handler, "name": handler.__name__}
-    return described | {"mode": mode, "args": list(args), "status": 200, "encode": encode, "limits": []} | more
+    return (
+        described
+        | {"mode": mode, "args": list(args), "status": 200, "encode": encode, "limits": []}
+        | more
+    )
 
 
 def arg(name: str, source: str, kind: str = "str", **more: Any) -> dict[str, Any]:
@@ -52,9 +57,10 @@ class Running:
     server: Server
     port: int
     loop: asyncio.AbstractEventLoop
-    leaks: list[str] = field(default_factory=list)
 
-    def get(self, target: str, method: str = "GET", body: bytes | None = None, **headers: str) -> Answer:
+    def get(
+        self, target: str, method: str = "GET", body: bytes | None = None, **headers: str
+    ) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         with contextlib.closing(connection):
             named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -75,6 +81,12 @@ class Running:
             return function()
 
         return asyncio.run_coroutine_threadsafe(run(), self.loop).result(10)
+
+    def wait_for(self, counter: str, count: int) -> None:
+        """Waits until a counter of the server has reached `count`."""
+        deadline = time.monotonic() + 10
+        while self.on_loop(self.server.stats)[counter] < count:
+            assert time.monotonic() < deadline, f"{counter} never reached {count}"
 
     def shutdown(self, grace: float) -> None:
         async def run() -> None:

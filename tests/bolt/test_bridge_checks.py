@@ -4,6 +4,7 @@ real server, under both event loops."""
 from __future__ import annotations
 
 import http.client
+import itertools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -51,8 +52,16 @@ CHECKS = [
 
 @pytest.fixture(scope="module", params=["asyncio", "uvloop"])
 def port(request: pytest.FixtureRequest) -> Iterator[int]:
-    command = [sys.executable, "-X", "dev" if request.param == "asyncio" else "utf8", str(APP), request.param]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    command = [
+        sys.executable,
+        "-X",
+        "dev" if request.param == "asyncio" else "utf8",
+        str(APP),
+        request.param,
+    ]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line.strip().isdigit(), "the server did not start: its message is above"
@@ -74,11 +83,13 @@ def test_check(port: int, name: str) -> None:
 
 def test_every_check_is_asked_for() -> None:
     text = APP.read_text()
-    defined = {line.split("def ")[1].split("(")[0] for line in checked_definitions(text.splitlines())}
+    defined = {
+        line.split("def ")[1].split("(")[0] for line in checked_definitions(text.splitlines())
+    }
     assert defined == set(CHECKS)
 
 
 def checked_definitions(lines: list[str]) -> Iterator[str]:
-    for decorator, definition in zip(lines, lines[1:], strict=False):
+    for decorator, definition in itertools.pairwise(lines):
         if decorator in ("@check", "@inline"):
             yield definition
