@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -20,9 +21,14 @@ def server() -> Iterator[RedisServer]:
         yield server
 
 
+def patient(url: str | list[str], **options: Any) -> Limiter:
+    """A limiter that says so when it is not answered, and waits longer than a busy machine needs."""
+    return Limiter(url, fail_mode="closed", command_timeout=5, **options)
+
+
 def _hammer(url: str, calls: int, start: float) -> tuple[int, float, float]:
     """In a process of its own: how many of the calls passed, and between which times."""
-    limiter, policy = Limiter(url, fail_mode="closed"), Policy("hammered", "100/60s")
+    limiter, policy = patient(url), Policy("hammered", "100/60s")
     limiter.ping()
     time.sleep(max(0.0, start - time.time()))
     first = time.time()
@@ -41,7 +47,7 @@ def test_eight_processes_get_one_limit(server: RedisServer) -> None:
 
 
 def test_a_forked_child_uses_its_own_connection(server: RedisServer) -> None:
-    limiter, policy = Limiter(server.url, fail_mode="closed"), Policy("forked", "100/h")
+    limiter, policy = patient(server.url), Policy("forked", "100/h")
     assert limiter.check(policy, "k").remaining == 99
     child = os.fork()
     if child == 0:  # pragma: no cover - the child
@@ -56,13 +62,13 @@ def test_a_forked_child_uses_its_own_connection(server: RedisServer) -> None:
 
 
 async def test_four_hundred_at_once_get_five(server: RedisServer) -> None:
-    limiter, policy = Limiter(server.url, fail_mode="closed"), Policy("p", "5/h")
+    limiter, policy = patient(server.url), Policy("p", "5/h")
     decisions = await asyncio.gather(*(limiter.acheck(policy, "k") for _ in range(400)))
     assert sum(decision.allowed for decision in decisions) == 5
 
 
 def test_refusals_leave_the_state_alone(server: RedisServer) -> None:
-    limiter = Limiter(server.url, fail_mode="closed", near_cache=0)
+    limiter = patient(server.url, near_cache=0)
     policy = Policy("p", "3/h")
     for _ in range(3):
         assert limiter.check(policy, "k")
@@ -74,7 +80,7 @@ def test_refusals_leave_the_state_alone(server: RedisServer) -> None:
 
 
 def test_several_loops_share_a_limiter(server: RedisServer) -> None:
-    limiter, policy = Limiter(server.url, fail_mode="closed"), Policy("p", "100/h")
+    limiter, policy = patient(server.url), Policy("p", "100/h")
 
     async def twice() -> list[Decision]:
         return [await limiter.acheck(policy, "k"), await limiter.acheck(policy, "k")]
@@ -113,7 +119,7 @@ def test_it_comes_back_by_itself(server: RedisServer) -> None:
 
 
 def test_scripts_flushed_and_keys_flushed_go_unnoticed(server: RedisServer) -> None:
-    limiter, policy = Limiter(server.url, fail_mode="closed"), Policy("p", "5/h")
+    limiter, policy = patient(server.url), Policy("p", "5/h")
     assert limiter.check(policy, "k").remaining == 4
     server.ask("SCRIPT", "FLUSH")
     assert limiter.check(policy, "k").remaining == 3
@@ -122,7 +128,7 @@ def test_scripts_flushed_and_keys_flushed_go_unnoticed(server: RedisServer) -> N
 
 
 async def test_a_reset_is_effective_at_once(server: RedisServer) -> None:
-    limiter, policy = Limiter(server.url, fail_mode="closed"), Policy("p", "1/h")
+    limiter, policy = patient(server.url), Policy("p", "1/h")
     assert await limiter.acheck(policy, "k")
     assert not await limiter.acheck(policy, "k")
     assert not limiter.check(policy, "k")
@@ -131,7 +137,7 @@ async def test_a_reset_is_effective_at_once(server: RedisServer) -> None:
 
 
 def test_a_reset_from_elsewhere_is_seen_within_the_hold(server: RedisServer) -> None:
-    near = Limiter(server.url, fail_mode="closed", near_cache=0.05)
+    near = patient(server.url, near_cache=0.05)
     policy = Policy("p", "1/h")
     near.check(policy, "k")
     assert not near.check(policy, "k")
