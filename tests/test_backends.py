@@ -22,7 +22,7 @@ def server() -> Iterator[RedisServer]:
 
 
 def patient(url: str | list[str], **options: Any) -> Limiter:
-    """A limiter that says so when it is not answered, and waits longer than a busy machine needs."""
+    """A limiter that fails aloud, and waits longer than a busy machine needs."""
     return Limiter(url, fail_mode="closed", command_timeout=5, **options)
 
 
