@@ -28,9 +28,36 @@ pub(crate) struct Layout {
     /// What the time of a window, or the fraction of a schedule, is counted in.
     unit: u64,
     packing: Packing,
-    /// Of a schedule without fractions whose times cannot overflow: nanoseconds a permit, and to fill.
-    plain: Option<(u64, u64)>,
+    plain: Option<Plain>,
     capacity: u32,
+}
+
+/// A schedule without fractions, in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+struct Plain {
+    /// One permit.
+    each: u64,
+    /// All of them.
+    whole: u64,
+    /// 2⁶⁴ / `each`, rounded down: multiplying is faster than dividing.
+    inverse: u64,
+}
+
+impl Plain {
+    fn new(each: u64, whole: u64) -> Self {
+        Self { each, whole, inverse: u64::MAX / each }
+    }
+
+    /// Whole permits in `nanos`.
+    #[inline(always)]
+    fn permits(self, nanos: u64) -> u32 {
+        let mut count = ((u128::from(nanos) * u128::from(self.inverse)) >> 64) as u64;
+        // One short at most, or two where `each` divides 2⁶⁴.
+        while nanos - count * self.each >= self.each {
+            count += 1;
+        }
+        count as u32
+    }
 }
 
 /// Times before this do not overflow: the year 2262, or a century of tolerance short of it.
@@ -56,8 +83,8 @@ impl Layout {
         let counted_in = if kind == Kind::Schedule { 1 } else { unit };
         let spent_whole = u128::from(limit.lifetime().div_ceil(counted_in)) << low;
         let packing = Packing { credit, step: (spent_whole >> (credit / 2)).max(1) };
-        let plain =
-            (kind == Kind::Schedule && low == 0).then(|| (limit.span(1).nanos, limit.span(limit.capacity()).nanos));
+        let plain = (kind == Kind::Schedule && low == 0)
+            .then(|| Plain::new(limit.span(1).nanos, limit.span(limit.capacity()).nanos));
         Some(Self { limit: limit.clone(), kind, low, unit, packing, plain, capacity: limit.capacity() })
     }
 
@@ -83,20 +110,20 @@ impl Layout {
     /// the capacity.
     #[inline(always)]
     pub(crate) fn decide_plainly(&self, mark: u128, now: Timestamp, cost: u32) -> Option<(Verdict, u64)> {
-        let (each, whole) = self.plain?;
+        let plain = self.plain?;
         let now = now.nanos();
         if now >= FAR || mark >= u128::from(FAR) || cost.wrapping_sub(1) >= self.capacity {
             return None;
         }
-        let (full_at, horizon) = (mark as u64, now + whole);
+        let (full_at, horizon) = (mark as u64, now + plain.whole);
         let base = full_at.clamp(now, horizon);
-        let next = base + each * u64::from(cost);
+        let next = base + plain.each * u64::from(cost);
         let allowed = next <= horizon;
         let kept = if allowed { next } else { full_at.min(horizon) };
         let at = if allowed { next } else { base };
         let verdict = Verdict {
             allowed,
-            remaining: ((horizon - at) / each) as u32,
+            remaining: plain.permits(horizon - at),
             reset_after: at - now,
             retry_after: next.saturating_sub(horizon),
         };
@@ -123,10 +150,14 @@ impl Layout {
         let (time, low) = self.split(mark);
         Some(match self.kind {
             Kind::Schedule => State::Schedule { full_at: time, fraction: (low as u64 * self.unit) as u32 },
-            Kind::Window => State::Window { start: time * self.unit, count: low as u32 },
+            Kind::Window => State::Window { start: time.saturating_mul(self.unit), count: low as u32 },
             Kind::Sliding => {
                 let (current, previous) = self.counts(low);
-                State::Sliding { start: time * self.unit, current: current as u32, previous: previous as u32 }
+                State::Sliding {
+                    start: time.saturating_mul(self.unit),
+                    current: current as u32,
+                    previous: previous as u32,
+                }
             }
         })
     }
@@ -137,8 +168,8 @@ impl Layout {
         let now = now.nanos();
         match self.kind {
             Kind::Schedule => time < now || (time == now && low == 0),
-            Kind::Window => (time * self.unit).saturating_add(self.limit.period()) <= now,
-            Kind::Sliding => (time * self.unit).saturating_add(2 * self.limit.period()) <= now,
+            Kind::Window => time.saturating_mul(self.unit).saturating_add(self.limit.period()) <= now,
+            Kind::Sliding => time.saturating_mul(self.unit).saturating_add(self.limit.lifetime()) <= now,
         }
     }
 
