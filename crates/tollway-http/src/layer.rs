@@ -1,0 +1,170 @@
+//! The gate in front of any tower service: axum, hyper, tonic.
+
+use std::fmt;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{Extensions, Request, Response};
+use pin_project_lite::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::{Check, Gate, Verdict};
+
+/// Where the peer's address is found among a request's extensions.
+type FindPeer = Arc<dyn Fn(&Extensions) -> Option<IpAddr> + Send + Sync>;
+
+/// A tower layer that lets through what the [`Gate`] lets through.
+///
+/// A refused request is answered with 429 (or 503 when nobody could count and the limiter fails
+/// closed) and never reaches the service; an allowed one carries the limit headers in its answer.
+///
+/// The peer's address is the `SocketAddr` in the request's extensions, where whoever accepted the
+/// connection puts it. For axum, say where `ConnectInfo` is:
+///
+/// ```
+/// use std::net::SocketAddr;
+/// use std::sync::Arc;
+/// use axum::{Router, extract::ConnectInfo, routing::get};
+/// use tollway::{Algorithm, FailMode, Limiter, Policy};
+/// use tollway_http::{ClientAddress, Gate, Identity, LimitLayer};
+/// use tollway_stores::memory::MemoryStore;
+///
+/// let limiter = Arc::new(Limiter::new(Arc::new(MemoryStore::new(1_000_000)), FailMode::Closed));
+/// let policy = Arc::new(Policy::new("ping", "5/10s", Algorithm::Gcra)?);
+/// let gate = Gate::new(limiter, vec![(policy, Identity::Ip)], Arc::new(ClientAddress::default()));
+/// let limit = LimitLayer::new(gate)
+///     .peer(|extensions| Some(extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip()));
+///
+/// let app: Router = Router::new().route("/ping", get(|| async { "pong" })).layer(limit);
+/// # Ok::<(), tollway::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct LimitLayer {
+    gate: Arc<Gate>,
+    peer: FindPeer,
+}
+
+impl LimitLayer {
+    /// A layer with this gate.
+    pub fn new(gate: Gate) -> Self {
+        let peer = |extensions: &Extensions| extensions.get().map(SocketAddr::ip);
+        Self { gate: Arc::new(gate), peer: Arc::new(peer) }
+    }
+
+    /// The same layer finding the peer's address in another way.
+    #[must_use]
+    pub fn peer(mut self, find: impl Fn(&Extensions) -> Option<IpAddr> + Send + Sync + 'static) -> Self {
+        self.peer = Arc::new(find);
+        self
+    }
+}
+
+impl fmt::Debug for LimitLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LimitLayer").field("gate", &self.gate).finish_non_exhaustive()
+    }
+}
+
+impl<S> Layer<S> for LimitLayer {
+    type Service = Limit<S>;
+
+    fn layer(&self, inner: S) -> Limit<S> {
+        Limit { layer: self.clone(), inner }
+    }
+}
+
+/// The service that [`LimitLayer`] makes.
+#[derive(Clone, Debug)]
+pub struct Limit<S> {
+    layer: LimitLayer,
+    inner: S,
+}
+
+impl<S, Q, R> Service<Request<Q>> for Limit<S>
+where
+    S: Service<Request<Q>, Response = Response<R>> + Clone,
+    R: From<Bytes>,
+{
+    type Response = Response<R>;
+    type Error = S::Error;
+    type Future = LimitFuture<S, Q>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Q>) -> Self::Future {
+        // The service that was made ready is the one to call; the next call begins with the copy.
+        let copy = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, copy);
+        let (head, body) = request.into_parts();
+        let check = self.layer.gate.check(&head, (self.layer.peer)(&head.extensions));
+        let request = Request::from_parts(head, body);
+        let stage = match check {
+            Check::Done(verdict) if verdict.allowed() => Stage::Pass { answer: inner.call(request), verdict },
+            Check::Done(verdict) => Stage::Refuse { verdict },
+            Check::Wait(check) => Stage::Ask { check, next: Some((inner, request)) },
+        };
+        LimitFuture { stage }
+    }
+}
+
+pin_project! {
+    #[project = StageNow]
+    enum Stage<S, Q>
+    where
+        S: Service<Request<Q>>,
+    {
+        Ask { check: Pin<Box<dyn Future<Output = Verdict> + Send>>, next: Option<(S, Request<Q>)> },
+        Pass { #[pin] answer: S::Future, verdict: Verdict },
+        Refuse { verdict: Verdict },
+    }
+}
+
+pin_project! {
+    /// The answer of a limited service.
+    pub struct LimitFuture<S, Q>
+    where
+        S: Service<Request<Q>>,
+    {
+        #[pin]
+        stage: Stage<S, Q>,
+    }
+}
+
+impl<S, Q, R> Future for LimitFuture<S, Q>
+where
+    S: Service<Request<Q>, Response = Response<R>>,
+    R: From<Bytes>,
+{
+    type Output = Result<Response<R>, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut stage = self.project().stage;
+        loop {
+            let next = match stage.as_mut().project() {
+                StageNow::Refuse { verdict } => return Poll::Ready(Ok(verdict.refusal().map(R::from))),
+                StageNow::Pass { answer, verdict } => {
+                    let mut answer = ready!(answer.poll(context))?;
+                    verdict.write_headers(answer.headers_mut());
+                    return Poll::Ready(Ok(answer));
+                }
+                StageNow::Ask { check, next } => {
+                    let verdict = ready!(check.as_mut().poll(context));
+                    match next.take() {
+                        Some((mut inner, request)) if verdict.allowed() => {
+                            Stage::Pass { answer: inner.call(request), verdict }
+                        }
+                        _ => Stage::Refuse { verdict },
+                    }
+                }
+            };
+            stage.set(next);
+        }
+    }
+}
