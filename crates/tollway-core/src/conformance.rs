@@ -34,6 +34,7 @@ pub async fn run(store: Arc<dyn Store>, seed: &str) {
         keys_do_not_meet(&*store, algorithm, seed).await;
         agrees_with_the_pure_function(&*store, algorithm, seed).await;
         a_changed_rate_keeps_the_share(&*store, algorithm, seed).await;
+        what_is_settled_later_counts(&*store, algorithm, seed).await;
     }
     a_batch_answers_in_order(&*store, seed).await;
     extremes(&*store, seed).await;
@@ -290,6 +291,21 @@ async fn a_changed_rate_keeps_the_share(store: &dyn Store, algorithm: Algorithm,
     assert_eq!((decision.limit, decision.remaining), (20, 9), "{} {algorithm}", store.name());
     check(store, &after, "full", 20).await;
     assert!(!check(store, &before, "full", 1).await.allowed, "{} {algorithm}: a change frees nobody", store.name());
+}
+
+async fn what_is_settled_later_counts(store: &dyn Store, algorithm: Algorithm, seed: &str) {
+    let policy = policy("settle", "100/w; 1000/365d", algorithm, seed);
+    let adjust =
+        async |delta| store.adjust(&policy, "k", delta).await.unwrap_or_else(|error| panic!("adjust: {error}"));
+    assert_eq!(check(store, &policy, "k", 50).await.remaining, 50);
+    assert_eq!(adjust(13 - 50).await.remaining, 87, "{} {algorithm}", store.name());
+    assert_eq!(adjust(-1_000_000).await.remaining, 100, "{} {algorithm}: no more than was spent", store.name());
+    assert_eq!(adjust(130).await.remaining, 0, "{} {algorithm}", store.name());
+    assert!(!check(store, &policy, "k", 1).await.allowed, "{} {algorithm}", store.name());
+    assert_eq!(adjust(-30).await.remaining, 0, "{} {algorithm}: what is owed comes first", store.name());
+    assert_eq!(adjust(-1).await.remaining, 1, "{} {algorithm}", store.name());
+    assert!(check(store, &policy, "k", 1).await.allowed, "{} {algorithm}", store.name());
+    assert_eq!(adjust(0).await.remaining, 0, "{} {algorithm}", store.name());
 }
 
 async fn a_batch_answers_in_order(store: &dyn Store, seed: &str) {

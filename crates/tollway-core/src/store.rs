@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::{Decision, Policy, StoreError, StoreErrorKind};
+use crate::{Decision, Policy, StoreError};
 
 /// A store's answer that may have to be waited for. Runtime-neutral; it owns what it needs.
 pub type Reply<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send>>;
@@ -67,12 +67,7 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Charges `delta` permits of `policy` to `key` without asking, or gives them back when it is
     /// below zero, and answers how it stands then. One round trip. See [`crate::adjust_one`].
-    fn adjust(&self, policy: &Arc<Policy>, key: &str, delta: i64) -> Reply<Decision> {
-        let _ = (policy, key, delta);
-        let error =
-            StoreError::new(StoreErrorKind::Unsupported, self.name(), "it cannot charge or give back afterwards");
-        Box::pin(std::future::ready(Err(error)))
-    }
+    fn adjust(&self, policy: &Arc<Policy>, key: &str, delta: i64) -> Reply<Decision>;
 
     /// Forgets what `key` has spent of `policy`. One round trip.
     fn reset(&self, policy: &Arc<Policy>, key: &str) -> Reply<()>;

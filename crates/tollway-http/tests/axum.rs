@@ -43,6 +43,10 @@ impl Store for Remote {
         })
     }
 
+    fn adjust(&self, policy: &Arc<Policy>, key: &str, delta: i64) -> Reply<Decision> {
+        self.memory.adjust(policy, key, delta)
+    }
+
     fn reset(&self, policy: &Arc<Policy>, key: &str) -> Reply<()> {
         self.memory.reset(policy, key)
     }

@@ -210,6 +210,18 @@ impl MemoryStore {
         });
     }
 
+    fn settle(&self, policy: &Arc<Policy>, key: &str, delta: i64) -> Decision {
+        let (id, now) = (self.id(key), self.clock.now());
+        self.known(policy, now, |known| {
+            if let (true, Some(home)) = (known.is_flat, &known.home)
+                && home.table.look(id, now, &self.room).is_ok()
+            {
+                home.table.close(now);
+            }
+            self.map.adjust(policy, key, delta, before(known, id), now)
+        })
+    }
+
     fn forget(&self, policy: &Arc<Policy>, key: &str) {
         let (id, now) = (self.id(key), self.clock.now());
         self.known(policy, now, |known| {
@@ -305,6 +317,10 @@ impl Store for MemoryStore {
 
     fn apply_now(&self, request: &Request<'_>) -> Option<Result<Decision, StoreError>> {
         Some(Ok(self.answer(request)))
+    }
+
+    fn adjust(&self, policy: &Arc<Policy>, key: &str, delta: i64) -> Reply<Decision> {
+        Box::pin(std::future::ready(Ok(self.settle(policy, key, delta))))
     }
 
     fn reset(&self, policy: &Arc<Policy>, key: &str) -> Reply<()> {

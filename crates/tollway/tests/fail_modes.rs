@@ -32,6 +32,10 @@ impl Store for Away {
         Box::pin(std::future::ready(Err(Self::error())))
     }
 
+    fn adjust(&self, _: &Arc<Policy>, _: &str, _: i64) -> Reply<Decision> {
+        Box::pin(std::future::ready(Err(Self::error())))
+    }
+
     fn reset(&self, _: &Arc<Policy>, _: &str) -> Reply<()> {
         Box::pin(std::future::ready(Err(Self::error())))
     }

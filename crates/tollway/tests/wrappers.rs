@@ -52,6 +52,10 @@ impl Store for Remote {
         self.answer(|memory| memory.apply(requests))
     }
 
+    fn adjust(&self, policy: &Arc<Policy>, key: &str, delta: i64) -> Reply<Decision> {
+        self.answer(|memory| memory.adjust(policy, key, delta))
+    }
+
     fn reset(&self, policy: &Arc<Policy>, key: &str) -> Reply<()> {
         self.answer(|memory| memory.reset(policy, key))
     }

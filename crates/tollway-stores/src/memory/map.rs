@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ahash::RandomState;
-use tollway_core::{Charge, Policy, State, Timestamp};
+use tollway_core::{Charge, Decision, Policy, State, Timestamp};
 
 use super::policies::Home;
 use super::shard::{Applied, Kept, Shard};
@@ -77,6 +77,18 @@ impl Map {
     pub(super) fn refund(&self, policy: &Arc<Policy>, key: &str, charged: &[State], cost: u32, now: Timestamp) {
         let hash = self.hash(policy, key);
         self.shard(hash, None, now).refund(hash, policy, charged, cost, now);
+    }
+
+    pub(super) fn adjust(
+        &self,
+        policy: &Arc<Policy>,
+        key: &str,
+        delta: i64,
+        before: Option<Before<'_>>,
+        now: Timestamp,
+    ) -> Decision {
+        let hash = self.hash(policy, key);
+        self.shard(hash, before, now).adjust(hash, policy, delta, now)
     }
 
     pub(super) fn reset(&self, policy: &Arc<Policy>, key: &str, before: Option<Before<'_>>, now: Timestamp) {

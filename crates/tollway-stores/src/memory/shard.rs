@@ -5,7 +5,9 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use smallvec::SmallVec;
-use tollway_core::{Charge, Decision, Part, Policy, State, States, Timestamp, decide, decide_one};
+use tollway_core::{
+    Charge, Decision, Part, Policy, State, States, Timestamp, adjust_one, carry_states, decide, decide_one,
+};
 
 use crate::table::give_back;
 
@@ -107,6 +109,19 @@ impl Shard {
                 .collect();
             entry.keep(&states, Timestamp::default(), now);
         }
+    }
+
+    /// Charges `delta` without asking, or gives it back below zero; answers how the key stands then.
+    pub(super) fn adjust(&mut self, hash: u128, policy: &Arc<Policy>, delta: i64, now: Timestamp) -> Decision {
+        let known = self.states(hash, policy, now);
+        let states: Kept = (policy.limits().iter().enumerate())
+            .map(|(index, limit)| adjust_one(limit, known.as_ref().map(|states| states[index]), now, delta))
+            .collect();
+        let parts: SmallVec<[Part<'_>; 2]> = parts(&Charge { policy, key: "", cost: 0 }, Some(&states), 0).collect();
+        let (decision, _) = decide(&parts, now);
+        drop(parts);
+        self.put(hash, policy, &states, &decision, now);
+        decision
     }
 
     /// The states of a key, brought over to `policy` when it changed. `None` when nothing is known.
@@ -211,20 +226,6 @@ fn carry(entry: &Entry, policy: &Arc<Policy>, now: Timestamp) -> Kept {
     if Arc::ptr_eq(&entry.policy, policy) || entry.policy == *policy {
         return entry.states.clone();
     }
-    let old = entry.policy.limits();
-    let used = |index: usize| {
-        // A new limit takes the share of the old one in its place, or of the last.
-        let index = index.min(old.len() - 1);
-        let left = decide_one(&old[index], Some(entry.states[index]), now, 0).0.remaining;
-        (old[index].capacity() - left, old[index].capacity())
-    };
-    policy
-        .limits()
-        .iter()
-        .enumerate()
-        .map(|(index, limit)| {
-            let (used, whole) = used(index);
-            limit.spent(used, whole, now)
-        })
-        .collect()
+    let old: SmallVec<[_; 2]> = entry.policy.limits().iter().zip(entry.states.iter().copied()).collect();
+    carry_states(&old, policy, now).into_iter().collect()
 }
