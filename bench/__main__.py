@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -15,6 +16,9 @@ from bench.results import Section, show
 
 # Wide enough for the widest table, where there is no terminal to fit.
 WIDTH = 110
+TOP = Path(__file__).resolve().parent.parent
+PAGE = TOP / "docs" / "performance.md"
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 SECTIONS = {"checks": checks.measure, "crate": crate.measure, "servers": servers.measure}
 
 
@@ -31,12 +35,23 @@ def machine() -> dict[str, object]:
     }
 
 
+def write(machine: str, found: Iterable[Section]) -> None:
+    """Replace the figures of the manual's page on performance."""
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    figures = "\n".join([machine, "", *(section.page() for section in found)])
+    PAGE.write_text(f"{before}{BEGIN}\n{figures}{END}{after}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="one JSON document instead of tables")
     parser.add_argument("--rounds", type=int, default=5, help="how often each is measured")
     parser.add_argument(
         "--only", choices=SECTIONS, action="append", help="a section; may be given several times"
+    )
+    parser.add_argument(
+        "--write", action="store_true", help=f"put the figures into {PAGE.relative_to(TOP)} too"
     )
     options = parser.parse_args()
     if options.rounds < 1:
@@ -45,13 +60,12 @@ def main() -> int:
     console = Console(stderr=options.json)
     if not console.is_terminal:
         console = Console(stderr=options.json, width=WIDTH)
-    console.print(
+    sentence = (
         f"{told['cpu']}, {told['cores']} cores, Linux {told['kernel']}, "
         f"Python {told['python']}, load {told['load']:.1f}; "
-        f"medians of {options.rounds} interleaved rounds",
-        highlight=False,
-        soft_wrap=True,
+        f"medians of {options.rounds} interleaved rounds"
     )
+    console.print(sentence, highlight=False, soft_wrap=True)
     found: dict[str, Section] = {}
     for name, measure in SECTIONS.items():
         if options.only and name not in options.only:
@@ -62,6 +76,8 @@ def main() -> int:
             print(f"bench: {name} could not be measured: {error}", file=sys.stderr)
             return 1
         show(found[name], console)
+    if options.write:
+        write(f"{sentence}.", found.values())
     if options.json:
         sections = {name: section.document() for name, section in found.items()}
         print(json.dumps({"machine": told, "rounds": options.rounds, "sections": sections}))

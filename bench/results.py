@@ -64,6 +64,21 @@ class Section:
             shown = row.case
         return drawn
 
+    def page(self) -> str:
+        """The same as a table of Markdown."""
+        extras = list(dict.fromkeys(name for row in self.rows for name in row.extra))
+        head = ["case", "contender", self.unit, "rounds", "times ours", *extras]
+        lines = [f"### {self.title}", "", " | ".join(["", *head, ""]).strip()]
+        lines.append("|" + "---|" * 2 + "---:|" * (len(head) - 2))
+        for row in self.rows:
+            cells = [row.case, row.contender, f"{row.value:,.1f}", row.spread]
+            cells.append(f"{self.ratio(row):.2f}")
+            cells += [
+                f"{median(row.extra[name]):,.0f}" if name in row.extra else "" for name in extras
+            ]
+            lines.append(" | ".join(["", *cells, ""]).strip())
+        return "\n".join([*lines, "", *self.notes]).strip() + "\n"
+
     def document(self) -> dict[str, object]:
         """The same for a machine."""
         return {

@@ -64,9 +64,15 @@ def environment(python: Path) -> Path:
         subprocess.run([python, "-m", "venv", home], check=True)
     out = TOP / "target" / "wheels" / python.name
     shutil.rmtree(out, ignore_errors=True)
-    maturin = [TOP / ".venv" / "bin" / "maturin", "build", "--quiet", "--release", "--locked"]
+    maturin: list[str | Path] = [
+        TOP / ".venv" / "bin" / "maturin",
+        "build",
+        "--quiet",
+        "--release",
+        "--locked",
+    ]
     subprocess.run([*maturin, "--interpreter", python, "--out", out], cwd=TOP, check=True)
-    pip = [home / "bin" / "python", "-m", "pip", "install", "--quiet"]
+    pip: list[str | Path] = [home / "bin" / "python", "-m", "pip", "install", "--quiet"]
     pip += ["--disable-pip-version-check"]
     subprocess.run([*pip, "--requirement", pins], check=True)
     (built,) = out.glob("tollway-*.whl")
