@@ -175,19 +175,22 @@ impl<G: Ground> Level<G> {
     /// Charges a key that is there, where that is plain arithmetic and nobody is in the way.
     #[inline(always)]
     pub(crate) fn charge_plainly(&self, layout: &Layout, id: u64, cost: u32, now: Timestamp) -> Option<Verdict> {
+        let packing = layout.packing();
         for home in self.homes(id) {
             for (_, slot) in self.ways(home, id) {
-                let word = slot.load();
-                if word & (ID | FROZEN) != u128::from(id) {
-                    continue;
+                let mut word = slot.load();
+                while word & (ID | FROZEN) == u128::from(id) {
+                    let mark = packing.mark(word);
+                    let (verdict, next) = layout.decide_plainly(mark, now, cost)?;
+                    if !verdict.allowed {
+                        return (u128::from(next) >= mark).then_some(verdict);
+                    }
+                    let new = packing.word(id, u128::from(next), packing.order(word))?;
+                    match slot.exchange(word, new) {
+                        Ok(()) => return Some(verdict),
+                        Err(current) => word = current,
+                    }
                 }
-                let mark = layout.packing().mark(word);
-                let (verdict, next) = layout.decide_plainly(mark, now, cost)?;
-                if !verdict.allowed {
-                    return (u128::from(next) >= mark).then_some(verdict);
-                }
-                let new = layout.packing().word(id, u128::from(next), layout.packing().order(word))?;
-                return slot.exchange(word, new).is_ok().then_some(verdict);
             }
         }
         None
