@@ -112,10 +112,10 @@ def test_a_misspelt_word_is_named() -> None:
 def test_the_rust_example_of_the_readme_is_the_tested_one() -> None:
     readme = (TOP / "README.md").read_text()
     example = readme.split("```rust\n", 1)[1].split("```", 1)[0].strip()
-    front = (TOP / "crates" / "tollway" / "src" / "lib.rs").read_text()
+    layer = (TOP / "crates" / "tollway-http" / "src" / "layer.rs").read_text()
     tested = "\n".join(
-        line.removeprefix("//!").removeprefix(" ")
-        for line in front.splitlines()
-        if line.startswith("//!") and not line.startswith("//! #")
+        line.removeprefix("///").removeprefix(" ")
+        for line in layer.splitlines()
+        if line.startswith("///") and not line.startswith("/// #")
     )
     assert example in tested
