@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pyo3::PyResult;
+use pyo3::prelude::*;
+use pyo3::types::PyList;
 use tollway::{BreakerSettings, Clock, FailMode, Failover, Limiter, NearCache, Store, Strategy};
 use tollway_stores::cas::CasStore;
 use tollway_stores::memory::MemoryStore;
@@ -39,7 +40,7 @@ pub(crate) struct Recipe {
     pub(crate) clock: Option<Arc<dyn Clock>>,
 }
 
-const SCHEMES: [&str; 3] = ["memory", "redis", "redis+unix"];
+const SCHEMES: [&str; 6] = ["memory", "redis", "rediss", "redis+unix", "redis+sentinel", "rediss+sentinel"];
 
 impl Recipe {
     /// Whether state lives in this process, so that a fork simply has its own.
@@ -72,8 +73,10 @@ impl Recipe {
                 return Err(errors::config(format!("fail_mode {other:?} is not known: use open, closed or local")));
             }
         };
-        let log = FailureLog::new(fail_mode.name());
-        Ok(Limiter::new(store, fail_mode).with_observer(Arc::new(log)))
+        let log = Arc::new(FailureLog::new(fail_mode.name()));
+        let limiter = Limiter::new(store, fail_mode);
+        // Memory does not fail, and a call is saved.
+        Ok(if self.is_local() { limiter } else { limiter.with_observer(log) })
     }
 
     fn store(&self, backend: &Backend) -> PyResult<Arc<dyn Store>> {
@@ -99,7 +102,7 @@ impl Recipe {
                 Err(errors::config("a clock can be given to memory:// only: other backends use their server's"))
             }
             #[cfg(feature = "redis")]
-            "redis" | "redis+unix" => {
+            "redis" | "rediss" | "redis+unix" | "redis+sentinel" | "rediss+sentinel" => {
                 let options = RedisOptions {
                     prefix: self.prefix.clone(),
                     connect_timeout: self.connect_timeout,
@@ -111,6 +114,21 @@ impl Recipe {
             }
             _ => Err(errors::config(unknown_scheme(scheme))),
         }
+    }
+}
+
+/// One backend, or several that stand in for each other: URLs or objects.
+pub(crate) fn backends(given: Option<&Bound<'_, PyAny>>, patience: Duration) -> PyResult<Vec<Backend>> {
+    let one = |given: &Bound<'_, PyAny>| match given.extract() {
+        Ok(url) => Ok(Backend::Url(url)),
+        Err(_) => PyCell::new(given, patience).map(Backend::Custom),
+    };
+    match given {
+        None => Ok(vec![Backend::Url("memory://".to_owned())]),
+        Some(given) => match given.cast::<PyList>() {
+            Ok(several) => several.iter().map(|given| one(&given)).collect(),
+            Err(_) => Ok(vec![one(given)?]),
+        },
     }
 }
 

@@ -10,6 +10,11 @@ mod answers;
 mod faults;
 #[path = "redis/model.rs"]
 mod model;
+#[path = "redis/sentinel.rs"]
+mod sentinel;
+#[cfg(feature = "redis-tls")]
+#[path = "redis/tls.rs"]
+mod tls;
 #[path = "redis/together.rs"]
 mod together;
 #[path = "redis/translation.rs"]

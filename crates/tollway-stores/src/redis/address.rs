@@ -2,55 +2,120 @@
 
 use std::fmt;
 
-use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
+use percent_encoding::percent_decode_str;
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo};
 use tollway_core::ConfigError;
+
+use super::sentinel::Sentinels;
+#[cfg(feature = "redis-tls")]
+use super::tls::{Files, Tls};
+
+const SCHEMES: &str = "redis://, rediss://, redis+unix://, redis+sentinel:// or redis+cluster://";
 
 /// What a URL says. Its `Debug` and its name never show the password.
 #[derive(Clone)]
 pub(super) struct Address {
     /// The URL with the password redacted.
     pub(super) name: String,
+    /// Where to, and who says so; of several hosts the first.
     pub(super) info: ConnectionInfo,
+    #[cfg(feature = "redis-tls")]
+    pub(super) tls: Option<Tls>,
+    pub(super) kind: Kind,
+}
+
+/// What stands behind the hosts of a URL.
+#[derive(Clone, Debug)]
+pub(super) enum Kind {
+    /// The server itself.
+    Server,
+    /// Sentinels, which know the server.
+    Sentinel(Sentinels),
+    /// Some nodes of a cluster: the hosts of the URL.
+    Cluster(#[allow(dead_code)] Vec<ConnectionAddr>),
+}
+
+/// A URL in its pieces.
+struct Pieces<'a> {
+    scheme: &'a str,
+    /// With its `@`, or empty.
+    user: &'a str,
+    hosts: &'a str,
+    /// Without its first `/`.
+    path: &'a str,
+    query: Vec<(&'a str, &'a str)>,
 }
 
 impl Address {
     pub(super) fn parse(url: &str) -> Result<Self, ConfigError> {
         let name = redact(url);
-        let refuse = |why: &str| Err(ConfigError::new(format!("redis URL {name:?} {why}")));
+        let refuse = |why: &str| ConfigError::new(format!("redis URL {name:?} {why}"));
         let Some((scheme, rest)) = url.split_once("://") else {
-            return refuse("has no scheme: write redis://HOST:PORT/DB or redis+unix:///PATH");
+            return Err(refuse("has no scheme: write redis://HOST:PORT/DB or redis+unix:///PATH"));
         };
-        match scheme {
-            "redis" | "redis+unix" => {}
-            "rediss" | "valkeys" => return refuse("asks for TLS, which this version does not speak: use redis://"),
-            _ if scheme.contains("sentinel") => {
-                return refuse("asks for Sentinel, which this version does not speak: name the master with redis://");
-            }
-            _ if scheme.contains("cluster") => {
-                return refuse("asks for a Cluster, which this version does not speak: use a standalone redis://");
-            }
-            _ => return refuse("has another scheme: use redis:// or redis+unix://"),
-        }
-        let known: &[&str] = if scheme == "redis" { &["protocol"] } else { &["db", "user", "pass", "protocol"] };
-        if let Some(stranger) = parameters(rest).find(|parameter| !known.contains(parameter)) {
-            return refuse(&format!("has a parameter {stranger:?}: {scheme}:// knows {}", known.join(", ")));
+        let known: &[&str] = match scheme {
+            "redis" | "redis+cluster" => &["protocol"],
+            "rediss" | "rediss+cluster" => &["protocol", "ca", "cert", "key"],
+            "redis+unix" => &["db", "user", "pass", "protocol"],
+            "redis+sentinel" => &["protocol", "sentinel_user", "sentinel_pass"],
+            "rediss+sentinel" => &["protocol", "sentinel_user", "sentinel_pass", "ca", "cert", "key"],
+            _ => return Err(refuse(&format!("has another scheme: use {SCHEMES}"))),
+        };
+        let pieces = Pieces::of(scheme, rest);
+        if let Some((stranger, _)) = pieces.query.iter().find(|(parameter, _)| !known.contains(parameter)) {
+            return Err(refuse(&format!("has a parameter {stranger:?}: {scheme}:// knows {}", known.join(", "))));
         }
         if rest.contains('#') {
-            return refuse("has a fragment: write %23 for a # in a password");
+            return Err(refuse("has a fragment: write %23 for a # in a password"));
         }
-        let Ok(info) = url.into_connection_info() else {
-            return refuse("does not read: write redis://USER:PASSWORD@HOST:PORT/DB, with %XX for special characters");
+        let (infos, kind) = pieces.infos().map_err(|why| refuse(&why))?;
+        let hosts: Vec<_> = infos.iter().map(|info| info.addr().clone()).collect();
+        let Some(info) = infos.into_iter().next() else {
+            return Err(refuse("names no host"));
         };
         if info.redis_settings().db() < 0 {
-            return refuse("has a negative database: use 0 or more");
+            return Err(refuse("has a negative database: use 0 or more"));
         }
+        let kind = match kind {
+            Kind::Sentinel(sentinels) => Kind::Sentinel(sentinels.at(hosts)),
+            Kind::Cluster(_) if info.redis_settings().db() > 0 => {
+                return Err(refuse("names a database: a cluster has number 0 only"));
+            }
+            Kind::Cluster(_) => Kind::Cluster(hosts),
+            Kind::Server => Kind::Server,
+        };
         let settings = info.redis_settings().clone().set_lib_name("tollway", env!("CARGO_PKG_VERSION"));
-        Ok(Self { name, info: info.set_redis_settings(settings) })
+        Ok(Self {
+            info: info.set_redis_settings(settings),
+            #[cfg(feature = "redis-tls")]
+            tls: pieces.tls().map_err(|why| refuse(&why))?,
+            #[cfg(not(feature = "redis-tls"))]
+            name: match scheme.starts_with("rediss") {
+                true => return Err(refuse("asks for TLS: build Tollway with the feature redis-tls")),
+                false => name,
+            },
+            #[cfg(feature = "redis-tls")]
+            name,
+            kind,
+        })
+    }
+
+    /// The same with one server for a place.
+    pub(super) fn at(&self, addr: ConnectionAddr) -> Self {
+        Self { info: self.info.clone().set_addr(addr), kind: Kind::Server, ..self.clone() }
+    }
+
+    /// The same with another user and database.
+    pub(super) fn with(self, settings: RedisConnectionInfo) -> Self {
+        Self { info: self.info.set_redis_settings(settings), ..self }
     }
 
     /// Where to connect to, in words.
     pub(super) fn place(&self) -> String {
-        self.info.addr().to_string()
+        match &self.kind {
+            Kind::Sentinel(sentinels) => format!("the primary of {:?}", sentinels.service),
+            _ => self.info.addr().to_string(),
+        }
     }
 
     /// The command that starts a server here.
@@ -64,15 +129,77 @@ impl Address {
     }
 }
 
+impl<'a> Pieces<'a> {
+    fn of(scheme: &'a str, rest: &'a str) -> Self {
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let pairs = query.split('&').filter(|pair| !pair.is_empty());
+        let query = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).collect();
+        let (user, rest) = rest.rfind('@').map_or(("", rest), |at| rest.split_at(at + 1));
+        let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
+        Self { scheme, user, hosts, path, query }
+    }
+
+    /// A parameter's value.
+    fn value(&self, name: &str) -> Result<Option<String>, String> {
+        let Some((_, value)) = self.query.iter().find(|(parameter, _)| *parameter == name) else { return Ok(None) };
+        decode(value).map(Some)
+    }
+
+    /// Each host's connection, and what kind of host it is.
+    fn infos(&self) -> Result<(Vec<ConnectionInfo>, Kind), String> {
+        const FORM: &str = "does not read: write redis://USER:PASSWORD@HOST:PORT/DB, with %XX for special characters";
+        let protocol = self.value("protocol")?;
+        let protocol = protocol.map_or_else(String::new, |protocol| format!("protocol={protocol}"));
+        let read = |url: String| url.into_connection_info().map_err(|_| FORM.to_owned());
+        let one = |host: &str, db: &str| read(format!("redis://{}{host}/{db}?{protocol}", self.user));
+        let port = |port: u16| {
+            let hosts = self.hosts.split(',');
+            hosts.map(move |host| if has_port(host) { host.to_owned() } else { format!("{host}:{port}") })
+        };
+        if self.scheme == "redis+unix" {
+            let query: Vec<_> = self.query.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let info = read(format!("redis+unix://{}{}/{}?{}", self.user, self.hosts, self.path, query.join("&")))?;
+            Ok((vec![info], Kind::Server))
+        } else if self.scheme.ends_with("+sentinel") {
+            let (service, db) = self.path.split_once('/').unwrap_or((self.path, ""));
+            if service.is_empty() {
+                return Err("names no service: write redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB".into());
+            }
+            let login = (self.value("sentinel_user")?, self.value("sentinel_pass")?);
+            let infos = port(26_379).map(|host| one(&host, db)).collect::<Result<_, _>>()?;
+            Ok((infos, Kind::Sentinel(Sentinels::new(decode(service)?, login))))
+        } else if self.scheme.ends_with("+cluster") {
+            let infos = port(6_379).map(|host| one(&host, self.path)).collect::<Result<_, _>>()?;
+            Ok((infos, Kind::Cluster(Vec::new())))
+        } else {
+            Ok((vec![one(self.hosts, self.path)?], Kind::Server))
+        }
+    }
+
+    #[cfg(feature = "redis-tls")]
+    fn tls(&self) -> Result<Option<Tls>, String> {
+        if !self.scheme.starts_with("rediss") {
+            return Ok(None);
+        }
+        let files = Files { ca: self.value("ca")?, cert: self.value("cert")?, key: self.value("key")? };
+        Tls::read(&files).map(Some)
+    }
+}
+
+fn decode(text: &str) -> Result<String, String> {
+    let decoded = percent_decode_str(text).decode_utf8();
+    decoded.map(|text| text.into_owned()).map_err(|_| format!("holds {text:?}, which is no UTF-8 text"))
+}
+
+/// Whether a host is followed by a port.
+fn has_port(host: &str) -> bool {
+    host.rsplit_once(']').map_or(host, |(_, rest)| rest).contains(':')
+}
+
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)
     }
-}
-
-fn parameters(rest: &str) -> impl Iterator<Item = &str> {
-    let query = rest.split_once('?').map_or("", |(_, query)| query);
-    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split('=').next().unwrap_or(pair))
 }
 
 /// The URL with `***` for whatever may be a password, even in a URL that does not read.
@@ -128,9 +255,12 @@ mod tests {
     #[test]
     fn what_is_not_spoken_is_said() {
         for (url, part) in [
-            ("rediss://localhost", "TLS"),
-            ("redis+sentinel://localhost", "Sentinel"),
-            ("redis-cluster://localhost", "Cluster"),
+            ("redis+sentinel://localhost", "no service"),
+            ("redis+sentinel:///mymaster", "does not read"),
+            ("redis+sentinel://localhost/mymaster/one", "does not read"),
+            ("redis+cluster://localhost/1", "number 0"),
+            ("redis-cluster://localhost", "another scheme"),
+            ("redis://localhost?ca=/x.pem", "\"ca\""),
             ("http://localhost", "another scheme"),
             ("localhost:6379", "no scheme"),
             ("redis://localhost/one", "does not read"),
@@ -153,5 +283,21 @@ mod tests {
         assert_eq!((tcp.info.redis_settings().db(), tcp.remedy().as_str()), (3, "redis-server --port 7000"));
         let unix = Address::parse("redis+unix:///run/redis.sock?db=2").unwrap();
         assert_eq!((unix.place().as_str(), unix.info.redis_settings().db()), ("/run/redis.sock", 2));
+    }
+
+    #[test]
+    fn several_hosts_read() {
+        let url = "redis+sentinel://me:a%40b@one,[::1]:7000,three:7001/my%20service/2?sentinel_pass=hunter2";
+        let address = Address::parse(url).unwrap();
+        assert_eq!(address.name, url.replace("a%40b", "***").replace("hunter2", "***"));
+        let (settings, Kind::Sentinel(sentinels)) = (address.info.redis_settings(), &address.kind) else { panic!() };
+        assert_eq!((settings.username(), settings.password(), settings.db()), (Some("me"), Some("a@b"), 2));
+        assert_eq!(sentinels.service, "my service");
+        let shown = format!("{sentinels:?}");
+        assert!(shown.contains("\"one\", 26379") && shown.contains("\"::1\", 7000"), "{shown}");
+        assert!(!shown.contains("hunter2"));
+        let cluster = Address::parse("redis+cluster://one:1,two/").unwrap();
+        let Kind::Cluster(hosts) = &cluster.kind else { panic!() };
+        assert_eq!(hosts.iter().map(ToString::to_string).collect::<Vec<_>>(), ["one:1", "two:6379"]);
     }
 }

@@ -56,6 +56,14 @@ pub(super) enum Settled {
     Changed(Vec<Swap>),
 }
 
+impl Answer {
+    /// Whether nothing could be written because the server is a replica: it had no effect.
+    pub(super) fn is_of_a_replica(&self) -> bool {
+        let refused = |raw: &Vec<u8>| raw.windows(9).any(|part| part == b"READONLY ");
+        self.letter == b'E' && self.raws.iter().flatten().any(refused)
+    }
+}
+
 impl Ask {
     pub(super) fn new(store: &str, prefix: &str, request: &Request<'_>) -> Result<Self, StoreError> {
         let refuse = |why: &str| Err(StoreError::new(StoreErrorKind::Unsupported, store, why));

@@ -43,6 +43,10 @@ pub(super) struct Leftover {
     pub(super) again: Vec<Job>,
     /// Whether the script has to be loaded.
     pub(super) load: bool,
+    /// Whether the server is no primary any more; asked for by `follow` only.
+    pub(super) demoted: bool,
+    /// Whether a demoted server's jobs come back instead of failing.
+    follow: bool,
 }
 
 impl Call {
@@ -64,8 +68,9 @@ impl Call {
         Self { pipeline, jobs, steps }
     }
 
-    /// Hands the server's answers to the callers.
-    pub(super) fn hand_out(self, replies: Vec<Value>, store: &str) -> Leftover {
+    /// Hands the server's answers to the callers; with `follow`, those of a server that became a
+    /// replica come back to be asked elsewhere.
+    pub(super) fn hand_out(self, replies: Vec<Value>, store: &str, follow: bool) -> Leftover {
         let mut answers = Vec::new();
         let mut others = Vec::new();
         let mut loaded = Ok(());
@@ -84,7 +89,7 @@ impl Call {
         }
         drop(asks);
         let (mut answers, mut others) = (answers.into_iter(), others.into_iter());
-        let mut left = Leftover { again: Vec::new(), load: false };
+        let mut left = Leftover { again: Vec::new(), load: false, demoted: false, follow };
         for job in self.jobs {
             match &job.work {
                 Work::Apply(asks) => {
@@ -112,6 +117,15 @@ impl Leftover {
     ) {
         let complete = |work: &Work, count| matches!(work, Work::Apply(asks) if asks.len() == count);
         match answers {
+            Ok(answers) if self.follow && answers.iter().any(Answer::is_of_a_replica) => {
+                self.demoted = true;
+                job.tries += 1;
+                if job.tries >= MOST_TRIES {
+                    job.finish(Err(trouble::demoted(store)));
+                } else {
+                    self.again.push(job);
+                }
+            }
             Ok(answers) if complete(&job.work, answers.len()) => {
                 let work = std::mem::replace(&mut job.work, Work::Ping);
                 let Work::Apply(asks) = work else { return };

@@ -10,13 +10,14 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ConnectionAddr, RedisError, Value};
-use tokio::net::{TcpStream, UnixStream};
+use redis::{RedisError, Value};
 use tollway_core::{StoreError, StoreErrorKind};
 
-use super::address::Address;
+use super::address::{Address, Kind};
 use super::call::{Call, Leftover, MOST_KEYS, MOST_TRIES};
+use super::link::{Cut, Link};
 use super::queue::{Job, Queue};
+use super::sentinel;
 use super::trouble;
 
 /// Calls on their way at once: the second is packed while the server works on the first.
@@ -35,21 +36,12 @@ pub(super) struct Driver {
     pub(super) command_timeout: Duration,
 }
 
-/// A connection, and the future that moves its bytes and ends with it.
-struct Link {
-    connection: MultiplexedConnection,
-    pump: Pin<Box<dyn Future<Output = ()> + Send>>,
-}
-
 /// A call on its way.
 struct Flight {
     call: Call,
     reply: Pin<Box<dyn Future<Output = Result<Vec<Value>, RedisError>> + Send>>,
     deadline: Instant,
 }
-
-/// Whether the server accepted a connection and cut it.
-struct Cut(bool);
 
 /// How a connection's service ended.
 enum End {
@@ -149,35 +141,15 @@ impl Driver {
     }
 
     async fn connect(&self) -> Result<Link, (StoreError, Cut)> {
-        let info = &self.address.info;
-        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-        let refused = |error: std::io::Error| (trouble::connecting_io(&self.address, &error), Cut(false));
-        let failed =
-            |error: RedisError| (trouble::connecting(&self.address, &error), Cut(error.is_connection_dropped()));
-        match info.addr() {
-            ConnectionAddr::Tcp(host, port) => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(refused)?;
-                stream.set_nodelay(true).map_err(refused)?;
-                let made = MultiplexedConnection::new_with_config(info.redis_settings(), stream, config).await;
-                let (connection, pump) = made.map_err(failed)?;
-                Ok(Link { connection, pump: Box::pin(pump) })
-            }
-            ConnectionAddr::Unix(path) => {
-                let stream = UnixStream::connect(path).await.map_err(refused)?;
-                let made = MultiplexedConnection::new_with_config(info.redis_settings(), stream, config).await;
-                let (connection, pump) = made.map_err(failed)?;
-                Ok(Link { connection, pump: Box::pin(pump) })
-            }
-            _ => {
-                let cause = trouble::unexpected(&self.address.name, "the address is neither TCP nor a Unix socket");
-                Err((cause, Cut(false)))
-            }
+        match &self.address.kind {
+            Kind::Sentinel(sentinels) => sentinel::connect(&self.address, sentinels, self.connect_timeout).await,
+            Kind::Server | Kind::Cluster(_) => Link::make(&self.address).await,
         }
     }
 
     /// Serves the queue over one connection.
     async fn serve(&self, link: Link) -> End {
-        let Link { connection, mut pump } = link;
+        let Link { connection, mut pump, mut replaced } = link;
         self.queue.open(Instant::now());
         let mut flights: Vec<Flight> = Vec::with_capacity(MOST_FLIGHTS);
         let mut load = true;
@@ -205,7 +177,13 @@ impl Driver {
                 (index, reply) = next_reply(&mut flights), if !flights.is_empty() => {
                     let flight = flights.remove(index);
                     match reply {
-                        Ok(replies) => load |= self.hand_out(flight, replies),
+                        Ok(replies) => {
+                            let (missing, demoted) = self.hand_out(flight, replies);
+                            load |= missing;
+                            if demoted {
+                                return self.broken(flights);
+                            }
+                        }
                         Err(_) => {
                             flights.insert(index, flight);
                             return self.broken(flights);
@@ -213,6 +191,7 @@ impl Driver {
                     }
                 }
                 () = &mut pump => return self.broken(flights),
+                () = &mut replaced => return self.broken(flights),
                 () = &mut alarm, if armed => match self.expire(&mut flights) {
                     Ok(next) => {
                         armed = next.is_some();
@@ -245,11 +224,13 @@ impl Driver {
         Flight { call, reply, deadline: Instant::now() + self.command_timeout }
     }
 
-    /// Hands the answers out; true when the script has to be loaded.
-    fn hand_out(&self, flight: Flight, replies: Vec<Value>) -> bool {
-        let Leftover { again, load } = flight.call.hand_out(replies, &self.address.name);
+    /// Hands the answers out; says whether the script has to be loaded, and whether the primary is
+    /// to be looked for anew.
+    fn hand_out(&self, flight: Flight, replies: Vec<Value>) -> (bool, bool) {
+        let follow = matches!(self.address.kind, Kind::Sentinel(_));
+        let Leftover { again, load, demoted, .. } = flight.call.hand_out(replies, &self.address.name, follow);
         self.queue.put_back(again);
-        load
+        (load, demoted)
     }
 
     /// The connection is gone. Calls that were answered before it went are handed out; the others

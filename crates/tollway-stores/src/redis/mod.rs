@@ -9,8 +9,12 @@ mod ask;
 mod call;
 mod driver;
 mod form;
+mod link;
 mod queue;
 mod script;
+mod sentinel;
+#[cfg(feature = "redis-tls")]
+mod tls;
 mod trouble;
 
 use std::fmt;
@@ -23,7 +27,7 @@ use tollway_core::{
     Capabilities, ConfigError, Decision, Policy, Reply, Request, Store, StoreError, StoreErrorKind, store_key,
 };
 
-use address::Address;
+use address::{Address, Kind};
 use ask::{Ask, Asks, Settled};
 use driver::Driver;
 use queue::{Done, Outcome, Queue, Work};
@@ -112,6 +116,10 @@ impl RedisStore {
     pub fn open(url: &str, options: RedisOptions, runtime: &Handle) -> Result<Self, ConfigError> {
         options.validate()?;
         let address = Address::parse(url)?;
+        if matches!(address.kind, Kind::Cluster(_)) {
+            let why = "asks for a Cluster, which this version does not speak: use a standalone redis://";
+            return Err(ConfigError::new(format!("redis URL {:?} {why}", address.name)));
+        }
         let name: Arc<str> = address.name.as_str().into();
         let RedisOptions { prefix, connect_timeout, command_timeout, queue } = options;
         let queue = Arc::new(Queue::new(Arc::clone(&name), queue, connect_timeout, command_timeout));

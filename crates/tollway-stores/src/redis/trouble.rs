@@ -47,10 +47,21 @@ pub(super) fn connecting_io(address: &Address, error: &io::Error) -> StoreError 
     StoreError::new(StoreErrorKind::Unavailable, &address.name, detail)
 }
 
+/// The TLS handshake failed.
+#[cfg(feature = "redis-tls")]
+pub(super) fn tls(address: &Address, error: &io::Error) -> StoreError {
+    let (kind, detail) = super::tls::explain(&address.place(), error);
+    StoreError::new(kind, &address.name, detail)
+}
+
 /// Nobody answered the attempt to connect.
 pub(super) fn connecting_timed_out(address: &Address, after: Duration) -> StoreError {
+    #[cfg(feature = "redis-tls")]
+    let port = if address.tls.is_some() { ", and the port its TLS port" } else { "" };
+    #[cfg(not(feature = "redis-tls"))]
+    let port = "";
     let detail = format!(
-        "{} accepted no connection within {} ms: is the host reachable and the server not stopped?",
+        "{} accepted no connection within {} ms: is the host reachable and the server not stopped{port}?",
         address.place(),
         after.as_millis()
     );
@@ -71,6 +82,12 @@ pub(super) fn in_doubt(address: &Address) -> StoreError {
         address.place()
     );
     StoreError::new(StoreErrorKind::Unavailable, &address.name, detail)
+}
+
+/// The sentinels named a replica again and again.
+pub(super) fn demoted(name: &str) -> StoreError {
+    let detail = "the server became a replica and the sentinels name no other: a failover is under way";
+    StoreError::new(StoreErrorKind::Unavailable, name, detail)
 }
 
 /// A caller's time ran out.

@@ -1,6 +1,9 @@
 //! Real servers for tests: on free ports, in temporary directories, gone afterwards.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod certificates;
+pub mod sentinel;
+
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};

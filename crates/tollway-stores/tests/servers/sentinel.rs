@@ -1,0 +1,102 @@
+//! A primary, a replica and three sentinels.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::{Redis, free_port};
+
+/// What they watch.
+pub const SERVICE: &str = "tollway";
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub struct Watched {
+    pub primary: Redis,
+    pub replica: Redis,
+    sentinels: Vec<(Child, u16)>,
+    dir: PathBuf,
+}
+
+impl Watched {
+    /// Starts them and waits until a failover could succeed.
+    pub fn start() -> Self {
+        let primary = Redis::start_with(&["--repl-diskless-sync-delay", "0"]);
+        let port = primary.port().to_string();
+        let replica = Redis::start_with(&["--replicaof", "127.0.0.1", &port]);
+        let dir = replica.socket().with_file_name("sentinels");
+        std::fs::create_dir_all(&dir).expect("a temporary directory");
+        let mut watched = Self { primary, replica, sentinels: Vec::new(), dir };
+        for _ in 0..3 {
+            watched.add_sentinel();
+        }
+        wait("the replica is synchronous", || {
+            let info: String = redis::cmd("INFO").arg("replication").query(&mut watched.replica.connection()).unwrap();
+            info.contains("master_link_status:up")
+        });
+        for (_, port) in &watched.sentinels {
+            wait("each sentinel knows the others and the replica", || {
+                let found = ask(*port, &["SENTINEL", "MASTER", SERVICE]).unwrap_or_default();
+                let is = |name: &str, value: &str| found.chunks(2).any(|pair| pair == [name, value]);
+                is("num-other-sentinels", "2") && is("num-slaves", "1") && is("flags", "master")
+            });
+        }
+        watched
+    }
+
+    fn add_sentinel(&mut self) {
+        let port = free_port();
+        let file = self.dir.join(format!("{port}.conf"));
+        let text = format!(
+            "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor {SERVICE} 127.0.0.1 {} 2\n\
+             sentinel down-after-milliseconds {SERVICE} 1000\nsentinel failover-timeout {SERVICE} 2500\n",
+            self.dir.display(),
+            self.primary.port()
+        );
+        std::fs::write(&file, text).expect("a file");
+        let mut command = Command::new("redis-server");
+        command.arg(&file).arg("--sentinel").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.sentinels.push((command.spawn().expect("redis-server runs"), port));
+    }
+
+    pub fn url(&self) -> String {
+        let hosts: Vec<_> = self.sentinels.iter().map(|(_, port)| format!("127.0.0.1:{port}")).collect();
+        format!("redis+sentinel://{}/{SERVICE}", hosts.join(","))
+    }
+
+    /// Kills one of the sentinels, the first that the URL names.
+    pub fn kill_a_sentinel(&mut self) {
+        let child = &mut self.sentinels[0].0;
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+
+    /// Has the sentinels make the replica the primary, with both alive.
+    pub fn fail_over(&self) {
+        ask(self.sentinels[2].1, &["SENTINEL", "FAILOVER", SERVICE]).expect("a failover begins");
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        for (child, _) in &mut self.sentinels {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn ask(port: u16, words: &[&str]) -> redis::RedisResult<Vec<String>> {
+    let client = redis::Client::open(format!("redis://127.0.0.1:{port}"))?;
+    let mut connection = client.get_connection_with_timeout(Duration::from_secs(5))?;
+    let answer: redis::Value = redis::cmd(words[0]).arg(&words[1..]).query(&mut connection)?;
+    Ok(redis::from_redis_value(answer).unwrap_or_default())
+}
+
+/// Waits for something to become true, not for ever.
+pub fn wait(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < end, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
