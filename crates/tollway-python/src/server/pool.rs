@@ -104,6 +104,19 @@ struct Queue {
     alive: usize,
     /// Threads that wait for a job.
     idle: usize,
+    /// Whether a thread was woken that has not looked at the queue yet.
+    rising: bool,
+}
+
+impl Queue {
+    /// Whether the caller should wake a thread: one at a time, because each must wait for the GIL
+    /// anyway. A woken thread wakes the next before it runs its job, so that handlers which block
+    /// still run side by side.
+    fn should_wake(&mut self) -> bool {
+        let wake = self.idle > 0 && !self.rising && !self.jobs.is_empty();
+        self.rising |= wake;
+        wake
+    }
 }
 
 impl Pool {
@@ -134,7 +147,7 @@ impl Pool {
             return Err(Box::new(job));
         }
         queue.jobs.push_back(job);
-        let wake = queue.idle > 0;
+        let wake = queue.should_wake();
         drop(queue);
         if wake {
             self.changed.notify_one();
@@ -174,30 +187,43 @@ impl Pool {
     /// One thread's life.
     fn work(&self, py: Python<'_>) {
         let _leaving = Leaving { pool: self };
-        while let Some(job) = py.detach(|| self.next()) {
-            run(py, job);
+        while py.detach(|| self.wait()) {
             // Giving up the GIL between two jobs costs more than a short job.
-            for _ in 1..JOBS_PER_TURN {
-                let Some(job) = lock(&self.queue).jobs.pop_front() else { break };
+            for _ in 0..JOBS_PER_TURN {
+                let Some(job) = self.next() else { break };
                 run(py, job);
             }
         }
     }
 
-    /// The next job, or `None` when the pool is closed.
-    fn next(&self) -> Option<Job> {
+    /// Waits until there is a job. False when the pool is closed.
+    fn wait(&self) -> bool {
         let mut queue = lock(&self.queue);
-        loop {
-            if let Some(job) = queue.jobs.pop_front() {
-                return Some(job);
-            }
+        while queue.jobs.is_empty() {
             if queue.closed {
-                return None;
+                return false;
             }
             queue.idle += 1;
             queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
             queue.idle -= 1;
+            if queue.jobs.is_empty() {
+                queue.rising = false;
+            }
         }
+        true
+    }
+
+    /// Takes a job, if there is one, and wakes another thread for the rest.
+    fn next(&self) -> Option<Job> {
+        let mut queue = lock(&self.queue);
+        let job = queue.jobs.pop_front();
+        queue.rising = false;
+        let wake = queue.should_wake();
+        drop(queue);
+        if wake {
+            self.changed.notify_one();
+        }
+        job
     }
 }
 
