@@ -147,7 +147,7 @@ def milliseconds(answers: list[Answer], percent: int) -> str:
     if len(answers) < QUICK:
         return ""
     cuts = statistics.quantiles([answer.seconds * 1000 for answer in answers], n=100)
-    return f"{cuts[percent - 1]:.2f} ms"
+    return f"{cuts[percent - 1]:.3g} ms"
 
 
 def table(visits: list[Visit]) -> Table:
