@@ -8,16 +8,15 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyList, PyTuple};
+use pyo3::types::PyTuple;
 use tollway::{Charge, Reply, Request, StoreError};
 
 use crate::awaiting::{Convert, Mailbox, Ready};
-use crate::cell::PyCell;
 use crate::clock::ManualClock;
 use crate::decision::Decision;
 use crate::policy::Policy;
 use crate::reservation::Reservation;
-use crate::stores::{Backend, Recipe};
+use crate::stores::{self, Recipe};
 use crate::{errors, runtime};
 
 pub(crate) type Policies = Arc<[Arc<tollway::Policy>]>;
@@ -55,9 +54,13 @@ impl Limiter {
     }
 
     fn decide(&self, py: Python<'_>, charges: &[Charge<'_>], policies: Policies, peek: bool) -> PyResult<Decision> {
+        if let Some(local) = &self.local
+            && let Some(answer) = ask_now(local, charges, peek)
+        {
+            return finish(answer, policies);
+        }
         let limiter = self.shared()?;
-        let at_once = if peek { limiter.peek_now(charges) } else { limiter.check_now(charges) };
-        let answer = match at_once {
+        let answer = match ask_now(&limiter, charges, peek) {
             Some(answer) => answer,
             None => {
                 let answer = if peek { limiter.peek(charges) } else { limiter.check(charges) };
@@ -75,8 +78,7 @@ impl Limiter {
         peek: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
         let limiter = self.shared()?;
-        let at_once = if peek { limiter.peek_now(charges) } else { limiter.check_now(charges) };
-        if let Some(answer) = at_once {
+        if let Some(answer) = ask_now(&limiter, charges, peek) {
             let decision = finish(answer, policies).and_then(|decision| Ok(Py::new(py, decision)?.into_any()));
             return Ok(Bound::new(py, Ready::new(decision))?.into_any());
         }
@@ -142,7 +144,7 @@ impl Limiter {
         clock: Option<&Bound<'_, ManualClock>>,
     ) -> PyResult<Self> {
         let recipe = Recipe {
-            backends: backends(url, timeout("command_timeout", command_timeout)?)?,
+            backends: stores::backends(url, timeout("command_timeout", command_timeout)?)?,
             strategy: strategy.parse().map_err(|error| errors::from_config(&error))?,
             near_cache: if near_cache == 0.0 { Duration::ZERO } else { timeout("near_cache", near_cache)? },
             fail_mode: fail_mode.to_owned(),
@@ -386,21 +388,6 @@ impl Limiter {
     }
 }
 
-/// One backend, or several that stand in for each other: URLs or objects.
-fn backends(given: Option<&Bound<'_, PyAny>>, patience: Duration) -> PyResult<Vec<Backend>> {
-    let one = |given: &Bound<'_, PyAny>| match given.extract() {
-        Ok(url) => Ok(Backend::Url(url)),
-        Err(_) => PyCell::new(given, patience).map(Backend::Custom),
-    };
-    match given {
-        None => Ok(vec![Backend::Url("memory://".to_owned())]),
-        Some(given) => match given.cast::<PyList>() {
-            Ok(several) => several.iter().map(|given| one(&given)).collect(),
-            Err(_) => Ok(vec![one(given)?]),
-        },
-    }
-}
-
 /// The charges of one `check_all`, held while they are asked.
 struct Charges(Vec<(Arc<tollway::Policy>, PyBackedStr, u32)>);
 
@@ -435,6 +422,14 @@ impl Charges {
     fn policies(&self) -> Policies {
         self.0.iter().map(|(policy, ..)| Arc::clone(policy)).collect()
     }
+}
+
+fn ask_now(
+    limiter: &tollway::Limiter,
+    charges: &[Charge<'_>],
+    peek: bool,
+) -> Option<Result<tollway::Decision, StoreError>> {
+    if peek { limiter.peek_now(charges) } else { limiter.check_now(charges) }
 }
 
 pub(crate) fn finish(answer: Result<tollway::Decision, StoreError>, policies: Policies) -> PyResult<Decision> {
