@@ -147,13 +147,13 @@ def milliseconds(answers: list[Answer], percent: int) -> str:
     if len(answers) < QUICK:
         return ""
     cuts = statistics.quantiles([answer.seconds * 1000 for answer in answers], n=100)
-    return f"{cuts[percent - 1]:.3g} ms"
+    cut = cuts[percent - 1]
+    return f"{cut:.2f} ms" if cut < 10 else f"{cut:.0f} ms"
 
 
 def table(visits: list[Visit]) -> Table:
-    drawn = Table(
-        box=SIMPLE_HEAD, title=f"GET /ping at three doors, {PERMITS} per 10 s for each client"
-    )
+    title = f"GET /ping at three doors, {PERMITS} per 10 s for each client"
+    drawn = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("door", "allowed", "limited", "Retry-After", "p50", "p99", ""):
         words = heading in {"door", ""}
         drawn.add_column(heading, justify="left" if words else "right", no_wrap=True)
@@ -171,7 +171,7 @@ def table(visits: list[Visit]) -> Table:
             visit.state,
         )
     drawn.caption = (
-        f"{QUICK} quick requests, {KNOCKS} more with a forged X-Forwarded-For, one after the wait"
+        f"{QUICK} quick requests, {KNOCKS} with a forged X-Forwarded-For, one after the wait"
     )
     return drawn
 

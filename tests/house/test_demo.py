@@ -90,6 +90,7 @@ def test_it_serves_until_it_is_stopped_and_leaves_nothing_behind(tmp_path: Path)
     first = free_ports()
     with demo(tmp_path, "--port", str(first)) as tour:
         assert tour.stdout is not None
+        assert tour.stderr is not None
         for line in tour.stdout:
             if "Serving until Ctrl-C" in line:
                 break
@@ -97,7 +98,7 @@ def test_it_serves_until_it_is_stopped_and_leaves_nothing_behind(tmp_path: Path)
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/items", timeout=10) as answer:
                 assert b"Lantern" in answer.read()
         tour.send_signal(signal.SIGINT)
-        output, errors = tour.communicate(timeout=60)
+        output, errors = tour.stdout.read(), tour.stderr.read()
     assert (tour.returncode, errors) == (0, "")
     assert f"curl -i http://127.0.0.1:{first}/ping" in output
     for port in range(first, first + 3):
