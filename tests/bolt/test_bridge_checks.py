@@ -78,7 +78,7 @@ def test_check(port: int, name: str) -> None:
     response = connection.getresponse()
     body = response.read().decode()
     connection.close()
-    assert (response.status, body) == (200, '"ok"'), body
+    assert (response.status, body) == (200, "ok"), body
 
 
 def test_every_check_is_asked_for() -> None:

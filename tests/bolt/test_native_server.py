@@ -202,7 +202,9 @@ def test_results_become_responses() -> None:
     ]
     routes += [route("/nothing", nothing, status=204), route("/created", created, status=201)]
     with running(*routes, response_type=Reply) as served:
-        assert served.get("/text").json() == "é"
+        answer = served.get("/text")
+        assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+        assert answer.body == "é".encode()
         answer = served.get("/raw")
         assert (answer.headers["content-type"], answer.body == large) == (
             "application/octet-stream",
@@ -322,9 +324,9 @@ def test_only_trusted_proxies_name_the_client() -> None:
 
     described = route("/", who, arg("r", "request"))
     with running(described) as served:
-        assert served.get("/", X_Forwarded_For="203.0.113.9").json() == "127.0.0.1"
+        assert served.get("/", X_Forwarded_For="203.0.113.9").body == b"127.0.0.1"
     with running(described, trusted_proxies=["127.0.0.0/8"]) as served:
-        assert served.get("/", X_Forwarded_For="203.0.113.9").json() == "203.0.113.9"
+        assert served.get("/", X_Forwarded_For="203.0.113.9").body == b"203.0.113.9"
 
 
 def test_a_client_that_leaves_cancels_its_handler() -> None:
@@ -420,8 +422,8 @@ def test_inline_handlers_see_no_loop() -> None:
         return type(asyncio.get_running_loop()).__name__
 
     with running(route("/", handler, mode="inline"), route("/after", after)) as served:
-        assert served.get("/").json() == "ok"
-        assert "Loop" in served.get("/after").json()
+        assert served.get("/").body == b"ok"
+        assert b"Loop" in served.get("/after").body
 
 
 def test_pipelined_answers_keep_their_order_and_contexts() -> None:
@@ -535,7 +537,7 @@ def test_shutdown_answers_what_is_in_flight() -> None:
         assert started.wait(10)
         served.shutdown(10)
         answer = client.recv(1000)
-        assert answer.startswith(b"HTTP/1.1 200") and answer.endswith(b'"done"')
+        assert answer.startswith(b"HTTP/1.1 200") and answer.endswith(b"done")
         with pytest.raises(ConnectionRefusedError):
             served.open()
         client.close()

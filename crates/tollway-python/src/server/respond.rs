@@ -12,7 +12,7 @@ use tollway_server::app::{PROBLEM_JSON, Problem};
 use tollway_server::{Body, Response};
 
 use super::request::Request;
-use super::routes::{JSON, OCTETS, Route};
+use super::routes::{JSON, OCTETS, Route, TEXT};
 
 /// Bodies from this size on are sent from the Python object's own memory.
 const SHARE_FROM: usize = 16 * 1024;
@@ -56,6 +56,8 @@ impl Hooks {
             HttpResponse::new(Body::Empty)
         } else if let Ok(bytes) = value.cast_exact::<PyBytes>() {
             with_type(body(bytes), OCTETS)
+        } else if let Ok(text) = value.cast_exact::<PyString>() {
+            with_type(Body::from(text.to_str()?.to_owned()), TEXT)
         } else {
             let encoded = route.encode.bind(py).call1((value,))?;
             with_type(body(bytes_of(&encoded, "encode")?), JSON)

@@ -251,3 +251,5 @@ fn arg(fields: &Fields<'_, '_>, specs: &mut Vec<ParamSpec>) -> PyResult<Arg> {
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// `application/octet-stream`.
 pub(super) const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
+/// `text/plain; charset=utf-8`.
+pub(super) const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
