@@ -60,8 +60,8 @@ impl Plain {
     }
 }
 
-/// Times before this do not overflow: the year 2262, or a century of tolerance short of it.
-const FAR: u64 = 1 << 63;
+/// Times before this do not overflow, however much is owed: the year 2116.
+const FAR: u64 = 1 << 62;
 
 impl Layout {
     /// The layout of `limit`, or `None` when its state does not fit a word.
@@ -116,14 +116,16 @@ impl Layout {
             return None;
         }
         let (full_at, horizon) = (mark as u64, now + plain.whole);
-        let base = full_at.clamp(now, horizon);
+        // As much again may be owed.
+        let most = horizon + plain.whole;
+        let base = full_at.clamp(now, most);
         let next = base + plain.each * u64::from(cost);
         let allowed = next <= horizon;
-        let kept = if allowed { next } else { full_at.min(horizon) };
+        let kept = if allowed { next } else { full_at.min(most) };
         let at = if allowed { next } else { base };
         let verdict = Verdict {
             allowed,
-            remaining: plain.permits(horizon - at),
+            remaining: plain.permits(horizon.saturating_sub(at)),
             reset_after: at - now,
             retry_after: next.saturating_sub(horizon),
         };
