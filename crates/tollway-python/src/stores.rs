@@ -40,7 +40,16 @@ pub(crate) struct Recipe {
     pub(crate) clock: Option<Arc<dyn Clock>>,
 }
 
-const SCHEMES: [&str; 6] = ["memory", "redis", "rediss", "redis+unix", "redis+sentinel", "rediss+sentinel"];
+const SCHEMES: [&str; 8] = [
+    "memory",
+    "redis",
+    "rediss",
+    "redis+unix",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+];
 
 impl Recipe {
     /// Whether state lives in this process, so that a fork simply has its own.
@@ -102,7 +111,8 @@ impl Recipe {
                 Err(errors::config("a clock can be given to memory:// only: other backends use their server's"))
             }
             #[cfg(feature = "redis")]
-            "redis" | "rediss" | "redis+unix" | "redis+sentinel" | "rediss+sentinel" => {
+            "redis" | "rediss" | "redis+unix" | "redis+sentinel" | "rediss+sentinel" | "redis+cluster"
+            | "rediss+cluster" => {
                 let options = RedisOptions {
                     prefix: self.prefix.clone(),
                     connect_timeout: self.connect_timeout,

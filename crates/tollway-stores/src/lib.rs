@@ -4,8 +4,8 @@
 //! |---|---|---|
 //! | `memory` (default) | `memory://` | [`memory`] |
 //! | `redis` | `redis://`, `redis+unix://` | `redis` |
-//! | `redis` | `redis+sentinel://` | `redis` |
-//! | `redis-tls` | `rediss://`, `rediss+sentinel://` | `redis` |
+//! | `redis` | `redis+sentinel://`, `redis+cluster://` | `redis` |
+//! | `redis-tls` | `rediss://`, `rediss+sentinel://`, `rediss+cluster://` | `redis` |
 //!
 //! [`cas`] makes a store of any place that can load and swap: a backend of your own.
 //!

@@ -6,6 +6,8 @@ mod servers;
 mod adjust;
 #[path = "redis/answers.rs"]
 mod answers;
+#[path = "redis/cluster.rs"]
+mod cluster;
 #[path = "redis/faults.rs"]
 mod faults;
 #[path = "redis/model.rs"]

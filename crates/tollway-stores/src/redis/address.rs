@@ -32,7 +32,7 @@ pub(super) enum Kind {
     /// Sentinels, which know the server.
     Sentinel(Sentinels),
     /// Some nodes of a cluster: the hosts of the URL.
-    Cluster(#[allow(dead_code)] Vec<ConnectionAddr>),
+    Cluster(Vec<ConnectionAddr>),
 }
 
 /// A URL in its pieces.

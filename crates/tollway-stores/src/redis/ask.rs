@@ -25,7 +25,7 @@ pub(super) struct Ask {
 }
 
 /// One charge, owned, with the key as it is spelled in Redis.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Due {
     pub(super) policy: Arc<Policy>,
     pub(super) key: String,
@@ -90,6 +90,12 @@ impl Ask {
         let cost = delta.unsigned_abs().min(2 * u64::from(most)) as u32;
         let due = Due { policy: Arc::clone(policy), key: store_key(prefix, policy.name(), key), cost };
         Self { peek: delta == 0, sign: delta.signum(), dues: SmallVec::from_iter([due]), swaps: Vec::new() }
+    }
+
+    /// Permits that were charged, given back.
+    pub(super) fn give_back(policy: Arc<Policy>, key: String, cost: u32) -> Self {
+        let sign = if cost == 0 { 0 } else { -1 };
+        Self { peek: cost == 0, sign, dues: SmallVec::from_iter([Due { policy, key, cost }]), swaps: Vec::new() }
     }
 
     /// Whether the script reads both requests the same way, but for the keys.

@@ -1,11 +1,12 @@
 //! Many callers' jobs as one round trip: packed into commands, and the answers handed out.
 
-use redis::{Cmd, Pipeline, ServerErrorKind, Value};
+use redis::{Cmd, Pipeline, ServerError, ServerErrorKind, Value};
 use smallvec::SmallVec;
 use tollway_core::{Limit, StoreError, Timestamp};
 
 use super::ask::{Answer, Ask};
 use super::form::Code;
+use super::hop::Route;
 use super::queue::{Done, Job, Work};
 use super::script;
 use super::trouble;
@@ -26,6 +27,8 @@ enum Step {
     Apply { asks: usize },
     /// The next job that does not.
     Other,
+    /// Says that the next command is for a slot in motion.
+    Asking,
 }
 
 /// A round trip: its commands, and the jobs in the order of the answers.
@@ -51,14 +54,21 @@ pub(super) struct Leftover {
 
 impl Call {
     /// Packs jobs; `load` puts the script in front, in the same round trip.
-    pub(super) fn pack(jobs: Vec<Job>, load: bool) -> Self {
+    pub(super) fn pack(mut jobs: Vec<Job>, load: bool) -> Self {
+        jobs.sort_by_key(|job| job.route.rank());
         let mut packer = Packer { pipeline: Pipeline::new(), steps: Vec::new(), chunk: Chunk::default() };
         if load && jobs.iter().any(|job| matches!(job.work, Work::Apply(_))) {
             packer.command(Step::Load, &["SCRIPT", "LOAD", script::SOURCE]);
         }
         for job in &jobs {
+            if job.route == (Route::Alone { asking: true }) {
+                packer.command(Step::Asking, &["ASKING"]);
+            }
             match &job.work {
-                Work::Apply(asks) => asks.iter().for_each(|ask| packer.ask(ask)),
+                Work::Apply(asks) => {
+                    packer.begin(job.route, asks.len(), job.size());
+                    asks.iter().for_each(|ask| packer.ask(ask));
+                }
                 Work::Reset(key) => packer.command(Step::Other, &["DEL", key]),
                 Work::Ping => packer.command(Step::Other, &["PING"]),
             }
@@ -81,9 +91,9 @@ impl Call {
         for (step, reply) in self.steps.iter().zip(replies) {
             match (step, reply) {
                 (Step::Load, Value::ServerError(error)) => loaded = Err(trouble::command(store, &error)),
-                (Step::Load, _) => {}
+                (Step::Load | Step::Asking, _) => {}
                 (Step::Apply { asks: count }, reply) => unpack(&mut answers, &mut asks, *count, reply, store),
-                (Step::Other, Value::ServerError(error)) => others.push(Err(trouble::command(store, &error))),
+                (Step::Other, Value::ServerError(error)) => others.push(Err(error)),
                 (Step::Other, _) => others.push(Ok(())),
             }
         }
@@ -96,11 +106,14 @@ impl Call {
                     let own: SmallVec<[_; 1]> = answers.by_ref().take(asks.len()).collect();
                     left.finish(job, own.into_iter().collect(), &loaded, store);
                 }
-                _ => {
-                    let missing = || Err(trouble::unexpected(store, "an answer is missing"));
-                    let outcome = others.next().unwrap_or_else(missing);
-                    job.finish(outcome.map(|()| Done::Nothing));
-                }
+                _ => match others.next() {
+                    Some(Ok(())) => job.finish(Ok(Done::Nothing)),
+                    Some(Err(error)) => match job.route.hop(&error) {
+                        Some(hop) => job.go_elsewhere(hop),
+                        None => job.finish(Err(trouble::command(store, &error))),
+                    },
+                    None => job.finish(Err(trouble::unexpected(store, "an answer is missing"))),
+                },
             }
         }
         left
@@ -132,6 +145,10 @@ impl Leftover {
                 job.finish(Ok(Done::Applied(asks, answers)));
             }
             Ok(_) => job.finish(Err(trouble::unexpected(store, "an answer is missing"))),
+            Err(Failure::Server(error)) => match job.route.hop(&error) {
+                Some(hop) => job.go_elsewhere(hop),
+                None => job.finish(Err(trouble::command(store, &error))),
+            },
             Err(Failure::NoScript(error)) => {
                 self.load = true;
                 job.tries += 1;
@@ -151,6 +168,8 @@ impl Leftover {
 enum Failure {
     /// It was not run.
     NoScript(StoreError),
+    /// The server said why.
+    Server(ServerError),
     Other(StoreError),
 }
 
@@ -171,7 +190,7 @@ fn unpack<'a>(
             asks.take(count).for_each(drop);
             match error.kind() {
                 Some(ServerErrorKind::NoScript) => Failure::NoScript(trouble::command(store, &error)),
-                _ => Failure::Other(trouble::command(store, &error)),
+                _ => Failure::Server(error),
             }
         }
         _ => Failure::Other(trouble::unexpected(store, "the script's answer is no array")),
@@ -220,6 +239,8 @@ struct Chunk<'a> {
     asks: Vec<&'a Ask>,
     order: Vec<u8>,
     keys: usize,
+    /// The way its jobs came; all the same one.
+    route: Option<Route>,
 }
 
 impl<'a> Packer<'a> {
@@ -231,6 +252,21 @@ impl<'a> Packer<'a> {
         }
         self.pipeline.add_command(cmd);
         self.steps.push(step);
+    }
+
+    /// Before the requests of a job: in a cluster they share a command with their slot only, and are
+    /// never cut in two, so that all of them are answered or none.
+    fn begin(&mut self, route: Route, asks: usize, keys: usize) {
+        let chunk = &self.chunk;
+        let fits = match route {
+            Route::Anywhere => true,
+            Route::Slot(_) => chunk.keys + keys <= MOST_KEYS && chunk.shapes.len() + asks <= MOST_SHAPES,
+            Route::Alone { .. } => false,
+        };
+        if !fits || chunk.route != Some(route) {
+            self.close();
+        }
+        self.chunk.route = Some(route);
     }
 
     fn ask(&mut self, ask: &'a Ask) {

@@ -1,4 +1,5 @@
-//! `redis://` and `redis+unix://`: state in a Redis server, shared by everybody who uses it.
+//! `redis://` and its relatives: state in a Redis server, in one that Sentinel watches, or in a
+//! Cluster, shared by everybody who uses it.
 //!
 //! One script call decides any number of requests on the server's clock. Callers that come while a
 //! call is on its way are combined into the next one; there is no timer, so a lone caller waits for
@@ -7,12 +8,15 @@
 mod address;
 mod ask;
 mod call;
+mod cluster;
 mod driver;
 mod form;
+mod hop;
 mod link;
 mod queue;
 mod script;
 mod sentinel;
+mod slots;
 #[cfg(feature = "redis-tls")]
 mod tls;
 mod trouble;
@@ -28,8 +32,10 @@ use tollway_core::{
 };
 
 use address::{Address, Kind};
-use ask::{Ask, Asks, Settled};
+use ask::{Answer, Ask, Asks, Settled};
+use cluster::Cluster;
 use driver::Driver;
+use hop::Route;
 use queue::{Done, Outcome, Queue, Work};
 
 /// How often a request is tried when a policy changed and others keep changing the same key.
@@ -104,7 +110,13 @@ impl RedisOptions {
 pub struct RedisStore {
     name: Arc<str>,
     prefix: String,
-    queue: Arc<Queue>,
+    server: Server,
+}
+
+/// Who answers.
+enum Server {
+    One(Arc<Queue>),
+    Cluster(Arc<Cluster>),
 }
 
 impl RedisStore {
@@ -116,35 +128,41 @@ impl RedisStore {
     pub fn open(url: &str, options: RedisOptions, runtime: &Handle) -> Result<Self, ConfigError> {
         options.validate()?;
         let address = Address::parse(url)?;
-        if matches!(address.kind, Kind::Cluster(_)) {
-            let why = "asks for a Cluster, which this version does not speak: use a standalone redis://";
-            return Err(ConfigError::new(format!("redis URL {:?} {why}", address.name)));
-        }
         let name: Arc<str> = address.name.as_str().into();
+        if let Kind::Cluster(seeds) = &address.kind {
+            let (seeds, prefix) = (seeds.clone(), options.prefix.clone());
+            let cluster = Cluster::open(address, seeds, Arc::clone(&name), options, runtime);
+            return Ok(Self { name, prefix, server: Server::Cluster(cluster) });
+        }
         let RedisOptions { prefix, connect_timeout, command_timeout, queue } = options;
         let queue = Arc::new(Queue::new(Arc::clone(&name), queue, connect_timeout, command_timeout));
         let driver = Driver { queue: Arc::clone(&queue), address, connect_timeout, command_timeout };
         runtime.spawn(driver.run());
-        Ok(Self { name, prefix, queue })
+        Ok(Self { name, prefix, server: Server::One(queue) })
     }
 
     /// How many calls wait in the queue, those on their way not counted.
+    /// Of a cluster, all that are not answered yet.
     pub fn waiting(&self) -> usize {
-        self.queue.len()
+        match &self.server {
+            Server::One(queue) => queue.len(),
+            Server::Cluster(cluster) => cluster.waiting(),
+        }
     }
 
-    fn ask(&self, asks: Result<Asks, StoreError>) -> Reply<Vec<Decision>> {
-        let ticket = asks.and_then(|asks| self.queue.push(Work::Apply(asks), None));
-        let (name, queue) = (Arc::clone(&self.name), Arc::clone(&self.queue));
+    fn ask(&self, queue: &Arc<Queue>, asks: Result<Asks, StoreError>) -> Reply<Vec<Decision>> {
+        let ticket = asks.and_then(|asks| queue.push(Work::Apply(asks), Route::Anywhere, None));
+        let (name, queue) = (Arc::clone(&self.name), Arc::clone(queue));
         Box::pin(async move {
             let (receiver, deadline) = ticket?;
-            decide(receiver, deadline, &name, &queue).await
+            let first = applied(receiver, &name);
+            decide(&name, first, Way::Queue(&queue, &name, deadline)).await
         })
     }
 
     /// A call without a decision.
-    fn plain(&self, work: Work) -> Reply<()> {
-        let ticket = self.queue.push(work, None);
+    fn plain(&self, queue: &Queue, work: Work) -> Reply<()> {
+        let ticket = queue.push(work, Route::Anywhere, None);
         let name = Arc::clone(&self.name);
         Box::pin(async move {
             let (receiver, _) = ticket?;
@@ -160,7 +178,8 @@ impl Store for RedisStore {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            multi_key_atomic: true,
+            // Keys in several slots are charged one after the other.
+            multi_key_atomic: matches!(self.server, Server::One(_)),
             server_clock: true,
             native_expiry: true,
             batch: true,
@@ -172,12 +191,23 @@ impl Store for RedisStore {
         if requests.is_empty() {
             return Box::pin(std::future::ready(Ok(Vec::new())));
         }
-        self.ask(requests.iter().map(|request| Ask::new(&self.name, &self.prefix, request)).collect())
+        let asks = requests.iter().map(|request| Ask::new(&self.name, &self.prefix, request));
+        match &self.server {
+            Server::One(queue) => self.ask(queue, asks.collect()),
+            Server::Cluster(cluster) => match asks.collect::<Result<Vec<_>, _>>() {
+                Ok(asks) => cluster.apply(asks),
+                Err(error) => Box::pin(std::future::ready(Err(error))),
+            },
+        }
     }
 
     fn adjust(&self, policy: &Arc<Policy>, key: &str, delta: i64) -> Reply<Decision> {
         let ask = Ask::adjust(&self.prefix, policy, key, delta);
-        let (reply, name) = (self.ask(Ok(Asks::from_iter([ask]))), Arc::clone(&self.name));
+        let queue = match &self.server {
+            Server::One(queue) => queue,
+            Server::Cluster(cluster) => return cluster.adjust(ask),
+        };
+        let (reply, name) = (self.ask(queue, Ok(Asks::from_iter([ask]))), Arc::clone(&self.name));
         Box::pin(async move {
             let decisions = reply.await?;
             decisions.first().copied().ok_or_else(|| trouble::unexpected(&name, "an answer is missing"))
@@ -185,17 +215,27 @@ impl Store for RedisStore {
     }
 
     fn reset(&self, policy: &Arc<Policy>, key: &str) -> Reply<()> {
-        self.plain(Work::Reset(store_key(&self.prefix, policy.name(), key)))
+        let key = store_key(&self.prefix, policy.name(), key);
+        match &self.server {
+            Server::One(queue) => self.plain(queue, Work::Reset(key)),
+            Server::Cluster(cluster) => cluster.reset(key),
+        }
     }
 
     fn ping(&self) -> Reply<()> {
-        self.plain(Work::Ping)
+        match &self.server {
+            Server::One(queue) => self.plain(queue, Work::Ping),
+            Server::Cluster(cluster) => cluster.ping(),
+        }
     }
 }
 
 impl Drop for RedisStore {
     fn drop(&mut self) {
-        self.queue.close();
+        match &self.server {
+            Server::One(queue) => queue.close(),
+            Server::Cluster(cluster) => cluster.close(),
+        }
     }
 }
 
@@ -213,40 +253,63 @@ async fn outcome(receiver: oneshot::Receiver<Outcome>, name: &str) -> Outcome {
     })
 }
 
+/// Waits for the answers to a decision's requests.
+async fn applied(receiver: oneshot::Receiver<Outcome>, name: &str) -> Result<(Asks, Vec<Answer>), StoreError> {
+    match outcome(receiver, name).await? {
+        Done::Applied(asks, answers) => Ok((asks, answers)),
+        _ => Err(trouble::unexpected(name, "a decision was asked for and none came")),
+    }
+}
+
+/// How requests are asked again.
+enum Way<'a> {
+    Queue(&'a Queue, &'a str, Instant),
+    Slot(&'a Cluster, u16),
+}
+
+impl Way<'_> {
+    async fn ask(&self, asks: Asks) -> Result<(Asks, Vec<Answer>), StoreError> {
+        match *self {
+            Self::Queue(queue, name, deadline) => {
+                let (receiver, _) = queue.push(Work::Apply(asks), Route::Anywhere, Some(deadline))?;
+                applied(receiver, name).await
+            }
+            Self::Slot(cluster, slot) => cluster.exchange(slot, asks).await,
+        }
+    }
+}
+
 /// Words the answers; requests whose policy changed are asked again with what the key held before.
 async fn decide(
-    mut receiver: oneshot::Receiver<Outcome>,
-    deadline: Instant,
     name: &str,
-    queue: &Queue,
+    first: impl Future<Output = Result<(Asks, Vec<Answer>), StoreError>>,
+    way: Way<'_>,
 ) -> Result<Vec<Decision>, StoreError> {
     let mut decisions: Vec<Option<Decision>> = Vec::new();
     // Which of the requests the asks on their way are, once it is not all of them.
     let mut places: Vec<usize> = Vec::new();
+    let (mut asks, mut answers) = first.await?;
     for round in 0..MOST_SWAPS {
-        let Done::Applied(asks, answers) = outcome(receiver, name).await? else {
-            return Err(trouble::unexpected(name, "a decision was asked for and none came"));
-        };
         if round == 0 {
             decisions = vec![None; asks.len()];
             places = (0..asks.len()).collect();
         }
-        let (mut again, mut open) = (Asks::new(), Vec::new());
+        let (mut changed, mut open) = (Asks::new(), Vec::new());
         for ((mut ask, answer), place) in asks.into_iter().zip(answers).zip(places) {
             match ask.settle(&answer, name)? {
                 Settled::Decision(decision) => decisions[place] = Some(decision),
                 Settled::Changed(swaps) => {
                     ask.swaps = swaps;
-                    again.push(ask);
+                    changed.push(ask);
                     open.push(place);
                 }
             }
         }
-        if again.is_empty() {
+        if changed.is_empty() {
             return Ok(decisions.into_iter().flatten().collect());
         }
         places = open;
-        (receiver, _) = queue.push(Work::Apply(again), Some(deadline))?;
+        (asks, answers) = way.ask(changed).await?;
     }
     let detail = format!("a policy changed and the key was changed by others {MOST_SWAPS} times in a row: try again");
     Err(StoreError::new(StoreErrorKind::Conflict, name, detail))

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tollway_core::{StoreError, StoreErrorKind};
 
 use super::ask::{Answer, Asks};
+use super::hop::{Hop, Route};
 use super::trouble;
 
 /// What a caller wants.
@@ -27,6 +28,8 @@ pub(super) enum Work {
 pub(super) enum Done {
     Applied(Asks, Vec<Answer>),
     Nothing,
+    /// It had no effect here.
+    Elsewhere(Work, Hop),
 }
 
 pub(super) type Outcome = Result<Done, StoreError>;
@@ -35,6 +38,7 @@ pub(super) type Outcome = Result<Done, StoreError>;
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) work: Work,
+    pub(super) route: Route,
     pub(super) deadline: Instant,
     /// Times it was sent and came back undone.
     pub(super) tries: u8,
@@ -51,6 +55,12 @@ impl Job {
     /// Tells the caller why it gets nothing, while the work itself is still on its way.
     pub(super) fn give_up(&mut self, cause: StoreError) {
         self.answer(Err(cause));
+    }
+
+    /// Gives the caller its work back, to bring it elsewhere.
+    pub(super) fn go_elsewhere(mut self, hop: Hop) {
+        let work = std::mem::replace(&mut self.work, Work::Ping);
+        self.answer(Ok(Done::Elsewhere(work, hop)));
     }
 
     fn answer(&mut self, outcome: Outcome) {
@@ -135,6 +145,7 @@ impl Queue {
     pub(super) fn push(
         &self,
         work: Work,
+        route: Route,
         deadline: Option<Instant>,
     ) -> Result<(oneshot::Receiver<Outcome>, Instant), StoreError> {
         if std::process::id() != self.process {
@@ -160,7 +171,7 @@ impl Queue {
             )));
         }
         let deadline = deadline.unwrap_or(now + patience);
-        state.waiting.push_back(Job { work, deadline, tries: 0, reply: Some(reply) });
+        state.waiting.push_back(Job { work, route, deadline, tries: 0, reply: Some(reply) });
         drop(state);
         self.bell.notify_one();
         Ok((receiver, deadline))

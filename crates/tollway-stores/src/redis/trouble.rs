@@ -90,6 +90,18 @@ pub(super) fn demoted(name: &str) -> StoreError {
     StoreError::new(StoreErrorKind::Unavailable, name, detail)
 }
 
+/// Asked for the slots of its cluster, a node has none.
+pub(super) fn no_cluster(node: &Address, said: &str) -> StoreError {
+    let detail = format!("{} is no node of a cluster ({said}): use redis://", node.place());
+    StoreError::new(StoreErrorKind::Misconfigured, &node.name, detail)
+}
+
+/// Asked for the slots of its cluster, a node knows none yet.
+pub(super) fn no_slots(node: &Address) -> StoreError {
+    let detail = format!("{} knows no slots yet: make the cluster with `redis-cli --cluster create`", node.place());
+    StoreError::new(StoreErrorKind::Unavailable, &node.name, detail)
+}
+
 /// A caller's time ran out.
 pub(super) fn timed_out(name: &str, after: Duration) -> StoreError {
     let detail = format!("no answer within {} ms; the call may have been counted", after.as_millis());
@@ -156,10 +168,9 @@ fn server(name: &str, code: &str, text: &str) -> StoreError {
         "OOM" => (Unavailable, "the server is out of memory: raise maxmemory or set maxmemory-policy volatile-ttl"),
         "MISCONF" => (Unavailable, "the server cannot save its data and refuses writes: see its log"),
         "NOREPLICAS" => (Unavailable, "too few replicas are connected for the server to accept writes"),
-        "MOVED" | "CROSSSLOT" | "CLUSTERDOWN" | "ASK" | "TRYAGAIN" => (
-            Unsupported,
-            "the server is a Redis Cluster node, which this version does not speak: use a standalone server",
-        ),
+        "MOVED" | "CROSSSLOT" | "CLUSTERDOWN" | "ASK" | "TRYAGAIN" => {
+            (Unsupported, "the server is a Redis Cluster node: write redis+cluster:// in the URL")
+        }
         "NOSCRIPT" => (Unavailable, "the server lost the script again and again: does something run SCRIPT FLUSH?"),
         _ if text.contains("max number of clients") => (Unavailable, "raise maxclients or use fewer processes"),
         _ if text.contains("unknown command") => (Unsupported, "Redis 6.2 or later is needed, with scripts allowed"),
