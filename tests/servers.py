@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 START_WITHIN = 20.0
@@ -132,3 +132,43 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     return port
+
+
+@contextmanager
+def redis_tls_server() -> Iterator[tuple[RedisServer, str, Path]]:
+    """A `redis-server` that speaks TLS: itself, its `rediss://HOST:PORT`, and whom to trust."""
+    with tempfile.TemporaryDirectory(prefix="tollway-tls-") as name:
+        folder = Path(name)
+        key, certificate = folder / "key.pem", folder / "cert.pem"
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt"]
+        command += ["ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=tollway"]
+        command += ["-addext", "subjectAltName=IP:127.0.0.1"]
+        command += ["-addext", "basicConstraints=critical,CA:FALSE"]
+        command += ["-keyout", str(key), "-out", str(certificate)]
+        subprocess.run(command, check=True, capture_output=True)
+        port = free_port()
+        arguments = ["--tls-port", str(port), "--tls-cert-file", str(certificate)]
+        arguments += ["--tls-key-file", str(key), "--tls-auth-clients", "no"]
+        with redis_server(*arguments, "--tls-ca-cert-file", str(certificate)) as server:
+            yield server, f"rediss://127.0.0.1:{port}", certificate
+
+
+@contextmanager
+def redis_cluster() -> Iterator[list[RedisServer]]:
+    """Three nodes that serve all slots together."""
+    with ExitStack() as stack:
+        nodes = []
+        for _ in range(3):
+            bus = str(free_port())
+            server = redis_server("--cluster-enabled", "yes", "--cluster-port", bus)
+            nodes.append(stack.enter_context(server))
+        places = [f"127.0.0.1:{node.port}" for node in nodes]
+        command = ["redis-cli", "--cluster", "create", *places, "--cluster-yes"]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        end = time.monotonic() + START_WITHIN
+        served = (b"$-1", b"-MOVED")
+        while not all(node.ask("GET", key).startswith(served) for node in nodes for key in "abc"):
+            if time.monotonic() > end:
+                raise RuntimeError("the cluster does not serve all slots")
+            time.sleep(0.02)
+        yield nodes

@@ -18,9 +18,26 @@ async fn it_conforms_and_charges_several_slots() {
     let store = open(&nodes.url(), patient());
     assert!(!store.capabilities().multi_key_atomic);
     conformance::run(store.clone(), "cluster").await;
+    a_user_with_the_documented_rights_may_all(&nodes).await;
     several_slots(&store).await;
     batches_keep_their_order(&store).await;
     slots_move_under_load(&nodes, &store).await;
+}
+
+async fn a_user_with_the_documented_rights_may_all(nodes: &Nodes) {
+    let rules = "~tollway:* +evalsha +script|load +get +set +del +time +ping +select +cluster|slots +asking";
+    let rules: Vec<_> = rules.split(' ').collect();
+    for node in &nodes.0 {
+        let mut connection = node.connection();
+        redis::cmd("ACL").arg(&["SETUSER", "rl", "on", ">pw"]).arg(&rules).exec(&mut connection).unwrap();
+    }
+    let store = open(&nodes.url().replace("://", "://rl:pw@"), patient());
+    store.ping().await.unwrap();
+    let policy = policy("small", "5/h", Algorithm::Gcra);
+    for key in ["a", "b", "c", "d", "e", "f"] {
+        assert!(check(&store, &policy, key, 1).await.unwrap().allowed, "the documented rights are enough");
+        store.reset(&policy, key).await.unwrap();
+    }
 }
 
 async fn several_slots(store: &RedisStore) {
