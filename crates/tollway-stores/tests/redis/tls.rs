@@ -4,6 +4,8 @@ use tollway_core::{Algorithm, Store, StoreErrorKind, conformance};
 use tollway_stores::redis::{RedisOptions, RedisStore};
 
 use super::servers::certificates::Certificates;
+use super::servers::cluster::info;
+use super::servers::sentinel::wait;
 use super::servers::{self, Redis};
 use super::{check, open, patient, policy};
 
@@ -82,5 +84,62 @@ async fn files_that_do_not_read_are_named() {
         let made = RedisStore::open(&url, RedisOptions::default(), &tokio::runtime::Handle::current());
         let error = made.expect_err(&url).to_string();
         assert!(error.contains(part), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_and_a_sentinel_are_reached_by_tls_alone() {
+    let certificates = Certificates::make();
+    let ca = certificates.path("ca.pem");
+    let (policy, bus) = (policy("p", "5/h", Algorithm::Gcra), servers::free_port().to_string());
+    let port = servers::free_port();
+    let mut arguments = certificates.arguments("server", port, "no");
+    arguments.extend(["--tls-cluster", "yes", "--cluster-enabled", "yes", "--cluster-port", &bus].map(str::to_owned));
+    let node = Redis::start_with(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    redis::cmd("CLUSTER").arg(&["ADDSLOTSRANGE", "0", "16383"]).exec(&mut node.connection()).unwrap();
+    wait("the cluster is well", || info(&node, "CLUSTER", "INFO").contains("cluster_state:ok"));
+    let store = open(&format!("rediss+cluster://127.0.0.1:{port}?ca={ca}"), patient());
+    for (key, left) in [("a", 4), ("b", 4), ("a", 3)] {
+        assert_eq!(check(&store, &policy, key, 1).await.unwrap().remaining, left);
+    }
+    let (_primary, port) = start(&certificates, "server", "no");
+    let sentinel = Sentinel::start(&certificates, port);
+    let store = open(&format!("rediss+sentinel://127.0.0.1:{}/tls?ca={ca}", sentinel.port), patient());
+    assert_eq!(check(&store, &policy, "k", 1).await.unwrap().remaining, 4);
+}
+
+/// A sentinel that neither listens nor asks without TLS.
+struct Sentinel {
+    child: std::process::Child,
+    port: u16,
+    dir: std::path::PathBuf,
+}
+
+impl Sentinel {
+    fn start(certificates: &Certificates, primary: u16) -> Self {
+        let port = servers::free_port();
+        let words = certificates.arguments("server", port, "no");
+        let mut text =
+            format!("port 0\nbind 127.0.0.1\ntls-replication yes\nsentinel monitor tls 127.0.0.1 {primary} 1\n");
+        for pair in words.chunks(2) {
+            text += &format!("{} {}\n", pair[0].trim_start_matches("--"), pair[1]);
+        }
+        let dir = std::env::temp_dir().join(format!("tollway-sentinel-{}-{port}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a temporary directory");
+        let file = dir.join("sentinel.conf");
+        std::fs::write(&file, text).expect("a file");
+        let mut command = std::process::Command::new("redis-server");
+        command.arg(&file).arg("--sentinel").current_dir(&dir).stdout(std::process::Stdio::null());
+        let child = command.spawn().expect("redis-server runs");
+        wait("the sentinel listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        Self { child, port, dir }
+    }
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.dir);
     }
 }
