@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -137,3 +138,10 @@ def test_the_core_may_not_read_a_clock(tmp_path: Path) -> None:
     )
     assert told.returncode != 0
     assert "disallowed method `std::time::Instant::now`" in told.stderr
+
+
+def test_every_dependency_has_its_reason_written_down() -> None:
+    design = (TOP / "DESIGN.md").read_text()
+    named = set(re.findall(r"`([a-z0-9_-]+)`", design.split("## Dependencies", 1)[1]))
+    workspace = tomllib.loads((TOP / "Cargo.toml").read_text())["workspace"]["dependencies"]
+    assert {name for name in workspace if not name.startswith("tollway")} <= named
