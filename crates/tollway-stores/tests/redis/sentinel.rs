@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tollway_core::{Algorithm, Store, StoreErrorKind, conformance};
 use tollway_stores::redis::RedisOptions;
 
+use super::servers::cluster::info;
 use super::servers::sentinel::{SERVICE, Watched};
 use super::servers::{self, Redis};
 use super::{check, open, patient, policy};
@@ -66,18 +67,10 @@ async fn it_conforms_and_follows_failovers_under_load() {
     // With both alive: the old primary becomes a replica.
     tokio::time::sleep(Duration::from_millis(300)).await;
     servers.fail_over();
-    let role = |server: &Redis| -> String {
-        let info: String = redis::cmd("INFO").arg("replication").query(&mut server.connection()).unwrap();
-        info.lines().find(|line| line.starts_with("role:")).unwrap_or_default().trim().to_owned()
-    };
-    servers::sentinel::wait("the replica is the primary", || {
-        role(&servers.replica) == "role:master" && role(&servers.primary) == "role:slave"
-    });
     answered_again(&seen).await;
     // The one that was the replica dies; the other takes over again. One sentinel is gone as well.
     servers::sentinel::wait("both are in step", || {
-        let info: String = redis::cmd("INFO").arg("replication").query(&mut servers.primary.connection()).unwrap();
-        info.contains("master_link_status:up")
+        info(&servers.primary, "INFO", "replication").contains("master_link_status:up")
     });
     servers.kill_a_sentinel();
     let fixed = super::policy("fixed", "100/w", Algorithm::Gcra);
@@ -86,7 +79,9 @@ async fn it_conforms_and_follows_failovers_under_load() {
         super::raw(&mut servers.primary.connection(), "tollway:fixed:{k}").is_some()
     });
     servers.replica.kill();
-    servers::sentinel::wait("the old primary is the primary again", || role(&servers.primary) == "role:master");
+    servers::sentinel::wait("the old primary is the primary again", || {
+        servers::sentinel::role(&servers.primary) == "master"
+    });
     answered_again(&seen).await;
     seen.stop.store(true, Ordering::Relaxed);
     for caller in callers {

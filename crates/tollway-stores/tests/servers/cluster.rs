@@ -67,6 +67,12 @@ impl Nodes {
     }
 }
 
+/// What a server says of itself; nothing when it cuts the connection, as it does in a failover.
 pub fn info(node: &Redis, command: &str, argument: &str) -> String {
-    redis::cmd(command).arg(argument).query(&mut node.connection()).unwrap_or_default()
+    let ask = || -> redis::RedisResult<String> {
+        let client = redis::Client::open(node.url())?;
+        let mut connection = client.get_connection_with_timeout(std::time::Duration::from_secs(5))?;
+        redis::cmd(command).arg(argument).query(&mut connection)
+    };
+    ask().unwrap_or_default()
 }

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::cluster::info;
 use super::{Redis, free_port};
 
 /// What they watch.
 pub const SERVICE: &str = "tollway";
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Watched {
     pub primary: Redis,
@@ -30,9 +31,13 @@ impl Watched {
             watched.add_sentinel();
         }
         wait("the replica is synchronous", || {
-            let info: String = redis::cmd("INFO").arg("replication").query(&mut watched.replica.connection()).unwrap();
-            info.contains("master_link_status:up")
+            info(&watched.replica, "INFO", "replication").contains("master_link_status:up")
         });
+        for (_, port) in &watched.sentinels {
+            wait("the sentinel listens", || ask(*port, &["PING"]).is_ok());
+            // Every second instead of every ten; servers before 7.0 do not know it, and take longer.
+            let _ = ask(*port, &["SENTINEL", "DEBUG", "INFO-PERIOD", "1000", "PUBLISH-PERIOD", "1000"]);
+        }
         for (_, port) in &watched.sentinels {
             wait("each sentinel knows the others and the replica", || {
                 let found = ask(*port, &["SENTINEL", "MASTER", SERVICE]).unwrap_or_default();
@@ -48,7 +53,7 @@ impl Watched {
         let file = self.dir.join(format!("{port}.conf"));
         let text = format!(
             "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor {SERVICE} 127.0.0.1 {} 2\n\
-             sentinel down-after-milliseconds {SERVICE} 1000\nsentinel failover-timeout {SERVICE} 2500\n",
+             sentinel down-after-milliseconds {SERVICE} 1000\nsentinel failover-timeout {SERVICE} 3000\n",
             self.dir.display(),
             self.primary.port()
         );
@@ -70,10 +75,26 @@ impl Watched {
         let _ = child.wait();
     }
 
-    /// Has the sentinels make the replica the primary, with both alive.
+    /// Has the sentinels make the replica the primary, with both alive, and waits until both agree.
     pub fn fail_over(&self) {
-        ask(self.sentinels[2].1, &["SENTINEL", "FAILOVER", SERVICE]).expect("a failover begins");
+        let mut asked = None::<Instant>;
+        wait("the replica is the primary", || {
+            let roles = [role(&self.replica), role(&self.primary)];
+            // A busy machine may let a failover's time run out; nobody begins another by himself.
+            if roles[0] == "slave" && asked.is_none_or(|at| at.elapsed() > Duration::from_secs(5)) {
+                let _ = ask(self.sentinels[2].1, &["SENTINEL", "FAILOVER", SERVICE]);
+                asked = Some(Instant::now());
+            }
+            roles == ["master", "slave"]
+        });
     }
+}
+
+/// Whether a server says that it is a master or a slave.
+pub fn role(server: &Redis) -> String {
+    let info = info(server, "INFO", "replication");
+    let line = info.lines().find_map(|line| line.strip_prefix("role:"));
+    line.unwrap_or_default().trim().to_owned()
 }
 
 impl Drop for Watched {
