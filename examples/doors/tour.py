@@ -206,7 +206,8 @@ def main() -> int:
     options = parser.parse_args()
     if not 1 <= options.port <= 65533:
         parser.error(f"--port {options.port}: three ports in a row must fit below 65536")
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    # Ctrl-C too: a shell starts background jobs with it switched off.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
     console = Console()
     wanted = doors(options.port)

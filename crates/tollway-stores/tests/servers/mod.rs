@@ -70,10 +70,18 @@ impl Redis {
         self.dir.join("redis.sock")
     }
 
-    /// A plain connection, past the store.
+    /// A plain connection, past the store. A server that changes its role drops its clients, also
+    /// one that is just arriving.
     pub fn connection(&self) -> redis::Connection {
         let client = redis::Client::open(self.url()).expect("a legal URL");
-        client.get_connection_with_timeout(Duration::from_secs(5)).expect("the server answers")
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            match client.get_connection_with_timeout(Duration::from_secs(5)) {
+                Ok(connection) => return connection,
+                Err(error) if Instant::now() > end => panic!("the server answers: {error}"),
+                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            }
+        }
     }
 
     /// Kills it without warning and waits for its end.
