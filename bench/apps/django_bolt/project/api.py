@@ -23,6 +23,12 @@ async def limited(item_id: int):
     return {"item_id": item_id}
 
 
+@api.get("/refused/{item_id}")
+@rate_limit(rps=1, burst=1, key="ip")
+async def refused(item_id: int):
+    return {"item_id": item_id}
+
+
 @api.get("/suspending/{item_id}")
 async def suspending(item_id: int):
     await asyncio.sleep(0)

@@ -21,6 +21,12 @@ async def limited(item_id: int):
     return {"item_id": item_id}
 
 
+@api.get("/refused/{item_id}")
+@rate_limit(key="ip", rate="1/s")
+async def refused(item_id: int):
+    return {"item_id": item_id}
+
+
 @api.get("/suspending/{item_id}")
 async def suspending(item_id: int):
     await asyncio.sleep(0)
