@@ -40,16 +40,8 @@ pub(crate) struct Recipe {
     pub(crate) clock: Option<Arc<dyn Clock>>,
 }
 
-const SCHEMES: [&str; 8] = [
-    "memory",
-    "redis",
-    "rediss",
-    "redis+unix",
-    "redis+sentinel",
-    "rediss+sentinel",
-    "redis+cluster",
-    "rediss+cluster",
-];
+const SCHEMES: [&str; 8] =
+    ["memory", "redis", "rediss", "redis+unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"];
 
 impl Recipe {
     /// Whether state lives in this process, so that a fork simply has its own.

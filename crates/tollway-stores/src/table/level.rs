@@ -2,7 +2,6 @@
 //!
 //! A key may stand in any slot of two buckets that its fingerprint names. **At most one slot holds
 //! it**, although callers insert without a lock, because of three rules:
-//!
 //! 1. a slot's order never gets smaller, and gets larger whenever the slot changes hands;
 //! 2. a caller that finds a key nowhere takes the slot of least (order, place) among all it read,
 //!    and only if that slot is still as it was read;
