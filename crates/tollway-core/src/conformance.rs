@@ -5,10 +5,13 @@
 //! and resets do what they say. It needs nothing but the store, and leaves its keys behind, so give
 //! it a namespace of its own.
 //!
-//! ```no_run
-//! # fn my_store() -> std::sync::Arc<dyn tollway_core::Store> { unimplemented!() }
-//! # fn block_on<T>(f: impl Future<Output = T>) -> T { unimplemented!() }
-//! block_on(tollway_core::conformance::run(my_store(), "run-1"));
+//! ```
+//! use std::sync::Arc;
+//! use tollway_core::{Store, conformance};
+//!
+//! async fn my_store_conforms(store: Arc<dyn Store>) {
+//!     conformance::run(store, "run-1").await;
+//! }
 //! ```
 //!
 //! Concurrency is up to the caller, who knows how to start threads or tasks: see [`hammer`].
