@@ -208,7 +208,13 @@ impl Store for Failover {
     /// Where the key is counted now.
     fn adjust(&self, policy: &Arc<Policy>, key: &str, delta: i64) -> Reply<Decision> {
         let charges = [Charge { policy, key, cost: 0 }];
-        let order = self.order(Some(&Request { charges: &charges, peek: true }));
+        let mut order = self.order(Some(&Request { charges: &charges, peek: true }));
+        if delta < 0 {
+            // Another store would give back what others have spent there: rather nothing than that.
+            let open = |member: &usize| matches!(self.members[*member].state(), BreakerState::Open(_));
+            let first = order.iter().copied().find(|member| !open(member)).unwrap_or(order[0]);
+            order = vec![first];
+        }
         let (members, current) = (Arc::clone(&self.members), Arc::clone(&self.current));
         let (policy, key) = (Arc::clone(policy), key.to_owned());
         Box::pin(async move { ask(&members, &order, &current, |guard| guard.adjust(&policy, &key, delta)).await })

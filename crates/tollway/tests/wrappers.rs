@@ -266,3 +266,15 @@ async fn a_failover_conforms_while_all_is_well() {
         conformance::run(Arc::new(failover), "failover").await;
     }
 }
+
+#[tokio::test]
+async fn a_refund_never_frees_what_was_spent_elsewhere() {
+    let (remotes, stores) = three();
+    let failover = Failover::new(stores, Strategy::Priority, BreakerSettings::default()).unwrap();
+    let policy = policy("10/h");
+    assert!(ask(&failover, &policy, "k", 5).await.unwrap().allowed);
+    assert!(ask(&*remotes[1].clone(), &policy, "k", 7).await.unwrap().allowed);
+    remotes[0].away.store(true, Ordering::SeqCst);
+    assert!(failover.adjust(&policy, "k", -5).await.is_err(), "the store that counted is away");
+    assert_eq!(ask(&*remotes[1].clone(), &policy, "k", 0).await.unwrap().remaining, 3);
+}
