@@ -188,6 +188,7 @@ def test_a_leaky_bucket_meters_or_queues(limiter: Limiter) -> None:
         (lambda: Limiter("redi://:secret@h/0"), ConfigError, ["redi", "Did you mean redis://?"]),
         (lambda: Limiter(fail_mode="maybe"), ConfigError, ["maybe", "open, closed or local"]),
         (lambda: Limiter(command_timeout=0), ConfigError, ["command_timeout"]),
+        (lambda: Limiter(queue=0), ConfigError, ["queue", "1 or more"]),
         (lambda: Limiter(prefix="a{b"), ConfigError, ["prefix"]),
         (lambda: Limiter("redis://h", clock=ManualClock()), ConfigError, ["memory://"]),
         (lambda: Limiter().check(Policy("p", "1/s"), "k", -1), ConfigError, ["cost"]),

@@ -168,6 +168,7 @@ class Limiter:
         prefix: str = "tollway",
         connect_timeout: float = 1.0,
         command_timeout: float = 0.1,
+        queue: int = 10_000,
         max_keys: int = 1_000_000,
         strategy: str = "first_healthy",
         near_cache: float = 1.0,

@@ -128,7 +128,7 @@ impl Limiter {
 impl Limiter {
     #[new]
     #[pyo3(signature = (url = None, default_policy = None, *, fail_mode = "local",
-        prefix = "tollway", connect_timeout = 1.0, command_timeout = 0.1, max_keys = 1_000_000,
+        prefix = "tollway", connect_timeout = 1.0, command_timeout = 0.1, queue = 10_000, max_keys = 1_000_000,
         strategy = "first_healthy", near_cache = 1.0, clock = None))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python class")]
     fn new(
@@ -138,6 +138,7 @@ impl Limiter {
         prefix: &str,
         connect_timeout: f64,
         command_timeout: f64,
+        queue: usize,
         max_keys: usize,
         strategy: &str,
         near_cache: f64,
@@ -151,6 +152,7 @@ impl Limiter {
             prefix: usable_prefix(prefix)?,
             connect_timeout: timeout("connect_timeout", connect_timeout)?,
             command_timeout: timeout("command_timeout", command_timeout)?,
+            queue: stores::usable_queue(queue)?,
             max_keys,
             clock: clock.map(|clock| clock.get().inner.clone() as Arc<dyn tollway::Clock>),
         };

@@ -34,6 +34,8 @@ pub(crate) struct Recipe {
     pub(crate) prefix: String,
     pub(crate) connect_timeout: Duration,
     pub(crate) command_timeout: Duration,
+    /// The calls that may wait for a remote backend at once.
+    pub(crate) queue: usize,
     pub(crate) max_keys: usize,
     /// How long a refusal may be repeated without asking; zero asks every time.
     pub(crate) near_cache: Duration,
@@ -109,7 +111,7 @@ impl Recipe {
                     prefix: self.prefix.clone(),
                     connect_timeout: self.connect_timeout,
                     command_timeout: self.command_timeout,
-                    ..RedisOptions::default()
+                    queue: self.queue,
                 };
                 let store = RedisStore::open(url, options, &runtime::handle()?);
                 Ok(Arc::new(store.map_err(|error| errors::from_config(&error))?))
@@ -132,6 +134,14 @@ pub(crate) fn backends(given: Option<&Bound<'_, PyAny>>, patience: Duration) -> 
             Err(_) => Ok(vec![one(given)?]),
         },
     }
+}
+
+/// How many calls may wait, if it can be meant.
+pub(crate) fn usable_queue(calls: usize) -> PyResult<usize> {
+    if calls == 0 {
+        return Err(errors::config("queue is the number of calls that may wait for the backend: 1 or more"));
+    }
+    Ok(calls)
 }
 
 fn unknown_scheme(scheme: &str) -> String {
