@@ -1,7 +1,9 @@
 //! The native module of the Python package: conversion, GIL, event loop. No business rules.
 
+mod answers;
 mod awaiting;
 mod cell;
+mod charges;
 mod clock;
 mod conformance;
 mod decision;

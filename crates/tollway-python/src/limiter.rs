@@ -2,24 +2,22 @@
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedStr;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyTuple;
-use tollway::{Charge, Reply, Request, StoreError};
+use tollway::Charge;
 
+use crate::answers::{Policies, ask_now, finish, finish_many, nothing, wait};
 use crate::awaiting::{Convert, Mailbox, Ready};
+use crate::charges::{Charges, checked};
 use crate::clock::ManualClock;
 use crate::decision::Decision;
 use crate::policy::Policy;
 use crate::reservation::Reservation;
-use crate::stores::{self, Recipe};
+use crate::stores::{self, Recipe, patience, timeout, usable_prefix};
 use crate::{errors, runtime};
-
-pub(crate) type Policies = Arc<[Arc<tollway::Policy>]>;
 
 /// Decides requests over a backend given by URL.
 #[pyclass(frozen, module = "tollway", weakref)]
@@ -390,107 +388,7 @@ impl Limiter {
     }
 }
 
-/// The charges of one `check_all`, held while they are asked.
-struct Charges(Vec<(Arc<tollway::Policy>, PyBackedStr, u32)>);
-
-impl Charges {
-    fn new(charges: &[Bound<'_, PyTuple>]) -> PyResult<Self> {
-        let read = |charge: &Bound<'_, PyTuple>| {
-            let (policy, key, cost): (Bound<'_, Policy>, PyBackedStr, i64) = match charge.len() {
-                2 => charge.extract::<(Bound<'_, Policy>, PyBackedStr)>().map(|(policy, key)| (policy, key, 1))?,
-                3 => charge.extract()?,
-                _ => return Err(errors::config("a charge is (policy, key) or (policy, key, cost)")),
-            };
-            Ok((Arc::clone(&policy.get().inner), key, checked(cost)?))
-        };
-        Ok(Self(charges.iter().map(read).collect::<PyResult<_>>()?))
-    }
-
-    fn borrow(&self) -> Vec<Charge<'_>> {
-        self.0.iter().map(|(policy, key, cost)| Charge { policy, key, cost: *cost }).collect()
-    }
-
-    /// For decisions that stand alone: each with its own policy.
-    fn each(&self) -> Vec<Policies> {
-        self.0.iter().map(|(policy, ..)| Policies::from([Arc::clone(policy)])).collect()
-    }
-
-    fn ask_many(&self, limiter: &tollway::Limiter) -> Reply<Vec<tollway::Decision>> {
-        let charges = self.borrow();
-        let requests: Vec<_> = charges.chunks(1).map(|charges| Request { charges, peek: false }).collect();
-        limiter.check_many(&requests)
-    }
-
-    fn policies(&self) -> Policies {
-        self.0.iter().map(|(policy, ..)| Arc::clone(policy)).collect()
-    }
-}
-
-fn ask_now(
-    limiter: &tollway::Limiter,
-    charges: &[Charge<'_>],
-    peek: bool,
-) -> Option<Result<tollway::Decision, StoreError>> {
-    if peek { limiter.peek_now(charges) } else { limiter.check_now(charges) }
-}
-
-pub(crate) fn finish(answer: Result<tollway::Decision, StoreError>, policies: Policies) -> PyResult<Decision> {
-    answer.map(|decision| Decision::new(decision, policies)).map_err(|error| errors::from_store(&error))
-}
-
-fn finish_many(
-    answers: Result<Vec<tollway::Decision>, StoreError>,
-    policies: Vec<Policies>,
-) -> PyResult<Vec<Decision>> {
-    let answers = answers.map_err(|error| errors::from_store(&error))?;
-    Ok(answers.into_iter().zip(policies).map(|(answer, policies)| Decision::new(answer, policies)).collect())
-}
-
-fn patience(seconds: f64) -> PyResult<Duration> {
-    if !(0.0..=86_400.0).contains(&seconds) {
-        return Err(errors::config(format!("timeout is from 0 to 86400 seconds, not {seconds}")));
-    }
-    Ok(Duration::from_secs_f64(seconds))
-}
-
-fn nothing(py: Python<'_>, answer: Result<(), StoreError>) -> PyResult<Py<PyAny>> {
-    answer.map(|()| py.None()).map_err(|error| errors::from_store(&error))
-}
-
-/// Waits without the GIL, when there is something to wait for. Stores bound the wait.
-pub(crate) fn wait<T: Send>(py: Python<'_>, answer: impl Future<Output = T> + Send) -> PyResult<T> {
-    let mut answer = Box::pin(answer);
-    if let Poll::Ready(value) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-        return Ok(value);
-    }
-    let runtime = runtime::handle()?;
-    Ok(py.detach(|| runtime.block_on(answer)))
-}
-
 fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     static GET: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     GET.import(py, "asyncio", "get_running_loop")?.call0()
-}
-
-pub(crate) fn checked(cost: i64) -> PyResult<u32> {
-    u32::try_from(cost).ok().filter(|cost| *cost <= tollway::MAX_PERMITS).ok_or_else(|| {
-        errors::config(format!("a cost is a whole number from 0 to {}, not {cost}", tollway::MAX_PERMITS))
-    })
-}
-
-fn timeout(name: &str, seconds: f64) -> PyResult<Duration> {
-    if !(0.001..=60.0).contains(&seconds) {
-        return Err(errors::config(format!("{name} is from 0.001 to 60 seconds, not {seconds}")));
-    }
-    Ok(Duration::from_secs_f64(seconds))
-}
-
-fn usable_prefix(prefix: &str) -> PyResult<String> {
-    let usable = |c: char| c.is_ascii_graphic() && !matches!(c, '{' | '}');
-    if prefix.is_empty() || prefix.len() > 64 || !prefix.chars().all(usable) {
-        return Err(errors::config(format!(
-            "prefix {prefix:?} is not usable: 1 to 64 visible characters without braces"
-        )));
-    }
-    Ok(prefix.to_owned())
 }

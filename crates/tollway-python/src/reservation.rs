@@ -6,10 +6,12 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use tollway::{Reply, Reservation as Held};
 
+use crate::answers::{Policies, finish, wait};
 use crate::awaiting::Ready;
+use crate::charges::checked;
 use crate::decision::Decision;
 use crate::errors;
-use crate::limiter::{Limiter, Policies, checked, finish, wait};
+use crate::limiter::Limiter;
 
 /// Permits held for a request whose cost is not known yet. True when the request may pass.
 ///

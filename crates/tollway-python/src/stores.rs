@@ -136,6 +136,33 @@ pub(crate) fn backends(given: Option<&Bound<'_, PyAny>>, patience: Duration) -> 
     }
 }
 
+/// A time in seconds, if it can be meant.
+pub(crate) fn timeout(name: &str, seconds: f64) -> PyResult<Duration> {
+    if !(0.001..=60.0).contains(&seconds) {
+        return Err(errors::config(format!("{name} is from 0.001 to 60 seconds, not {seconds}")));
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+/// How long somebody is ready to wait, if it can be meant.
+pub(crate) fn patience(seconds: f64) -> PyResult<Duration> {
+    if !(0.0..=86_400.0).contains(&seconds) {
+        return Err(errors::config(format!("timeout is from 0 to 86400 seconds, not {seconds}")));
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+/// What keys begin with, if a store can have it.
+pub(crate) fn usable_prefix(prefix: &str) -> PyResult<String> {
+    let usable = |c: char| c.is_ascii_graphic() && !matches!(c, '{' | '}');
+    if prefix.is_empty() || prefix.len() > 64 || !prefix.chars().all(usable) {
+        return Err(errors::config(format!(
+            "prefix {prefix:?} is not usable: 1 to 64 visible characters without braces"
+        )));
+    }
+    Ok(prefix.to_owned())
+}
+
 /// How many calls may wait, if it can be meant.
 pub(crate) fn usable_queue(calls: usize) -> PyResult<usize> {
     if calls == 0 {
