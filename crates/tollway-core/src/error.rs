@@ -59,8 +59,10 @@ impl From<RateError> for ConfigError {
 /// What kind of trouble a store is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StoreErrorKind {
-    /// It cannot be reached, or its queue is full.
+    /// It cannot be reached.
     Unavailable,
+    /// It is not asked, because too many wait for it already: says nothing about its health.
+    Overloaded,
     /// It did not answer in time.
     Timeout,
     /// Others kept changing the same key until the tries ran out.
@@ -92,7 +94,8 @@ impl StoreError {
 
     /// Whether the same call may succeed later without anybody changing anything.
     pub fn is_transient(&self) -> bool {
-        matches!(self.kind, StoreErrorKind::Unavailable | StoreErrorKind::Timeout | StoreErrorKind::Conflict)
+        use StoreErrorKind::{Conflict, Overloaded, Timeout, Unavailable};
+        matches!(self.kind, Unavailable | Overloaded | Timeout | Conflict)
     }
 }
 
@@ -100,6 +103,7 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self.kind {
             StoreErrorKind::Unavailable => "cannot be reached",
+            StoreErrorKind::Overloaded => "has too many waiting",
             StoreErrorKind::Timeout => "did not answer in time",
             StoreErrorKind::Conflict => "is contended",
             StoreErrorKind::Corrupt => "holds a state that does not read",

@@ -53,4 +53,4 @@ pub use limit::{Limit, Units};
 pub use policy::Policy;
 pub use rate::{CalendarUnit, MAX_PERMITS, Period, Rate, Rates, parse_duration};
 pub use state::{Saved, StateError, carry_states, read_states, write_states};
-pub use store::{Capabilities, Charge, Reply, Request, Store};
+pub use store::{Capabilities, Charge, Condition, Reply, Request, Store};

@@ -4,8 +4,9 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::{Decision, Policy, StoreError};
+use crate::{BreakerState, Decision, Policy, StoreError};
 
 /// A store's answer that may have to be waited for. Runtime-neutral; it owns what it needs.
 pub type Reply<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send>>;
@@ -45,6 +46,17 @@ pub struct Capabilities {
     pub approximate: bool,
 }
 
+/// What a store knows of its own state without asking anybody: see [`Store::condition`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Condition {
+    /// Calls that wait for their turn.
+    pub waiting: usize,
+    /// Where the breaker in front of it stands, when there is one.
+    pub breaker: Option<BreakerState>,
+    /// What went wrong last, and how long ago.
+    pub last_error: Option<(StoreError, Duration)>,
+}
+
 /// A place that keeps state and applies requests to it, atomically.
 ///
 /// One asynchronous method serves everybody. A store that need not wait also implements
@@ -74,4 +86,14 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Succeeds when the store answers. One round trip.
     fn ping(&self) -> Reply<()>;
+
+    /// What it knows of its own state. Asks nobody.
+    fn condition(&self) -> Condition {
+        Condition::default()
+    }
+
+    /// The stores that this one passes requests to; empty for one that keeps state itself.
+    fn members(&self) -> Vec<Arc<dyn Store>> {
+        Vec::new()
+    }
 }

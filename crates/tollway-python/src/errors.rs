@@ -35,7 +35,7 @@ pub(crate) fn from_config(error: &ConfigError) -> PyErr {
 /// A store that could not answer.
 pub(crate) fn from_store(error: &StoreError) -> PyErr {
     let class = match error.kind {
-        StoreErrorKind::Unavailable => "StoreUnavailable",
+        StoreErrorKind::Unavailable | StoreErrorKind::Overloaded => "StoreUnavailable",
         StoreErrorKind::Timeout => "StoreTimeout",
         StoreErrorKind::Unsupported => "ConfigError",
         StoreErrorKind::Conflict | StoreErrorKind::Corrupt | StoreErrorKind::Misconfigured => "StoreError",

@@ -1,17 +1,15 @@
 //! Waiting for a permit, first come first served.
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
-use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures_timer::Delay;
 use tokio::sync::Mutex as Turn;
 use tollway_core::{Charge, Decision, NEVER, Request, StoreError};
 
+use crate::deadline::before;
 use crate::owned::OwnedRequest;
 use crate::{Answer, Limiter};
 
@@ -68,17 +66,4 @@ impl Limiter {
             }
         })
     }
-}
-
-/// What `future` gives, unless the deadline comes first.
-async fn before<T>(deadline: Instant, future: impl Future<Output = T>) -> Option<T> {
-    let mut future = pin!(future);
-    let mut delay = Delay::new(deadline.saturating_duration_since(Instant::now()));
-    std::future::poll_fn(|context| {
-        if let Poll::Ready(value) = future.as_mut().poll(context) {
-            return Poll::Ready(Some(value));
-        }
-        Pin::new(&mut delay).poll(context).map(|()| None)
-    })
-    .await
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tollway_core::{
     BreakerSettings, BreakerState, Capabilities, Charge, ConfigError, Decision, Policy, Reply, Request, Store,
-    StoreError,
+    StoreError, StoreErrorKind,
 };
 
 use crate::Guard;
@@ -97,9 +97,9 @@ impl Failover {
         Ok(Self { name: names.join(" | "), members, strategy, current: Arc::default() })
     }
 
-    /// Each store with the state of its breaker.
-    pub fn members(&self) -> impl Iterator<Item = (&str, BreakerState)> {
-        self.members.iter().map(|member| (member.name(), member.state()))
+    /// The stores behind their breakers, in the order given: [`Guard::watch`] them.
+    pub fn guards(&self) -> &[Arc<Guard>] {
+        &self.members
     }
 
     /// The stores in the order in which a request tries them.
@@ -148,7 +148,8 @@ async fn ask<T>(
     let mut last = None;
     for member in order {
         match call(&members[*member]).await {
-            Err(error) if error.is_transient() => last = Some(error),
+            // A store with a full queue is alive, and its keys are counted there.
+            Err(error) if error.is_transient() && error.kind != StoreErrorKind::Overloaded => last = Some(error),
             answer => {
                 current.store(*member, Ordering::Relaxed);
                 return answer;
@@ -229,6 +230,10 @@ impl Store for Failover {
     /// Succeeds when one store answers.
     fn ping(&self) -> Reply<()> {
         all_reached(self.members.iter().map(|member| member.ping()).collect())
+    }
+
+    fn members(&self) -> Vec<Arc<dyn Store>> {
+        self.members.iter().map(|member| Arc::clone(member) as Arc<dyn Store>).collect()
     }
 }
 

@@ -3,18 +3,25 @@
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use futures_timer::Delay;
+use tokio::sync::Notify;
 use tollway_core::{
-    Breaker, BreakerSettings, BreakerState, Capabilities, Decision, Permit, Policy, Reply, Request, Store, StoreError,
-    StoreErrorKind, Timestamp,
+    Breaker, BreakerSettings, BreakerState, Capabilities, Condition, Decision, Permit, Policy, Reply, Request, Store,
+    StoreError, StoreErrorKind, Timestamp,
 };
 
+use crate::deadline::before;
+
 /// A store with a circuit breaker in front of every operation. Only failures that may pass by
-/// themselves count; a store that answers "no" is alive. `ping` always asks, and what it finds
-/// counts: a health check closes the breaker as soon as the store is back.
+/// themselves count; a store that answers "no" is alive, and a queue that is full says nothing.
+///
+/// `ping` always asks; when it succeeds the next request finds out whether the store works again.
+/// With somebody who runs [`Guard::watch`], pings find out and no request is spent on it.
 #[derive(Debug)]
 pub struct Guard {
     inner: Arc<dyn Store>,
@@ -24,8 +31,15 @@ pub struct Guard {
 #[derive(Debug)]
 struct Shared {
     breaker: Mutex<Breaker>,
+    last_error: Mutex<Option<(StoreError, Instant)>>,
+    max_pause: Duration,
     start: Instant,
     dice: RandomState,
+    /// Whether a watch asks in place of the requests.
+    is_watched: AtomicBool,
+    /// Rings when the breaker opens, and when the guard is gone.
+    bell: Notify,
+    is_gone: AtomicBool,
 }
 
 impl Shared {
@@ -38,17 +52,49 @@ impl Shared {
     }
 
     fn record<T>(&self, spell: u64, answer: &Result<T, StoreError>) {
+        if let Err(error) = answer {
+            self.remember(error);
+            if error.kind == StoreErrorKind::Overloaded {
+                return self.lock().forget(spell);
+            }
+        }
         let succeeded = !answer.as_ref().is_err_and(StoreError::is_transient);
         let now = self.now();
-        self.lock().record(spell, succeeded, now, self.dice.hash_one(now.nanos()));
+        let mut breaker = self.lock();
+        breaker.record(spell, succeeded, now, self.dice.hash_one(now.nanos()));
+        if !succeeded && matches!(breaker.state(), BreakerState::Open(_)) {
+            self.bell.notify_one();
+        }
+    }
+
+    fn remember(&self, error: &StoreError) {
+        let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = Some((error.clone(), Instant::now()));
+    }
+
+    /// What a ping found.
+    fn heard(&self, answer: &Result<(), StoreError>) {
+        match answer {
+            Ok(()) => self.lock().alive(),
+            Err(error) => self.remember(error),
+        }
     }
 }
 
 impl Guard {
     /// Puts a breaker in front of `inner`.
     pub fn new(inner: Arc<dyn Store>, settings: BreakerSettings) -> Self {
-        let breaker = Mutex::new(Breaker::new(settings));
-        Self { inner, shared: Arc::new(Shared { breaker, start: Instant::now(), dice: RandomState::new() }) }
+        let shared = Shared {
+            breaker: Mutex::new(Breaker::new(settings)),
+            last_error: Mutex::default(),
+            max_pause: Duration::from_nanos(settings.max_pause),
+            start: Instant::now(),
+            dice: RandomState::new(),
+            is_watched: AtomicBool::new(false),
+            bell: Notify::new(),
+            is_gone: AtomicBool::new(false),
+        };
+        Self { inner, shared: Arc::new(shared) }
     }
 
     /// Where the breaker stands.
@@ -56,9 +102,43 @@ impl Guard {
         self.shared.lock().state()
     }
 
+    /// Pings the store while its breaker is open, at the end of each pause, until it answers: run
+    /// this beside the requests, such as by `tokio::spawn`. It sleeps while all is well, and ends with
+    /// the guard. While it runs no request finds out by its own time-out whether the store is back.
+    pub fn watch(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (shared, store) = (Arc::clone(&self.shared), Arc::downgrade(&self.inner));
+        shared.is_watched.store(true, Ordering::Relaxed);
+        let watching = Watching(shared);
+        async move {
+            let shared = &watching.0;
+            while !shared.is_gone.load(Ordering::Relaxed) {
+                let state = shared.lock().state();
+                let BreakerState::Open(until) = state else {
+                    shared.bell.notified().await;
+                    continue;
+                };
+                Delay::new(Duration::from_nanos(until.since(shared.now()))).await;
+                let Some(reply) = store.upgrade().map(|store| store.ping()) else { return };
+                let answer = before(Instant::now() + shared.max_pause, reply).await;
+                if let Some(answer) = &answer {
+                    shared.heard(answer);
+                }
+                let now = shared.now();
+                if !matches!(answer, Some(Ok(()))) {
+                    shared.lock().away(now, shared.dice.hash_one(now.nanos()));
+                }
+            }
+        }
+    }
+
     fn permit(&self) -> Result<u64, StoreError> {
         let now = self.shared.now();
-        match self.shared.lock().permit(now) {
+        let mut breaker = self.shared.lock();
+        let permit = match breaker.state() {
+            BreakerState::Open(until) if self.shared.is_watched.load(Ordering::Relaxed) => Permit::Refused(until),
+            _ => breaker.permit(now),
+        };
+        match permit {
             Permit::Granted(spell) => Ok(spell),
             Permit::Refused(until) => Err(StoreError::new(
                 StoreErrorKind::Unavailable,
@@ -75,6 +155,22 @@ impl Guard {
             }
             Err(error) => Box::pin(std::future::ready(Err(error))),
         }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.shared.is_gone.store(true, Ordering::Relaxed);
+        self.shared.bell.notify_one();
+    }
+}
+
+/// A watch that runs; without one, requests find out again.
+struct Watching(Arc<Shared>);
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.0.is_watched.store(false, Ordering::Relaxed);
     }
 }
 
@@ -135,11 +231,14 @@ impl Store for Guard {
         let shared = Arc::clone(&self.shared);
         Box::pin(async move {
             let answer = reply.await;
-            let mut breaker = shared.lock();
-            if answer.is_ok() && breaker.state() != BreakerState::Closed {
-                breaker.close();
-            }
+            shared.heard(&answer);
             answer
         })
+    }
+
+    fn condition(&self) -> Condition {
+        let last = self.shared.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        let last_error = last.as_ref().map(|(error, at)| (error.clone(), at.elapsed()));
+        Condition { breaker: Some(self.state()), last_error, ..self.inner.condition() }
     }
 }

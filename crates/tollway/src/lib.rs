@@ -21,9 +21,11 @@
 #![warn(missing_docs)]
 
 mod acquire;
+mod deadline;
 mod fail;
 mod failover;
 mod guard;
+mod health;
 mod limiter;
 mod near;
 mod observe;
@@ -33,6 +35,7 @@ mod reserve;
 pub use fail::FailMode;
 pub use failover::{Failover, Strategy};
 pub use guard::Guard;
+pub use health::{BackendHealth, Health, Status};
 pub use limiter::{Answer, Limiter};
 pub use near::NearCache;
 pub use observe::Observer;

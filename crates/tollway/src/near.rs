@@ -164,4 +164,8 @@ impl Store for NearCache {
     fn ping(&self) -> Reply<()> {
         self.inner.ping()
     }
+
+    fn members(&self) -> Vec<Arc<dyn Store>> {
+        vec![Arc::clone(&self.inner)]
+    }
 }

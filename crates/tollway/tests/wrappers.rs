@@ -1,82 +1,18 @@
 //! The breaker and the near-cache around a store that counts how often it is asked.
 
+mod remote;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tollway::{
-    Algorithm, BreakerSettings, BreakerState, Capabilities, Charge, Clock, Decision, Failover, Guard, ManualClock,
-    NearCache, Policy, Reply, Request, Store, StoreError, StoreErrorKind, Strategy, Timestamp, conformance,
+    BreakerSettings, BreakerState, Charge, Clock, Failover, Guard, ManualClock, NearCache, Request, Store,
+    StoreErrorKind, Strategy, Timestamp, conformance,
 };
 use tollway_stores::SystemClock;
-use tollway_stores::memory::MemoryStore;
 
-/// Memory that pretends to be remote, counts its callers and can be away.
-#[derive(Debug)]
-struct Remote {
-    memory: MemoryStore,
-    asked: AtomicU32,
-    away: AtomicBool,
-    kind: StoreErrorKind,
-}
-
-impl Remote {
-    fn new(clock: Arc<dyn Clock>, kind: StoreErrorKind) -> Arc<Self> {
-        let memory = MemoryStore::with_clock(10_000, clock);
-        Arc::new(Self { memory, asked: AtomicU32::new(0), away: AtomicBool::new(false), kind })
-    }
-
-    fn answer<T: Send + 'static>(&self, ask: impl FnOnce(&MemoryStore) -> Reply<T>) -> Reply<T> {
-        self.asked.fetch_add(1, Ordering::SeqCst);
-        if self.away.load(Ordering::SeqCst) {
-            return Box::pin(std::future::ready(Err(StoreError::new(self.kind, "remote://", "away"))));
-        }
-        ask(&self.memory)
-    }
-
-    fn asked(&self) -> u32 {
-        self.asked.load(Ordering::SeqCst)
-    }
-}
-
-impl Store for Remote {
-    fn name(&self) -> &str {
-        "remote://"
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.memory.capabilities()
-    }
-
-    fn apply(&self, requests: &[Request<'_>]) -> Reply<Vec<Decision>> {
-        self.answer(|memory| memory.apply(requests))
-    }
-
-    fn adjust(&self, policy: &Arc<Policy>, key: &str, delta: i64) -> Reply<Decision> {
-        self.answer(|memory| memory.adjust(policy, key, delta))
-    }
-
-    fn reset(&self, policy: &Arc<Policy>, key: &str) -> Reply<()> {
-        self.answer(|memory| memory.reset(policy, key))
-    }
-
-    fn ping(&self) -> Reply<()> {
-        self.answer(MemoryStore::ping)
-    }
-}
-
-async fn ask(store: &dyn Store, policy: &Arc<Policy>, key: &str, cost: u32) -> Result<Decision, StoreError> {
-    let charges = [Charge { policy, key, cost }];
-    let request = Request { charges: &charges, peek: false };
-    match store.apply_now(&request) {
-        Some(answer) => answer,
-        None => Ok(store.apply(&[request]).await?[0]),
-    }
-}
-
-fn policy(rates: &str) -> Arc<Policy> {
-    Arc::new(Policy::new("p", rates, Algorithm::Gcra).unwrap())
-}
+use remote::{Remote, ask, policy};
 
 #[tokio::test]
 async fn a_dead_store_is_asked_once_then_left_alone_then_asked_again() {

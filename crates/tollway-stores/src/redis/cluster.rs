@@ -118,21 +118,21 @@ impl Cluster {
         self: &Arc<Self>,
         call: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Reply<T> {
-        let refuse = |detail: String| StoreError::new(StoreErrorKind::Unavailable, &*self.name, detail);
         let bound = self.options.queue;
         let refused = if std::process::id() != self.process {
-            Some("this process was forked after the store was opened: open it in the child".into())
+            let detail = "this process was forked after the store was opened: open it in the child";
+            Some(StoreError::new(StoreErrorKind::Unavailable, &*self.name, detail))
         } else if self
             .busy
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < bound).then_some(n + 1))
             .is_err()
         {
-            Some(format!("the queue is full: {bound} calls wait already; slow down or raise the queue's bound"))
+            Some(trouble::full(&self.name, bound))
         } else {
             None
         };
-        if let Some(detail) = refused {
-            return Box::pin(std::future::ready(Err(refuse(detail))));
+        if let Some(error) = refused {
+            return Box::pin(std::future::ready(Err(error)));
         }
         let busy = Busy(Arc::clone(self));
         let patience = self.options.connect_timeout + self.options.command_timeout;

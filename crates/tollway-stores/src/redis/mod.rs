@@ -28,7 +28,8 @@ use std::time::{Duration, Instant};
 use futures_channel::oneshot;
 use tokio::runtime::Handle;
 use tollway_core::{
-    Capabilities, ConfigError, Decision, Policy, Reply, Request, Store, StoreError, StoreErrorKind, store_key,
+    Capabilities, Condition, ConfigError, Decision, Policy, Reply, Request, Store, StoreError, StoreErrorKind,
+    store_key,
 };
 
 use address::{Address, Kind};
@@ -227,6 +228,10 @@ impl Store for RedisStore {
             Server::One(queue) => self.plain(queue, Work::Ping),
             Server::Cluster(cluster) => cluster.ping(),
         }
+    }
+
+    fn condition(&self) -> Condition {
+        Condition { waiting: self.waiting(), ..Condition::default() }
     }
 }
 

@@ -165,10 +165,7 @@ impl Queue {
             Gate::Closed => return Err(self.unavailable("the store was closed, or the runtime that drove it ended")),
         };
         if state.waiting.len() >= self.bound {
-            return Err(self.unavailable(&format!(
-                "the queue is full: {} calls wait already; slow down or raise the queue's bound",
-                self.bound
-            )));
+            return Err(trouble::full(&self.name, self.bound));
         }
         let deadline = deadline.unwrap_or(now + patience);
         state.waiting.push_back(Job { work, route, deadline, tries: 0, reply: Some(reply) });

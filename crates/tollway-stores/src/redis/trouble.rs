@@ -108,6 +108,12 @@ pub(super) fn timed_out(name: &str, after: Duration) -> StoreError {
     StoreError::new(StoreErrorKind::Timeout, name, detail)
 }
 
+/// Too many wait.
+pub(super) fn full(name: &str, bound: usize) -> StoreError {
+    let detail = format!("the queue is full: {bound} calls wait already; slow down or raise the queue's bound");
+    StoreError::new(StoreErrorKind::Overloaded, name, detail)
+}
+
 /// A command failed.
 pub(super) fn command(name: &str, error: &ServerError) -> StoreError {
     server(name, error.code(), error.details().unwrap_or_default())

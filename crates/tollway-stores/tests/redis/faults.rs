@@ -191,7 +191,7 @@ async fn a_full_queue_refuses_at_once() {
     let start = Instant::now();
     let error = store.ping().await.unwrap_err();
     assert!(start.elapsed() < Duration::from_secs(1));
-    assert_eq!(error.kind, StoreErrorKind::Unavailable);
+    assert_eq!(error.kind, StoreErrorKind::Overloaded);
     assert!(error.detail.contains("queue is full: 3 calls"), "{error}");
     server.thaw();
     on_its_way.await.unwrap();
