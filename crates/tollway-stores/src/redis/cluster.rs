@@ -119,9 +119,9 @@ impl Cluster {
         call: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Reply<T> {
         let bound = self.options.queue;
+        let unavailable = |detail: &str| StoreError::new(StoreErrorKind::Unavailable, &*self.name, detail);
         let refused = if std::process::id() != self.process {
-            let detail = "this process was forked after the store was opened: open it in the child";
-            Some(StoreError::new(StoreErrorKind::Unavailable, &*self.name, detail))
+            Some(unavailable("this process was forked after the store was opened: open it in the child"))
         } else if self
             .busy
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < bound).then_some(n + 1))
@@ -144,7 +144,7 @@ impl Cluster {
             }
             answer
         });
-        let gone = refuse("the runtime that drove this store has ended: keep it alive as long as the store".into());
+        let gone = unavailable("the runtime that drove this store has ended: keep it alive as long as the store");
         Box::pin(async move { task.await.unwrap_or(Err(gone)) })
     }
 
