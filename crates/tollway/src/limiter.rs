@@ -123,6 +123,16 @@ impl Limiter {
         }
     }
 
+    /// What a reservation that the store could not settle is told: who holds it has done the work and
+    /// gains nothing from an error, unless errors are what was asked for.
+    pub(crate) fn unsettled(&self, held: Decision, error: StoreError) -> Result<Decision, StoreError> {
+        self.observers.iter().for_each(|observer| observer.on_failure(&error));
+        match self.fail_mode {
+            FailMode::Closed => Err(error),
+            FailMode::Open | FailMode::Local(_) => Ok(Decision { degraded: true, ..held }),
+        }
+    }
+
     /// Forgets what `key` has spent of `policy`, in the store and in the local fallback. One round trip.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tollway_core::{Charge, Decision, Policy, Reply, StoreError};
 
-use crate::Limiter;
+use crate::{FailMode, Limiter};
 
 /// Permits held for a request whose cost is not known yet.
 ///
@@ -46,7 +46,8 @@ impl Reservation {
     /// back first. A refused reservation held nothing, so only what was used all the same is charged.
     ///
     /// # Errors
-    /// What the store said; the reservation then stays charged as it was.
+    /// What the store said, when the fail mode is closed. In the other modes the answer is the
+    /// reservation's own, degraded. Either way the reservation then stays charged as it was.
     pub fn commit(self, actual: u32) -> Reply<Decision> {
         let held = if self.decision.allowed { self.cost } else { 0 };
         self.settle(i64::from(actual) - i64::from(held))
@@ -64,6 +65,12 @@ impl Reservation {
         if delta == 0 {
             return Box::pin(std::future::ready(Ok::<_, StoreError>(self.decision)));
         }
-        self.limiter.adjust(&self.policy, &self.key, delta, self.decision.degraded)
+        let Self { limiter, policy, key, decision, .. } = self;
+        if decision.degraded && matches!(limiter.fail_mode(), FailMode::Open) {
+            // Nobody counted it, so nothing is to be settled.
+            return Box::pin(std::future::ready(Ok(decision)));
+        }
+        let reply = limiter.adjust(&policy, &key, delta, decision.degraded);
+        Box::pin(async move { reply.await.or_else(|error| limiter.unsettled(decision, error)) })
     }
 }

@@ -1,0 +1,130 @@
+"""Callers of a limiter, and what they saw."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tollway import Decision, Limiter, Policy, StoreUnavailable
+
+MODES = ("open", "closed", "local")
+# How long a machine with other work may need for what takes a moment.
+PATIENCE = 30.0
+
+
+@dataclass
+class Seen:
+    """What callers saw: answers by who gave them, errors, and how long the slowest took."""
+
+    admitted: int = 0
+    refused: int = 0
+    degraded_admitted: int = 0
+    degraded_refused: int = 0
+    errors: int = 0
+    slowest: float = 0.0
+    #: Calls that took at least as long as a time-out.
+    slow: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def calls(self) -> int:
+        return self.counted + self.degraded + self.errors
+
+    @property
+    def counted(self) -> int:
+        """Answers of the backend."""
+        return self.admitted + self.refused
+
+    @property
+    def degraded(self) -> int:
+        """Answers that the fail mode gave."""
+        return self.degraded_admitted + self.degraded_refused
+
+    def call(self, ask: Callable[[], Decision], slow: float) -> Decision | None:
+        """Ask once. Only the documented error may come out, and it is counted."""
+        started = time.perf_counter()
+        decision = None
+        try:
+            decision = ask()
+        except StoreUnavailable:
+            pass
+        took = time.perf_counter() - started
+        with self.lock:
+            self.slowest = max(self.slowest, took)
+            self.slow += took >= slow
+            if decision is None:
+                self.errors += 1
+            elif decision.degraded:
+                self.degraded_admitted += decision.allowed
+                self.degraded_refused += not decision.allowed
+            else:
+                self.admitted += decision.allowed
+                self.refused += not decision.allowed
+        return decision
+
+
+def ask(
+    limiter: Limiter, policy: Policy, times: int, slow: float = PATIENCE, pause: float = 0.0
+) -> Seen:
+    """Check the key "k" so many times, one after the other."""
+    seen = Seen()
+    for _ in range(times):
+        seen.call(lambda: limiter.check(policy, "k"), slow)
+        time.sleep(pause)
+    return seen
+
+
+def recovered(limiter: Limiter, policy: Policy, key: str = "k") -> float:
+    """Look, without counting, until the backend itself answers; how long that took."""
+    started = time.perf_counter()
+    while True:
+        seen = Seen()
+        seen.call(lambda: limiter.peek(policy, key, 0), PATIENCE)
+        took = time.perf_counter() - started
+        if seen.counted:
+            return took
+        assert took < PATIENCE, "the backend is there and is not used"
+        time.sleep(0.005)
+
+
+class Callers:
+    """Threads that check one key again and again until they are stopped."""
+
+    def __init__(
+        self, limiter: Limiter, policy: Policy, threads: int = 2, pause: float = 0.002
+    ) -> None:
+        self.limiter, self.policy = limiter, policy
+        self.seen = Seen()
+        self.failures: list[BaseException] = []
+        self._pause = pause
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                self.seen.call(lambda: self.limiter.check(self.policy, "k"), PATIENCE)
+                self._stop.wait(self._pause)
+        except BaseException as error:
+            self.failures.append(error)
+
+    def wait_for(self, calls: int) -> None:
+        """Wait until so many calls more were answered."""
+        aim, end = self.seen.calls + calls, time.monotonic() + PATIENCE
+        while self.seen.calls < aim and not self.failures:
+            assert time.monotonic() < end, "the callers stand still"
+            time.sleep(0.002)
+
+    def stop(self) -> Seen:
+        """What all of them saw. Raises what a check raised that is not documented."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(PATIENCE)
+            assert not thread.is_alive(), "a check that never ends"
+        if self.failures:
+            raise self.failures[0]
+        return self.seen

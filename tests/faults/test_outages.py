@@ -1,0 +1,225 @@
+"""One server goes away and comes back, in each way there is and each fail mode."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.faults.calling import MODES, Seen, ask, recovered
+from tests.faults.proxy import Proxy, port_that_swallows, proxy
+from tests.servers import RedisServer, free_port, redis_server
+from tollway import Limiter, Policy, StoreUnavailable
+
+# Nothing comes back of itself while a test runs.
+LIMIT = 20
+POLICY = Policy("p", f"{LIMIT}/52w")
+BEFORE = 8
+CALLS = 200
+TIME_OUT = 0.15
+
+
+@dataclass
+class Place:
+    """A server, and the proxy through which the limiter reaches it."""
+
+    server: RedisServer
+    between: Proxy
+
+
+@pytest.fixture
+def place() -> Iterator[Place]:
+    with redis_server() as server, proxy(server.port) as between:
+        yield Place(server, between)
+
+
+@dataclass(frozen=True)
+class Outage:
+    """What befalls a server, how it ends, and whether it has forgotten the count then."""
+
+    name: str
+    begin: Callable[[Place], None]
+    end: Callable[[Place], None]
+    forgets: bool = False
+
+
+OUTAGES = [
+    Outage("killed", lambda at: at.server.kill(), lambda at: at.server.restart(), forgets=True),
+    Outage("stopped", lambda at: at.server.freeze(), lambda at: at.server.thaw()),
+    Outage("black hole", lambda at: at.between.black_hole(), lambda at: at.between.heal()),
+    Outage("slow", lambda at: at.between.slow(0.3), lambda at: at.between.heal()),
+]
+
+
+def _limiter(url: str, mode: str, **options: Any) -> Limiter:
+    given = {"connect_timeout": TIME_OUT, "command_timeout": TIME_OUT, "near_cache": 0} | options
+    return Limiter(url, fail_mode=mode, **given)
+
+
+def _patient(url: str) -> Limiter:
+    return _limiter(url, "closed", connect_timeout=10, command_timeout=10)
+
+
+def _as_the_mode_says(during: Seen, mode: str, calls: int) -> None:
+    assert (during.calls, during.counted) == (calls, 0), during
+    if mode == "open":
+        assert during.degraded_admitted == calls, during
+    elif mode == "closed":
+        assert during.errors == calls, during
+    else:
+        assert 1 <= during.degraded_admitted <= LIMIT, during
+        assert during.degraded == calls, during
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("outage", OUTAGES, ids=lambda outage: outage.name)
+def test_an_outage(place: Place, outage: Outage, mode: str) -> None:
+    patient, limiter = _patient(place.server.url), _limiter(place.between.url, mode)
+    recovered(limiter, POLICY)
+    assert ask(patient, POLICY, BEFORE).admitted == BEFORE
+
+    outage.begin(place)
+    started = time.perf_counter()
+    during = ask(limiter, POLICY, CALLS, slow=TIME_OUT, pause=0.002)
+    took = time.perf_counter() - started
+    outage.end(place)
+
+    _as_the_mode_says(during, mode, CALLS)
+    # 200 time-outs would be 30 s. The first costs one, and each probe of the breaker after it:
+    # 0.1 s later, 0.2 s after that, 0.4, 0.8 …
+    assert took < 10, during
+    assert during.slow <= 15, during
+
+    # Nobody restarts anything: it is exact again as soon as it is there.
+    recovered(limiter, POLICY)
+    after = ask(limiter, POLICY, 2 * LIMIT)
+    left = LIMIT if outage.forgets else LIMIT - BEFORE
+    in_doubt = 0 if outage.forgets else during.slow
+    assert (after.degraded, after.errors) == (0, 0), after
+    assert left - in_doubt <= after.admitted <= left, "only those that timed out may have counted"
+    assert not patient.peek(POLICY, "k")
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("nobody", ["port closed", "no answer to SYN", "accepted and ignored"])
+def test_a_server_that_was_never_there(place: Place, nobody: str, mode: str) -> None:
+    with port_that_swallows() as swallowing:
+        place.between.black_hole()
+        ports = {"port closed": free_port(), "no answer to SYN": swallowing}
+        port = ports.get(nobody, place.between.port)
+        limiter = _limiter(f"redis://127.0.0.1:{port}", mode)
+        started = time.perf_counter()
+        during = ask(limiter, POLICY, CALLS, slow=TIME_OUT)
+        took = time.perf_counter() - started
+        place.between.heal()
+    _as_the_mode_says(during, mode, CALLS)
+    assert took < 10, during
+    assert during.slow <= 15, during
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_those_who_come_at_once_wait_at_once(place: Place, mode: str) -> None:
+    limiter = _limiter(place.between.url, mode, command_timeout=0.5)
+    await limiter.aping()
+    place.between.black_hole()
+    seen, started = Seen(), time.perf_counter()
+
+    async def one() -> None:
+        try:
+            decision = await limiter.acheck(POLICY, "k")
+        except StoreUnavailable:
+            seen.errors += 1
+        else:
+            seen.degraded_admitted += decision.degraded and decision.allowed
+            seen.degraded_refused += decision.degraded and not decision.allowed
+
+    await asyncio.gather(*(one() for _ in range(CALLS)))
+    took = time.perf_counter() - started
+    place.between.heal()
+    _as_the_mode_says(seen, mode, CALLS)
+    assert took < 5, "200 time-outs of 0.5 s, all at once"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_operation_keeps_to_the_fail_mode(place: Place, mode: str) -> None:
+    limiter = _limiter(place.between.url, mode)
+    recovered(limiter, POLICY)
+    place.between.black_hole()
+    other = Policy("other", "5/52w")
+    operations: list[Callable[[], Any]] = [
+        lambda: limiter.check(POLICY, "k"),
+        lambda: limiter.check(POLICY, "k", 3),
+        lambda: limiter.peek(POLICY, "k"),
+        lambda: limiter.check_all([(POLICY, "k"), (other, "k")]),
+        lambda: limiter.check_many([(POLICY, "k"), (other, "k")])[1],
+        lambda: limiter.acquire(POLICY, "k", timeout=5),
+        lambda: limiter.reserve(POLICY, "k", 2).decision,
+    ]
+    for number, operation in enumerate(operations):
+        started = time.perf_counter()
+        if mode == "closed":
+            with pytest.raises(StoreUnavailable):
+                operation()
+        else:
+            decision = operation()
+            assert decision.allowed and decision.degraded, number
+        assert time.perf_counter() - started < 5, number
+    if mode != "closed":
+        limiter.reserve(POLICY, "k", 2).commit(1)
+    # What cannot be done without the backend says so in every mode.
+    for demand in (lambda: limiter.refund(POLICY, "k"), lambda: limiter.reset(POLICY, "k")):
+        with pytest.raises(StoreUnavailable):
+            demand()
+    with pytest.raises(StoreUnavailable):
+        limiter.ping()
+    place.between.heal()
+    recovered(limiter, POLICY)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_reservation_outlives_its_backend(place: Place, mode: str) -> None:
+    limiter, patient = _limiter(place.between.url, mode), _patient(place.server.url)
+    recovered(limiter, POLICY)
+    settled, broken = limiter.reserve(POLICY, "k", 5), limiter.reserve(POLICY, "k", 3)
+    place.server.freeze()
+    # The work is done: only who asked for errors gets one.
+    if mode == "closed":
+        with pytest.raises(StoreUnavailable):
+            settled.commit(1)
+    else:
+        assert settled.commit(1).degraded
+    # What the block raises goes on, whatever becomes of the reservation.
+    with pytest.raises(KeyError), broken:
+        raise KeyError("handler failed")
+    place.server.thaw()
+    recovered(limiter, POLICY)
+    left = patient.peek(POLICY, "k", 0).remaining
+    assert LIMIT - 8 <= left <= LIMIT, "what was in doubt was given back at most once"
+
+
+def test_a_ping_that_succeeds_ends_an_outage_at_once(place: Place) -> None:
+    limiter = _limiter(place.between.url, "local")
+    recovered(limiter, POLICY)
+    place.server.freeze()
+    # Long enough for the breaker to pause for seconds.
+    ask(limiter, POLICY, CALLS, pause=0.01)
+    place.server.thaw()
+    while True:
+        try:
+            limiter.ping()
+        except StoreUnavailable:
+            continue
+        break
+    assert not limiter.check(POLICY, "k").degraded
+
+
+def test_slower_than_usual_is_no_outage(place: Place) -> None:
+    limiter = _limiter(place.between.url, "closed", connect_timeout=10, command_timeout=10)
+    place.between.slow(0.3)
+    seen = ask(limiter, Policy("p", "3/52w"), 5, slow=0.3)
+    assert (seen.admitted, seen.refused, seen.errors) == (3, 2, 0)
+    assert seen.slow == 5, "each went to the server"
