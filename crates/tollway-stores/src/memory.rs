@@ -211,14 +211,16 @@ impl MemoryStore {
     }
 
     fn settle(&self, policy: &Arc<Policy>, key: &str, delta: i64) -> Decision {
-        let (id, now) = (self.id(key), self.clock.now());
-        self.known(policy, now, |known| {
+        let id = self.id(key);
+        let mut moment = Moment::new(&self.clock, self.clock.now());
+        self.known(policy, moment.now, |known| {
             if let (true, Some(home)) = (known.is_flat, &known.home)
-                && home.table.look(id, now, &self.room).is_ok()
+                && let Ok(state) = home.table.adjust(id, delta, &mut moment, &self.room)
             {
-                home.table.close(now);
+                let limit = home.table.layout().limit();
+                return worded(limit, decide_one(limit, state, moment.now, 0).0, 0, moment.now);
             }
-            self.map.adjust(policy, key, delta, before(known, id), now)
+            self.map.adjust(policy, key, delta, before(known, id), moment.now)
         })
     }
 

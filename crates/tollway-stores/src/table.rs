@@ -1,10 +1,12 @@
 //! A flat lock-free table from key to state: one word for each key, one exchange for each decision.
 
+mod ground;
 mod growing;
 mod layout;
 mod level;
 #[cfg(test)]
 mod model;
+mod moving;
 mod word;
 
 pub(crate) use growing::{Room, Table};

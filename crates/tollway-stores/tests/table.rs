@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
 use tollway_core::{
-    Algorithm, Align, Charge, Clock, Decision, ManualClock, Part, Policy, Request, State, Store, Timestamp, decide,
+    Algorithm, Align, Charge, Clock, Decision, ManualClock, Part, Policy, Request, State, Store, Timestamp, adjust_one,
+    decide,
 };
 use tollway_stores::memory::MemoryStore;
 
@@ -39,6 +40,7 @@ fn ready<T>(mut reply: tollway_core::Reply<T>) -> Result<T, tollway_core::StoreE
 enum Step {
     Ask { first: usize, second: Option<usize>, keys: [u8; 2], costs: [u32; 2], peek: bool },
     Reset { policy: usize, key: u8 },
+    Adjust { policy: usize, key: u8, delta: i64 },
     Move { ns: i64 },
 }
 
@@ -55,6 +57,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => ask,
         1 => (0..9_usize, 0..6_u8).prop_map(|(policy, key)| Step::Reset { policy, key }),
+        2 => (0..9_usize, 0..6_u8, -20..20_i64).prop_map(|(policy, key, delta)| Step::Adjust { policy, key, delta }),
         3 => jump.prop_map(|ns| Step::Move { ns }),
     ]
 }
@@ -106,10 +109,8 @@ impl Model {
             let mut next = next.into_iter();
             for (policy, key, _) in asked {
                 let states: Vec<_> = next.by_ref().take(policies[*policy].limits().len()).collect();
-                // A key that has spent nothing is not remembered by a table.
-                let nothing = matches!(states[..], [State::Schedule { full_at, .. }] if full_at <= now.nanos());
                 let known = self.0.contains_key(&(*policy, *key));
-                if nothing && !known && *policy < TABLES {
+                if !known && is_not_remembered(*policy, &states, now) {
                     continue;
                 }
                 // What a refusal of one charge takes back from the future is kept, as a store does.
@@ -121,6 +122,24 @@ impl Model {
         }
         decision
     }
+
+    fn adjust(&mut self, policies: &[Arc<Policy>], policy: usize, key: u8, delta: i64, now: Timestamp) -> Decision {
+        let known = self.0.get(&(policy, key));
+        let limits = policies[policy].limits().iter().enumerate();
+        let states: Vec<_> =
+            limits.map(|(index, limit)| adjust_one(limit, known.map(|states| states[index]), now, delta)).collect();
+        let whole = known.is_none_or(|states| is_not_remembered(policy, states, now));
+        if !whole || !is_not_remembered(policy, &states, now) {
+            self.0.insert((policy, key), states.clone());
+        }
+        let part = |(index, limit)| Part { limit, state: Some(states[index]), cost: 0, charge: 0, index: index as u16 };
+        decide(&policies[policy].limits().iter().enumerate().map(part).collect::<Vec<_>>(), now).0
+    }
+}
+
+/// A newcomer that has spent nothing is not remembered by a table.
+fn is_not_remembered(policy: usize, states: &[State], now: Timestamp) -> bool {
+    policy < TABLES && matches!(states, [State::Schedule { full_at, .. }] if *full_at <= now.nanos())
 }
 
 proptest! {
@@ -141,6 +160,11 @@ proptest! {
                 Step::Reset { policy, key } => {
                     reset(&store, &policies[*policy], &key.to_string());
                     model.0.remove(&(*policy, *key));
+                }
+                Step::Adjust { policy, key, delta } => {
+                    let got = ready(store.adjust(&policies[*policy], &key.to_string(), *delta)).unwrap();
+                    let expected = model.adjust(&policies, *policy, *key, *delta, clock.now());
+                    prop_assert_eq!(got, expected, "step {} {:?}", number, step);
                 }
                 Step::Ask { first, second, keys, costs, peek } => {
                     let mut asked = vec![(*first, keys[0], costs[0])];
@@ -317,4 +341,43 @@ fn charges_together_are_all_or_nothing_on_many_threads() {
     assert_eq!(u64::from(left), 500 - passed);
     let left: u32 = (0..10).map(|key| ask(&store, &many, &key.to_string(), 0).remaining).sum();
     assert_eq!(u64::from(left), 600 - passed);
+}
+
+#[test]
+fn settling_for_ever_keeps_a_key_in_its_table() {
+    for algorithm in Algorithm::all() {
+        let clock = Arc::new(ManualClock::new(START));
+        let store = MemoryStore::with_clock(16, clock.clone());
+        let limit = policy("p", "1000/m", algorithm);
+        let adjust = |delta| ready(store.adjust(&limit, "k", delta)).unwrap().remaining;
+        for turn in 0..100_000 {
+            assert!(ask(&store, &limit, "k", 507).allowed, "{algorithm}: {turn}");
+            let left = adjust(-207);
+            assert_eq!(adjust(-300), left + 300, "{algorithm}: {turn}");
+            clock.advance(1_000);
+        }
+        assert_eq!(store.len(), 1, "{algorithm}");
+    }
+}
+
+#[test]
+fn what_is_charged_unasked_on_many_threads_is_all_counted() {
+    let store = MemoryStore::with_clock(64, Arc::new(ManualClock::new(START)));
+    for algorithm in Algorithm::all() {
+        let limit = policy(algorithm.name().replace(':', "-").as_str(), "1000000/d", algorithm);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for turn in 0..1_000 {
+                        ready(store.adjust(&limit, "k", 7)).unwrap();
+                        assert!(ask(&store, &limit, "k", 3).allowed);
+                        if turn % 2 == 0 {
+                            ready(store.adjust(&limit, "k", -5)).unwrap();
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(ask(&store, &limit, "k", 0).remaining, 1_000_000 - 4 * (10_000 - 2_500), "{algorithm}");
+    }
 }

@@ -2,9 +2,8 @@
 //!
 //! A policy of one limit whose state fits a word gets a flat table of its own. Everything else is
 //! kept in the map: several limits at once, and limits with very odd numbers (see `Layout::new`).
-//! When a name comes back with other limits, or when permits are charged or given back afterwards (a
-//! word has no place for what is owed), its table is closed, and its keys move to the map one by
-//! one as they are asked for, each with its share of what was spent.
+//! When a name comes back with other limits, its table is closed, and its keys move to the map one
+//! by one as they are asked for, each with its share of what was spent.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

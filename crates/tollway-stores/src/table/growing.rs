@@ -12,8 +12,9 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use portable_atomic::AtomicU128;
 use tollway_core::{State, Timestamp, Verdict};
 
+use super::ground::{Heap, WAYS};
 use super::layout::Layout;
-use super::level::{Blocked, Charged, Heap, Level, Moment, WAYS};
+use super::level::{Blocked, Charged, Level, Moment};
 use super::word::Word;
 
 /// How many times larger the next level is.
@@ -202,6 +203,20 @@ impl<W: Word> Table<W> {
     /// Hands back `cost` of what came to the state `charged`.
     pub(crate) fn refund(&self, id: u64, charged: State, cost: u32, now: Timestamp, room: &Room) -> Result<(), Closed> {
         self.run(id, room, now, |level, _| level.refund(&self.layout, id, charged, cost))
+    }
+
+    /// Charges `delta` to a key without asking, or gives it back below zero; its state then.
+    pub(crate) fn adjust(
+        &self,
+        id: u64,
+        delta: i64,
+        moment: &mut Moment<'_>,
+        room: &Room,
+    ) -> Result<Option<State>, Closed> {
+        let now = moment.now;
+        let adjusted =
+            self.run(id, room, now, |level, may_grow| level.adjust(&self.layout, id, delta, moment, may_grow));
+        adjusted.map(|mark| self.layout.state(mark))
     }
 
     /// Forgets what a key has spent.

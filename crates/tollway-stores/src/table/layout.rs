@@ -2,14 +2,19 @@
 //!
 //! A state becomes one unsigned number, its *mark*, such that time going forward never makes it
 //! smaller: the time first, counts and fractions below. Fractions of a nanosecond are kept in lowest
-//! terms, so most rates need none and `7/s` needs three bits.
+//! terms, so most rates need none and `7/s` needs three bits. There is room for what is owed: counts
+//! up to twice the capacity, and schedules as far ahead.
 
-use tollway_core::{Algorithm, Align, Limit, State, Timestamp, Verdict, decide_one};
+use tollway_core::{Algorithm, Align, Limit, State, Timestamp, Verdict, adjust_one, decide_one};
 
 use super::word::Packing;
 
 /// The bits a credit has at most, and must have at least.
 const CREDIT_BITS: (u32, u32) = (2, 16);
+/// The bits of a time in nanoseconds: of one that has been, to the year 2116; of one that may lie two
+/// hundred years ahead, to 2262.
+const PAST_BITS: u32 = 62;
+const AHEAD_BITS: u32 = 63;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -66,23 +71,25 @@ const FAR: u64 = 1 << 62;
 impl Layout {
     /// The layout of `limit`, or `None` when its state does not fit a word.
     pub(crate) fn new(limit: &Limit) -> Option<Self> {
-        let count = bits(u64::from(limit.capacity()));
+        let count = bits(2 * u64::from(limit.capacity()));
         let (period, permits) = (limit.period(), u64::from(limit.permits()));
-        let whole = 64 - period.ilog2();
+        let whole = AHEAD_BITS - period.ilog2();
         let (kind, time, low, unit) = match limit.algorithm() {
             Algorithm::Gcra | Algorithm::TokenBucket | Algorithm::LeakyBucket(_) => {
                 let unit = common_divisor(period, permits);
-                (Kind::Schedule, 64, bits(permits / unit - 1), unit)
+                (Kind::Schedule, AHEAD_BITS, bits(permits / unit - 1), unit)
             }
             Algorithm::FixedWindow(Align::Clock) => (Kind::Window, whole, count, period),
-            Algorithm::FixedWindow(Align::First) => (Kind::Window, 64, count, 1),
+            Algorithm::FixedWindow(Align::First) => (Kind::Window, PAST_BITS, count, 1),
             Algorithm::SlidingWindow => (Kind::Sliding, whole, 2 * count, period),
         };
         let credit = Packing::ROOM.checked_sub(time + low).filter(|bits| *bits >= CREDIT_BITS.0)?;
         let credit = credit.min(CREDIT_BITS.1);
         let counted_in = if kind == Kind::Schedule { 1 } else { unit };
         let spent_whole = u128::from(limit.lifetime().div_ceil(counted_in)) << low;
-        let packing = Packing { credit, step: (spent_whole >> (credit / 2)).max(1) };
+        // All the credit is at least four times what can be spent, and 256 times where there is room.
+        let steps = (credit / 2).min(credit.saturating_sub(3));
+        let packing = Packing { credit, step: (u128::BITS - spent_whole.leading_zeros()).saturating_sub(steps) };
         let plain = (kind == Kind::Schedule && low == 0)
             .then(|| Plain::new(limit.span(1).nanos, limit.span(limit.capacity()).nanos));
         Some(Self { limit: limit.clone(), kind, low, unit, packing, plain, capacity: limit.capacity() })
@@ -130,6 +137,11 @@ impl Layout {
             retry_after: next.saturating_sub(horizon),
         };
         Some((verdict, kept))
+    }
+
+    /// The mark after `delta` permits are charged without asking, or given back when below zero.
+    pub(crate) fn adjust(&self, mark: u128, now: Timestamp, delta: i64) -> u128 {
+        self.mark(adjust_one(&self.limit, self.state(mark), now, delta))
     }
 
     pub(crate) fn mark(&self, state: State) -> u128 {
@@ -277,8 +289,8 @@ mod tests {
             }
         }
         assert!(layout("1000000/m", Algorithm::SlidingWindow).is_some());
-        assert!(layout("8191/d", Algorithm::FixedWindow(Align::First)).is_some());
-        assert!(layout("8192/d", Algorithm::FixedWindow(Align::First)).is_none());
+        assert!(layout("16383/d", Algorithm::FixedWindow(Align::First)).is_some());
+        assert!(layout("16384/d", Algorithm::FixedWindow(Align::First)).is_none());
         assert!(layout("1000003/s", Algorithm::Gcra).is_none());
     }
 
@@ -292,13 +304,19 @@ mod tests {
         })
     }
 
-    /// The state after charges at some instants.
+    /// The state after charges and adjustments at some instants.
     fn walk(limit: &Limit, steps: &[(u64, u32)]) -> (Option<State>, Timestamp) {
         let mut now = Timestamp::from_secs(1_700_000_000);
         let mut state = None;
         for (pause, cost) in steps {
             now = now.plus(pause % (3 * limit.period()));
-            let (verdict, next) = decide_one(limit, state, now, cost % (limit.capacity() + 1));
+            let cost = cost % (limit.capacity() + 1);
+            if pause % 5 == 0 {
+                let delta = i64::from(cost) * if pause % 2 == 0 { 3 } else { -1 };
+                state = Some(adjust_one(limit, state, now, delta));
+                continue;
+            }
+            let (verdict, next) = decide_one(limit, state, now, cost);
             if verdict.allowed {
                 state = Some(next);
             }
@@ -328,6 +346,28 @@ mod tests {
             let mark = state.map_or(0, |state| layout.mark(state));
             let (verdict, next) = decide_one(&limit, state, now, cost);
             prop_assert_eq!(layout.decide(mark, now, cost), (verdict, layout.mark(next)));
+        }
+
+        #[test]
+        fn marks_adjust_as_states_do(
+            limit in any_limit(),
+            steps in prop::collection::vec((any::<u64>(), any::<u32>()), 1..8),
+            jump in -5_000_000_000..5_000_000_000_i64,
+            delta in prop_oneof![-4..4_i64, -3_000_000_000..3_000_000_000_i64],
+        ) {
+            let layout = Layout::new(&limit).unwrap();
+            let (state, now) = walk(&limit, &steps);
+            let now = Timestamp::from_nanos(now.nanos().saturating_add_signed(jump));
+            let mark = state.map_or(0, |state| layout.mark(state));
+            let next = adjust_one(&limit, state, now, delta);
+            prop_assert_eq!(layout.state(layout.adjust(mark, now, delta)), Some(next));
+            // A slot has the credit to go there, and back to nothing spent.
+            let packing = layout.packing();
+            let word = packing.word(1, mark, 0).unwrap();
+            let there = packing.word(1, layout.mark(next), packing.order(word));
+            if jump >= 0 {
+                prop_assert!(there.is_some());
+            }
         }
 
         #[test]

@@ -16,53 +16,12 @@
 
 use tollway_core::{Clock, State, Timestamp, Verdict};
 
+use super::ground::{Ground, WAYS};
 use super::layout::{Layout, give_back};
 use super::word::{FROZEN, ID, Word};
 
-/// Slots in a bucket: two cache lines.
-pub(crate) const WAYS: usize = 8;
 /// In a floor: the bucket's keys have moved to the next level.
-const MOVED: u128 = 1 << 127;
-
-#[repr(C, align(128))]
-pub(crate) struct Bucket<W>(pub(crate) [W; WAYS]);
-
-/// Where the slots lie.
-pub(crate) trait Ground {
-    type Word: Word;
-    fn buckets(&self) -> &[Bucket<Self::Word>];
-    /// One for each bucket.
-    fn floors(&self) -> &[Self::Word];
-}
-
-/// Slots of this process.
-pub(crate) struct Heap<W> {
-    buckets: Box<[Bucket<W>]>,
-    floors: Box<[W]>,
-}
-
-impl<W: Word> Heap<W> {
-    pub(crate) fn new(buckets: usize) -> Self {
-        Self {
-            buckets: (0..buckets).map(|_| Bucket(std::array::from_fn(|_| W::new(0)))).collect(),
-            floors: (0..buckets).map(|_| W::new(0)).collect(),
-        }
-    }
-}
-
-impl<W: Word> Ground for Heap<W> {
-    type Word = W;
-
-    #[inline]
-    fn buckets(&self) -> &[Bucket<W>] {
-        &self.buckets
-    }
-
-    #[inline]
-    fn floors(&self) -> &[W] {
-        &self.floors
-    }
-}
+pub(super) const MOVED: u128 = 1 << 127;
 
 /// The time of one operation, and where to ask again when it may be stale.
 pub(crate) struct Moment<'a> {
@@ -76,13 +35,17 @@ impl<'a> Moment<'a> {
         Self { clock, now }
     }
 
+    /// The time again: not before anything that was written by now.
+    fn again(&mut self) -> Timestamp {
+        self.now = self.clock.now().max(self.now);
+        self.now
+    }
+
     /// Whether time has gone on since it was read. A state from the future is another caller's newer
     /// time, unless the clock went back.
     fn was_stale(&mut self) -> bool {
-        let now = self.clock.now();
-        let newer = now > self.now;
-        self.now = now.max(self.now);
-        newer
+        let before = self.now;
+        self.again() > before
     }
 }
 
@@ -104,7 +67,7 @@ pub(crate) enum Blocked {
     Crowded,
 }
 
-enum Found {
+pub(super) enum Found {
     Here(usize, u128),
     /// Nowhere; the slot to take, and what is in it.
     Nowhere(usize, u128),
@@ -112,7 +75,7 @@ enum Found {
 }
 
 pub(crate) struct Level<G> {
-    ground: G,
+    pub(super) ground: G,
 }
 
 impl<G: Ground> Level<G> {
@@ -121,12 +84,16 @@ impl<G: Ground> Level<G> {
     }
 
     pub(crate) fn buckets(&self) -> usize {
-        self.ground.buckets().len()
+        self.ground.buckets()
+    }
+
+    fn slots(&self) -> impl Iterator<Item = &G::Word> {
+        (0..self.buckets()).flat_map(|bucket| self.ground.bucket(bucket))
     }
 
     /// Slots that belong to somebody.
     pub(crate) fn held(&self) -> usize {
-        self.ground.buckets().iter().flat_map(|bucket| &bucket.0).filter(|slot| slot.load() & ID != 0).count()
+        self.slots().filter(|slot| slot.load() & ID != 0).count()
     }
 
     /// The two buckets of a fingerprint. When a level is a multiple of another, the buckets of a key
@@ -139,11 +106,11 @@ impl<G: Ground> Level<G> {
 
     #[inline]
     fn slot(&self, place: usize) -> &G::Word {
-        &self.ground.buckets()[place / WAYS].0[place % WAYS]
+        &self.ground.bucket(place / WAYS)[place % WAYS]
     }
 
     #[inline]
-    fn find(&self, layout: &Layout, id: u64) -> Found {
+    pub(super) fn find(&self, layout: &Layout, id: u64) -> Found {
         let packing = layout.packing();
         let mut least = (u128::MAX, 0, 0);
         for home in self.homes(id) {
@@ -167,7 +134,7 @@ impl<G: Ground> Level<G> {
     /// The slots of a bucket in the order a key prefers them: those of one cache line first.
     #[inline]
     fn ways(&self, bucket: usize, id: u64) -> impl Iterator<Item = (usize, &G::Word)> {
-        let (slots, first) = (&self.ground.buckets()[bucket].0, id as usize % WAYS);
+        let (slots, first) = (self.ground.bucket(bucket), id as usize % WAYS);
         (0..WAYS).map(move |turn| first ^ turn).map(move |way| (way, &slots[way]))
     }
 
@@ -266,9 +233,7 @@ impl<G: Ground> Level<G> {
         moment: &mut Moment<'_>,
         may_grow: bool,
     ) -> Result<Option<Charged>, Blocked> {
-        let packing = layout.packing();
-        let mark = packing.mark(victim);
-        if may_grow && !layout.is_idle(mark, moment.now) {
+        if may_grow && !layout.is_idle(layout.packing().mark(victim), moment.now) {
             return Err(Blocked::Crowded);
         }
         let start = self.start(layout, id, victim, moment.now);
@@ -281,28 +246,45 @@ impl<G: Ground> Level<G> {
         if !verdict.allowed || layout.is_idle(next, moment.now) {
             return Ok(Some(charged));
         }
-        let Some(new) = packing.word(id, next, packing.order(victim) + 1) else {
-            return Ok(Some(no_room(layout, moment.now, cost)));
-        };
+        Ok(match self.enter(layout, id, (place, victim), next) {
+            Some(true) => Some(charged),
+            Some(false) => None,
+            None => Some(no_room(layout, moment.now, cost)),
+        })
+    }
+
+    /// Puts a key in the slot of a victim, who leaves behind what it had spent. Whether nobody was
+    /// faster; `None` when the slot is held too far into the future.
+    fn enter(&self, layout: &Layout, id: u64, (place, victim): (usize, u128), mark: u128) -> Option<bool> {
+        let packing = layout.packing();
+        let new = packing.word(id, mark, packing.order(victim) + 1)?;
         if victim & ID != 0 {
-            self.raise(layout, place / WAYS, mark);
+            self.raise(layout, place / WAYS, packing.mark(victim));
         }
-        Ok(self.slot(place).exchange(victim, new).is_ok().then_some(charged))
+        Some(self.slot(place).exchange(victim, new).is_ok())
+    }
+
+    /// The same for what must not be lost: where no slot can have it, the floors do.
+    pub(super) fn keep(&self, layout: &Layout, id: u64, found: (usize, u128), mark: u128) -> bool {
+        self.enter(layout, id, found, mark).unwrap_or_else(|| {
+            self.homes(id).into_iter().for_each(|home| self.raise(layout, home, mark));
+            true
+        })
     }
 
     /// What a newcomer has spent at least: what those had who were pushed out of its buckets.
-    fn start(&self, layout: &Layout, id: u64, victim: u128, now: Timestamp) -> u128 {
+    pub(super) fn start(&self, layout: &Layout, id: u64, victim: u128, now: Timestamp) -> u128 {
         let left = if victim & ID == 0 { 0 } else { layout.packing().mark(victim) };
         let [one, two] = self.homes(id).map(|home| self.floor(home));
         [left, one, two].into_iter().filter(|mark| !layout.is_idle(*mark, now)).fold(0, |a, b| layout.join(a, b))
     }
 
-    fn floor(&self, bucket: usize) -> u128 {
-        self.ground.floors()[bucket].load() & !MOVED
+    pub(super) fn floor(&self, bucket: usize) -> u128 {
+        self.ground.floor(bucket).load() & !MOVED
     }
 
-    fn raise(&self, layout: &Layout, bucket: usize, mark: u128) {
-        let floor = &self.ground.floors()[bucket];
+    pub(super) fn raise(&self, layout: &Layout, bucket: usize, mark: u128) {
+        let floor = self.ground.floor(bucket);
         let mut old = floor.load();
         loop {
             let joined = layout.join(old & !MOVED, mark);
@@ -348,6 +330,47 @@ impl<G: Ground> Level<G> {
         })
     }
 
+    /// Charges `delta` without asking, or gives it back below zero; the key's mark then.
+    pub(crate) fn adjust(
+        &self,
+        layout: &Layout,
+        id: u64,
+        delta: i64,
+        moment: &mut Moment<'_>,
+        may_grow: bool,
+    ) -> Result<u128, Blocked> {
+        let packing = layout.packing();
+        loop {
+            let found = self.find(layout, id);
+            let now = moment.again();
+            let (next, done) = match found {
+                Found::Frozen => return Err(Blocked::Frozen),
+                Found::Here(place, word) => {
+                    let mark = packing.mark(word);
+                    let next = layout.adjust(mark, now, delta);
+                    if layout.is_idle(mark, now) && layout.is_idle(next, now) {
+                        return Ok(next);
+                    }
+                    let done = match packing.word(id, next, packing.order(word)) {
+                        Some(new) => self.slot(place).exchange(word, new).is_ok(),
+                        None => self.leave(layout, (place, word), next),
+                    };
+                    (next, done)
+                }
+                Found::Nowhere(_, victim) if may_grow && !layout.is_idle(packing.mark(victim), now) => {
+                    return Err(Blocked::Crowded);
+                }
+                Found::Nowhere(place, victim) => {
+                    let next = layout.adjust(self.start(layout, id, victim, now), now, delta);
+                    (next, layout.is_idle(next, now) || self.keep(layout, id, (place, victim), next))
+                }
+            };
+            if done {
+                return Ok(next);
+            }
+        }
+    }
+
     /// Forgets what a key has spent.
     pub(crate) fn reset(&self, layout: &Layout, id: u64, now: Timestamp) -> Result<(), Blocked> {
         self.rewrite(layout, id, |mark| mark.min(layout.unspent(now)))
@@ -369,123 +392,6 @@ impl<G: Ground> Level<G> {
             };
             if done {
                 return Ok(());
-            }
-        }
-    }
-
-    /// The buckets of a level `times` as large that the keys of `bucket` may move to.
-    pub(crate) fn children(bucket: usize, times: usize) -> std::ops::Range<usize> {
-        bucket * times..(bucket + 1) * times
-    }
-
-    /// Stops all change in a bucket and says what is in it.
-    pub(crate) fn freeze(&self, bucket: usize) -> [u128; WAYS] {
-        std::array::from_fn(|way| {
-            let slot = &self.ground.buckets()[bucket].0[way];
-            let mut word = slot.load();
-            while word & FROZEN == 0 {
-                match slot.exchange(word, word | FROZEN) {
-                    Ok(()) => break,
-                    Err(current) => word = current,
-                }
-            }
-            word & !FROZEN
-        })
-    }
-
-    /// Stops all change in a key's buckets and says what it has spent.
-    pub(crate) fn take(&self, layout: &Layout, id: u64, now: Timestamp) -> Option<State> {
-        let homes = self.homes(id);
-        let words = homes.map(|home| self.freeze(home));
-        let kept = words.into_iter().flatten().find(|word| word & ID == u128::from(id));
-        layout.state(kept.map_or_else(|| self.start(layout, id, 0, now), |word| layout.packing().mark(word)))
-    }
-
-    /// Wipes a key from its buckets, which change no more.
-    pub(crate) fn wipe(&self, id: u64) {
-        for home in self.homes(id) {
-            self.freeze(home);
-            for slot in &self.ground.buckets()[home].0 {
-                let word = slot.load();
-                if word & ID == u128::from(id) {
-                    let _ = slot.exchange(word, FROZEN);
-                }
-            }
-        }
-    }
-
-    pub(crate) fn has_moved(&self, bucket: usize) -> bool {
-        self.ground.floors()[bucket].load() & MOVED != 0
-    }
-
-    /// Marks a bucket as moved; true for the first caller.
-    pub(crate) fn set_moved(&self, bucket: usize) -> bool {
-        let floor = &self.ground.floors()[bucket];
-        let mut old = floor.load();
-        while old & MOVED == 0 {
-            match floor.exchange(old, old | MOVED) {
-                Ok(()) => return true,
-                Err(current) => old = current,
-            }
-        }
-        false
-    }
-
-    /// Brings the keys of a bucket, and its floor, to the next level.
-    pub(crate) fn move_bucket(
-        &self,
-        layout: &Layout,
-        bucket: usize,
-        next: &Self,
-        now: Timestamp,
-    ) -> Result<(), Blocked> {
-        let packing = layout.packing();
-        let words = self.freeze(bucket);
-        let mut floor = self.floor(bucket);
-        for word in words.into_iter().filter(|word| word & ID != 0) {
-            let mark = packing.mark(word);
-            if layout.is_idle(mark, now) {
-                // For callers whose time is a little older than ours.
-                floor = layout.join(floor, mark);
-            }
-        }
-        if floor != 0 {
-            Self::children(bucket, next.buckets() / self.buckets()).for_each(|child| next.raise(layout, child, floor));
-        }
-        for word in words.into_iter().filter(|word| word & ID != 0) {
-            let mark = packing.mark(word);
-            if !layout.is_idle(mark, now) {
-                next.settle(layout, (word & ID) as u64, mark, now)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Puts a key that moves in its place, unless it is there already.
-    fn settle(&self, layout: &Layout, id: u64, mark: u128, now: Timestamp) -> Result<(), Blocked> {
-        let packing = layout.packing();
-        loop {
-            let (place, victim) = match self.find(layout, id) {
-                Found::Frozen => return Err(Blocked::Frozen),
-                Found::Here(..) => return Ok(()),
-                Found::Nowhere(place, victim) => (place, victim),
-            };
-            // It may have been here and been pushed out since: the floors know.
-            let start = layout.join(mark, self.start(layout, id, victim, now));
-            let new = packing.word(id, start, packing.order(victim) + 1);
-            if victim & ID != 0 {
-                self.raise(layout, place / WAYS, packing.mark(victim));
-            }
-            match new {
-                Some(new) => {
-                    if self.slot(place).exchange(victim, new).is_ok() {
-                        return Ok(());
-                    }
-                }
-                None => {
-                    self.homes(id).into_iter().for_each(|home| self.raise(layout, home, start));
-                    return Ok(());
-                }
             }
         }
     }

@@ -6,9 +6,10 @@ use shuttle::sync::Mutex;
 use shuttle::thread;
 use tollway_core::{Algorithm, ManualClock, Policy, Timestamp};
 
+use super::ground::Heap;
 use super::growing::{Room, Table};
 use super::layout::Layout;
-use super::level::{Heap, Level, Moment};
+use super::level::{Level, Moment};
 use super::word::{ID, Word};
 
 /// A word whose every access is a point at which others may go first.
@@ -139,6 +140,35 @@ fn a_reset_while_others_insert_makes_no_second_copy() {
         let passed: usize = callers.into_iter().map(|thread| thread.join().unwrap()).sum();
         resetter.join().unwrap();
         assert!(copies(&level, 1) <= 1 && passed <= 2, "{passed} passed");
+    });
+}
+
+#[test]
+fn what_is_adjusted_while_others_insert_is_counted_once() {
+    explore(|| {
+        let (layout, clock) = (layout("9/h"), Arc::new(ManualClock::new(NOW)));
+        let level = Arc::new(filled(&layout, &clock, 1));
+        let adjusters: Vec<_> = [2, -1]
+            .map(|delta| {
+                let (level, layout, clock) = (level.clone(), layout.clone(), clock.clone());
+                thread::spawn(move || {
+                    let mut moment = Moment::new(&*clock, NOW);
+                    assert!(charge(&level, &layout, &clock, 1));
+                    level.adjust(&layout, 1, delta, &mut moment, false).unwrap();
+                })
+            })
+            .into();
+        let other = {
+            let (level, layout, clock) = (level.clone(), layout.clone(), clock.clone());
+            thread::spawn(move || charge(&level, &layout, &clock, 2))
+        };
+        adjusters.into_iter().for_each(|thread| thread.join().unwrap());
+        other.join().unwrap();
+        assert!(copies(&level, 1) <= 1);
+        let state = level.take(&layout, 1, NOW);
+        let left = tollway_core::decide_one(layout.limit(), state, NOW, 0).0.remaining;
+        // Three were spent; who was pushed out comes back with somebody's share on top.
+        assert!(left <= 6, "{left}");
     });
 }
 
