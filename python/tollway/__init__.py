@@ -11,8 +11,11 @@ Importing this package loads neither Django nor FastAPI; their doors are ``tollw
 """
 
 from tollway._tollway import (
+    BackendHealth,
+    Breaker,
     ClientAddress,
     Decision,
+    Health,
     Limiter,
     Policy,
     Rate,
@@ -30,9 +33,12 @@ from tollway.errors import (
 )
 
 __all__ = [
+    "BackendHealth",
+    "Breaker",
     "ClientAddress",
     "ConfigError",
     "Decision",
+    "Health",
     "Limiter",
     "Policy",
     "Rate",

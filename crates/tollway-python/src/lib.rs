@@ -2,12 +2,14 @@
 
 mod answers;
 mod awaiting;
+mod breaker;
 mod cell;
 mod charges;
 mod clock;
 mod conformance;
 mod decision;
 mod errors;
+mod health;
 mod identity;
 mod limiter;
 mod observe;
@@ -23,8 +25,11 @@ use pyo3::prelude::*;
 #[pymodule]
 fn _tollway(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<breaker::Breaker>()?;
     module.add_class::<clock::ManualClock>()?;
     module.add_class::<decision::Decision>()?;
+    module.add_class::<health::BackendHealth>()?;
+    module.add_class::<health::Health>()?;
     module.add_class::<identity::ClientAddress>()?;
     module.add_class::<limiter::Limiter>()?;
     module.add_class::<policy::Policy>()?;

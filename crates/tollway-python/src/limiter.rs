@@ -11,9 +11,11 @@ use tollway::Charge;
 
 use crate::answers::{Policies, ask_now, finish, finish_many, nothing, wait};
 use crate::awaiting::{Convert, Mailbox, Ready};
+use crate::breaker::Breaker;
 use crate::charges::{Charges, checked};
 use crate::clock::ManualClock;
 use crate::decision::Decision;
+use crate::health::Health;
 use crate::policy::Policy;
 use crate::reservation::Reservation;
 use crate::stores::{self, Recipe, patience, timeout, usable_prefix};
@@ -127,7 +129,7 @@ impl Limiter {
     #[new]
     #[pyo3(signature = (url = None, default_policy = None, *, fail_mode = "local",
         prefix = "tollway", connect_timeout = 1.0, command_timeout = 0.1, queue = 10_000, max_keys = 1_000_000,
-        strategy = "first_healthy", near_cache = 1.0, clock = None))]
+        strategy = "first_healthy", near_cache = 1.0, breaker = None, clock = None))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python class")]
     fn new(
         url: Option<&Bound<'_, PyAny>>,
@@ -140,12 +142,14 @@ impl Limiter {
         max_keys: usize,
         strategy: &str,
         near_cache: f64,
+        breaker: Option<&Bound<'_, Breaker>>,
         clock: Option<&Bound<'_, ManualClock>>,
     ) -> PyResult<Self> {
         let recipe = Recipe {
             backends: stores::backends(url, timeout("command_timeout", command_timeout)?)?,
             strategy: strategy.parse().map_err(|error| errors::from_config(&error))?,
             near_cache: if near_cache == 0.0 { Duration::ZERO } else { timeout("near_cache", near_cache)? },
+            breaker: breaker.map(|breaker| breaker.get().settings).unwrap_or_default(),
             fail_mode: fail_mode.to_owned(),
             prefix: usable_prefix(prefix)?,
             connect_timeout: timeout("connect_timeout", connect_timeout)?,
@@ -351,6 +355,20 @@ impl Limiter {
     fn aping<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let reply = self.shared()?.ping();
         self.later(py, reply, nothing)
+    }
+
+    /// Pings every backend, all at once, and waits for at most `timeout` seconds. One round trip.
+    #[pyo3(signature = (timeout = 1.0))]
+    fn health(&self, py: Python<'_>, timeout: f64) -> PyResult<Health> {
+        let found = self.shared()?.health(patience(timeout)?);
+        Health::new(py, wait(py, found)?)
+    }
+
+    /// The same for `await`.
+    #[pyo3(signature = (timeout = 1.0))]
+    fn ahealth<'py>(&self, py: Python<'py>, timeout: f64) -> PyResult<Bound<'py, PyAny>> {
+        let found = self.shared()?.health(patience(timeout)?);
+        self.later(py, found, |py, found| Ok(Py::new(py, Health::new(py, found)?)?.into_any()))
     }
 
     /// Lets go of the backend's connection. Using the limiter again opens it again.

@@ -14,7 +14,6 @@ use tollway_stores::redis::{RedisOptions, RedisStore};
 use crate::cell::PyCell;
 use crate::errors;
 use crate::observe::FailureLog;
-#[cfg(feature = "redis")]
 use crate::runtime;
 
 /// Where state lives.
@@ -37,6 +36,7 @@ pub(crate) struct Recipe {
     /// The calls that may wait for a remote backend at once.
     pub(crate) queue: usize,
     pub(crate) max_keys: usize,
+    pub(crate) breaker: BreakerSettings,
     /// How long a refusal may be repeated without asking; zero asks every time.
     pub(crate) near_cache: Duration,
     pub(crate) clock: Option<Arc<dyn Clock>>,
@@ -59,8 +59,10 @@ impl Recipe {
             stores.remove(0)
         } else {
             // A failover of one is a breaker, and nothing else.
-            let failover = Failover::new(stores, self.strategy, BreakerSettings::default());
-            Arc::new(failover.map_err(|error| errors::from_config(&error))?)
+            let failover = Failover::new(stores, self.strategy, self.breaker);
+            let failover = failover.map_err(|error| errors::from_config(&error))?;
+            self.watch(&failover)?;
+            Arc::new(failover)
         };
         let store = if self.is_local() || self.near_cache.is_zero() {
             store
@@ -80,6 +82,17 @@ impl Recipe {
         let limiter = Limiter::new(store, fail_mode);
         // Memory does not fail, and a call is saved.
         Ok(if self.is_local() { limiter } else { limiter.with_observer(log) })
+    }
+
+    /// Lets pings find out whether a backend is back. One written in Python is left to the requests:
+    /// it may block, and would hold up the connections of the others.
+    fn watch(&self, failover: &Failover) -> PyResult<()> {
+        for (backend, guard) in self.backends.iter().zip(failover.guards()) {
+            if let Backend::Url(_) = backend {
+                runtime::handle()?.spawn(guard.watch());
+            }
+        }
+        Ok(())
     }
 
     fn store(&self, backend: &Backend) -> PyResult<Arc<dyn Store>> {
