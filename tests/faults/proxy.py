@@ -221,7 +221,7 @@ def port_that_swallows() -> Iterator[int]:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
         port: int = listener.getsockname()[1]
-        waiting = []
+        waiting: list[socket.socket] = []
         try:
             # Nobody accepts, so the queue fills up and the kernel drops what comes.
             while len(waiting) < 16:

@@ -4,37 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from tests.faults.calling import MODES, Seen, ask, recovered
-from tests.faults.proxy import Proxy, port_that_swallows, proxy
-from tests.servers import RedisServer, free_port, redis_server
-from tollway import Limiter, Policy, StoreUnavailable
+from tests.faults.calling import MODES, TIME_OUT, Seen, ask, limiter_of, patient, recovered
+from tests.faults.conftest import Place
+from tests.faults.proxy import port_that_swallows
+from tests.servers import free_port
+from tollway import Policy, StoreUnavailable
 
 # Nothing comes back of itself while a test runs.
 LIMIT = 20
 POLICY = Policy("p", f"{LIMIT}/52w")
 BEFORE = 8
 CALLS = 200
-TIME_OUT = 0.15
-
-
-@dataclass
-class Place:
-    """A server, and the proxy through which the limiter reaches it."""
-
-    server: RedisServer
-    between: Proxy
-
-
-@pytest.fixture
-def place() -> Iterator[Place]:
-    with redis_server() as server, proxy(server.port) as between:
-        yield Place(server, between)
 
 
 @dataclass(frozen=True)
@@ -55,15 +41,6 @@ OUTAGES = [
 ]
 
 
-def _limiter(url: str, mode: str, **options: Any) -> Limiter:
-    given = {"connect_timeout": TIME_OUT, "command_timeout": TIME_OUT, "near_cache": 0} | options
-    return Limiter(url, fail_mode=mode, **given)
-
-
-def _patient(url: str) -> Limiter:
-    return _limiter(url, "closed", connect_timeout=10, command_timeout=10)
-
-
 def _as_the_mode_says(during: Seen, mode: str, calls: int) -> None:
     assert (during.calls, during.counted) == (calls, 0), during
     if mode == "open":
@@ -78,9 +55,9 @@ def _as_the_mode_says(during: Seen, mode: str, calls: int) -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("outage", OUTAGES, ids=lambda outage: outage.name)
 def test_an_outage(place: Place, outage: Outage, mode: str) -> None:
-    patient, limiter = _patient(place.server.url), _limiter(place.between.url, mode)
+    exact, limiter = patient(place.server.url), limiter_of(place.between.url, mode)
     recovered(limiter, POLICY)
-    assert ask(patient, POLICY, BEFORE).admitted == BEFORE
+    assert ask(exact, POLICY, BEFORE).admitted == BEFORE
 
     outage.begin(place)
     started = time.perf_counter()
@@ -101,7 +78,7 @@ def test_an_outage(place: Place, outage: Outage, mode: str) -> None:
     in_doubt = 0 if outage.forgets else during.slow
     assert (after.degraded, after.errors) == (0, 0), after
     assert left - in_doubt <= after.admitted <= left, "only those that timed out may have counted"
-    assert not patient.peek(POLICY, "k")
+    assert not exact.peek(POLICY, "k")
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -111,7 +88,7 @@ def test_a_server_that_was_never_there(place: Place, nobody: str, mode: str) -> 
         place.between.black_hole()
         ports = {"port closed": free_port(), "no answer to SYN": swallowing}
         port = ports.get(nobody, place.between.port)
-        limiter = _limiter(f"redis://127.0.0.1:{port}", mode)
+        limiter = limiter_of(f"redis://127.0.0.1:{port}", mode)
         started = time.perf_counter()
         during = ask(limiter, POLICY, CALLS, slow=TIME_OUT)
         took = time.perf_counter() - started
@@ -123,7 +100,7 @@ def test_a_server_that_was_never_there(place: Place, nobody: str, mode: str) -> 
 
 @pytest.mark.parametrize("mode", MODES)
 async def test_those_who_come_at_once_wait_at_once(place: Place, mode: str) -> None:
-    limiter = _limiter(place.between.url, mode, command_timeout=0.5)
+    limiter = limiter_of(place.between.url, mode, command_timeout=0.5)
     await limiter.aping()
     place.between.black_hole()
     seen, started = Seen(), time.perf_counter()
@@ -146,7 +123,7 @@ async def test_those_who_come_at_once_wait_at_once(place: Place, mode: str) -> N
 
 @pytest.mark.parametrize("mode", MODES)
 def test_every_operation_keeps_to_the_fail_mode(place: Place, mode: str) -> None:
-    limiter = _limiter(place.between.url, mode)
+    limiter = limiter_of(place.between.url, mode)
     recovered(limiter, POLICY)
     place.between.black_hole()
     other = Policy("other", "5/52w")
@@ -182,7 +159,7 @@ def test_every_operation_keeps_to_the_fail_mode(place: Place, mode: str) -> None
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_reservation_outlives_its_backend(place: Place, mode: str) -> None:
-    limiter, patient = _limiter(place.between.url, mode), _patient(place.server.url)
+    limiter, exact = limiter_of(place.between.url, mode), patient(place.server.url)
     recovered(limiter, POLICY)
     settled, broken = limiter.reserve(POLICY, "k", 5), limiter.reserve(POLICY, "k", 3)
     place.server.freeze()
@@ -197,12 +174,12 @@ def test_a_reservation_outlives_its_backend(place: Place, mode: str) -> None:
         raise KeyError("handler failed")
     place.server.thaw()
     recovered(limiter, POLICY)
-    left = patient.peek(POLICY, "k", 0).remaining
+    left = exact.peek(POLICY, "k", 0).remaining
     assert LIMIT - 8 <= left <= LIMIT, "what was in doubt was given back at most once"
 
 
 def test_a_ping_that_succeeds_ends_an_outage_at_once(place: Place) -> None:
-    limiter = _limiter(place.between.url, "local")
+    limiter = limiter_of(place.between.url, "local")
     recovered(limiter, POLICY)
     place.server.freeze()
     # Long enough for the breaker to pause for seconds.
@@ -218,7 +195,7 @@ def test_a_ping_that_succeeds_ends_an_outage_at_once(place: Place) -> None:
 
 
 def test_slower_than_usual_is_no_outage(place: Place) -> None:
-    limiter = _limiter(place.between.url, "closed", connect_timeout=10, command_timeout=10)
+    limiter = limiter_of(place.between.url, "closed", connect_timeout=10, command_timeout=10)
     place.between.slow(0.3)
     seen = ask(limiter, Policy("p", "3/52w"), 5, slow=0.3)
     assert (seen.admitted, seen.refused, seen.errors) == (3, 2, 0)

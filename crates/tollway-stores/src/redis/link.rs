@@ -26,7 +26,10 @@ pub(super) struct Cut(pub(super) bool);
 impl Link {
     /// Connects and says who is there. Takes as long as it takes.
     pub(super) async fn make(address: &Address) -> Result<Self, (StoreError, Cut)> {
-        let refused = |error: std::io::Error| (trouble::connecting_io(address, &error), Cut(false));
+        // Reset and not refused: somebody listened a moment ago. Trying again tells whether he still does.
+        let refused = |error: std::io::Error| {
+            (trouble::connecting_io(address, &error), Cut(error.kind() == std::io::ErrorKind::ConnectionReset))
+        };
         match address.info.addr() {
             ConnectionAddr::Tcp(host, port) => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(refused)?;
@@ -53,7 +56,7 @@ impl Link {
     {
         let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
         let made = MultiplexedConnection::new_with_config(address.info.redis_settings(), stream, config).await;
-        let failed = |error: RedisError| (trouble::connecting(address, &error), Cut(error.is_connection_dropped()));
+        let failed = |error: RedisError| (trouble::connecting(address, &error), Cut(trouble::was_cut(&error)));
         let (connection, pump) = made.map_err(failed)?;
         Ok(Self { connection, pump: Box::pin(pump), replaced: Box::pin(std::future::pending()) })
     }

@@ -19,7 +19,7 @@ pub(super) fn connecting(address: &Address, error: &RedisError) -> StoreError {
         ErrorKind::RESP3NotSupported => {
             (StoreErrorKind::Misconfigured, "the server does not speak RESP3: drop protocol=3 from the URL".into())
         }
-        ErrorKind::Parse => (
+        ErrorKind::Parse if !was_cut(error) => (
             StoreErrorKind::Misconfigured,
             format!("what answers at {} does not speak the Redis protocol: check host and port", address.place()),
         ),
@@ -32,6 +32,12 @@ pub(super) fn connecting(address: &Address, error: &RedisError) -> StoreError {
         },
     };
     StoreError::new(kind, &address.name, detail)
+}
+
+/// Whether the connection was closed, be it in the middle of a reply.
+pub(super) fn was_cut(error: &RedisError) -> bool {
+    let in_a_reply = || error.kind() == ErrorKind::Parse && error.to_string().contains("end of input");
+    error.is_connection_dropped() || in_a_reply()
 }
 
 /// No connection could be made, for a reason the system gave.
