@@ -79,6 +79,7 @@ test)
     rust
     debian redis-server redis-server
     debian openssl openssl
+    debian faketime faketime
     pins test
     ;;
 lint)

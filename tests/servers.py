@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -311,11 +312,11 @@ class Watched:
             self.sentinels.append((sentinel, port))
         wait("the replica is in step", lambda: "link_status:up" in self._replication(self.replica))
         for _, port in self.sentinels:
-            wait("the sentinel listens", lambda port=port: ask(port, "PING").startswith(b"+PONG"))
+            wait("the sentinel listens", partial(self._listens, port))
             # Look every second instead of every ten.
             ask(port, "SENTINEL", "DEBUG", "INFO-PERIOD", "1000", "PUBLISH-PERIOD", "1000")
         for _, port in self.sentinels:
-            wait("each sentinel knows everybody", lambda port=port: self._knows_everybody(port))
+            wait("each sentinel knows everybody", partial(self._knows_everybody, port))
 
     def _written(self, folder: Path, port: int) -> str:
         file = folder / f"{port}.conf"
@@ -330,8 +331,10 @@ class Watched:
     def _replication(self, server: RedisServer) -> str:
         return server.read("INFO", "replication")
 
+    def _listens(self, port: int) -> bool:
+        return ask(port, "PING").startswith(b"+PONG")
+
     def _knows_everybody(self, port: int) -> bool:
-        # It says so in the log of its life, the configuration that it keeps.
         wanted = (b"status=ok", b"slaves=1", b"sentinels=3")
         line = ask(port, "INFO", "sentinel")
         return all(part in line for part in wanted)

@@ -1,0 +1,176 @@
+"""Clocks that are wrong: the server's is the one that counts, whoever asks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.calling import ask, patient
+from tests.servers import (
+    RedisServer,
+    SkewedServer,
+    redis_server,
+    set_clock,
+    skewed_environment,
+    skewed_server,
+)
+from tollway import Limiter, Policy
+
+SKEWS = (61, -3600)
+ALGORITHMS = (
+    "gcra",
+    "token_bucket",
+    "leaky_bucket",
+    "fixed_window",
+    "fixed_window:first",
+    "sliding_window",
+)
+
+
+@pytest.fixture
+def skewed() -> Iterator[SkewedServer]:
+    with skewed_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    with redis_server() as server:
+        yield server
+
+
+class Host:
+    """A process of its own, on a host whose clock is wrong."""
+
+    PROGRAM = """
+        import sys, time
+        from tollway import Limiter, Policy
+
+        limiter = Limiter(sys.argv[1], fail_mode="closed", **eval(sys.argv[2]))
+        for line in sys.stdin:
+            algorithm, rates, times = line.split(",")
+            policy = Policy("shared-" + algorithm.replace(":", "-"), rates, algorithm=algorithm)
+            passed = sum(limiter.check(policy, "k").allowed for _ in range(int(times)))
+            print(passed, time.time(), flush=True)
+    """
+
+    def __init__(self, folder: Path, url: str, **options: float) -> None:
+        self.clock = folder / f"clock-{url.partition(':')[0]}"
+        set_clock(self.clock, 0)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(self.PROGRAM), url, repr(options)],
+            env=skewed_environment(self.clock),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def check(self, algorithm: str, rates: str, times: int, skew: float) -> int:
+        """How many of so many checks pass there, while its clock is off by `skew`."""
+        set_clock(self.clock, skew)
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{algorithm},{rates},{times}\n")
+        self.process.stdin.flush()
+        passed, told = self.process.stdout.readline().split()
+        assert abs(float(told) - time.time() - skew) < 30, "its clock is not wrong"
+        return int(passed)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_client_with_a_wrong_clock_gets_nothing_more(
+    server: RedisServer, tmp_path: Path, algorithm: str
+) -> None:
+    server.ask("FLUSHALL")
+    url = f"redis://127.0.0.1:{server.port}"
+    host = Host(tmp_path, url, near_cache=0, command_timeout=10, connect_timeout=10)
+    here = patient(url)
+    policy = Policy("shared-" + algorithm.replace(":", "-"), "100/52w", algorithm=algorithm)
+    try:
+        passed = ask(here, policy, 60).admitted
+        # Host after host takes its turn; each is wrong in another way.
+        for skew in (61, 0, -3600, 3600, 61):
+            passed += host.check(algorithm, "100/52w", 20, skew)
+            passed += ask(here, policy, 5).admitted
+        assert passed == 100
+    finally:
+        host.close()
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_memory_does_not_look_at_the_wall(tmp_path: Path, algorithm: str) -> None:
+    host = Host(tmp_path, "memory://")
+    try:
+        passed = [host.check(algorithm, "50/52w", 40, skew) for skew in (0, 61, -3600, 864_000)]
+        assert sum(passed) == 50
+    finally:
+        host.close()
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("skew", SKEWS)
+def test_a_server_whose_clock_is_set_frees_what_its_clock_says(
+    skewed: SkewedServer, algorithm: str, skew: float
+) -> None:
+    limiter = patient(skewed.url)
+    # In 61 s two of these come back, and no window ends: it is a year long.
+    policy = Policy("p", "1000000/52w", algorithm=algorithm)
+    few = Policy("few", "100/52w", algorithm=algorithm)
+    assert ask(limiter, few, 150).admitted == 100
+    limiter.check(policy, "k", 1_000_000)
+    skewed.shift(skew)
+    assert ask(limiter, few, 50).admitted == 0
+    back = ask(limiter, policy, 50).admitted
+    assert back <= (4 if skew > 0 else 1), "a million a year is two in 61 seconds"
+    skewed.shift(0)
+    after = ask(limiter, few, 50), ask(limiter, policy, 50)
+    assert [(seen.admitted, seen.errors) for seen in after] == [(0, 0), (0, 0)]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("skew", SKEWS)
+def test_a_server_whose_clock_is_set_stays_within_the_bound(
+    skewed: SkewedServer, algorithm: str, skew: float
+) -> None:
+    limiter, rate, period = patient(skewed.url), 40, 1.0
+    policy = Policy("p", f"{rate}/1s", algorithm=algorithm)
+    started = time.monotonic()
+    passed = ask(limiter, policy, rate + 5).admitted
+    assert passed >= rate
+    skewed.shift(skew)
+    # Set back, it frees nobody; set ahead, at most what is full again.
+    passed += ask(limiter, policy, rate + 5).admitted
+    spent = time.monotonic() - started
+    most = rate * (2 if skew < 0 else 3) + spent * rate
+    assert passed <= most, "one limit for each window of the server's clock"
+    # And it locks nobody out: what is owed is owed for two periods at most.
+    end = time.monotonic() + 2 * period + 20
+    while not limiter.check(policy, "k"):
+        assert time.monotonic() < end, "locked out by a clock"
+        time.sleep(0.02)
+    refused = limiter.peek(policy, "k", rate)
+    assert refused.retry_after <= 2 * period + 0.1
+    # From here on it is as if nothing had happened.
+    limiter.reset(policy, "k")
+    assert ask(limiter, policy, rate).admitted == rate
+
+
+def test_a_jump_back_costs_a_refused_client_two_periods_at_most(skewed: SkewedServer) -> None:
+    limiter = Limiter(skewed.url, fail_mode="closed", connect_timeout=10, command_timeout=10)
+    policy = Policy("p", "100/m")
+    assert ask(limiter, policy, 110).admitted >= 100
+    before = limiter.peek(policy, "k")
+    skewed.shift(-3600)
+    after = limiter.peek(policy, "k")
+    assert not after
+    assert after.retry_after <= before.retry_after + 60.1
