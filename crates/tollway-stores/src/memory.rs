@@ -108,19 +108,21 @@ impl MemoryStore {
     fn answer(&self, request: &Request<'_>) -> Decision {
         let mut moment = Moment::new(&self.clock, self.clock.now());
         if let [charge] = request.charges {
+            if let (false, Some(home)) = (request.peek, self.policies.seen(charge.policy).and_then(Known::flat))
+                && let Some(verdict) = home.table.charge_plainly(self.id(charge.key), charge.cost, moment.now)
+            {
+                return worded(home.table.layout().limit(), verdict, charge.cost, moment.now);
+            }
             return self.known(charge.policy, moment.now, |known| self.one(known, charge, request.peek, &mut moment));
         }
         self.several(request, &mut moment)
     }
 
-    #[inline]
+    #[inline(never)]
     fn one(&self, known: &Known, charge: &Charge<'_>, peek: bool, moment: &mut Moment<'_>) -> Decision {
         let id = self.id(charge.key);
         if let (true, Some(home)) = (known.is_flat, &known.home) {
             let limit = home.table.layout().limit();
-            if !peek && let Some(verdict) = home.table.charge_plainly(id, charge.cost, moment.now) {
-                return worded(limit, verdict, charge.cost, moment.now);
-            }
             let verdict = if peek {
                 let state = home.table.look(id, moment.now, &self.room);
                 state.map(|state| decide_one(limit, state, moment.now, charge.cost).0)

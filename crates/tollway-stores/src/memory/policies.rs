@@ -33,6 +33,14 @@ pub(super) struct Known {
     pub(super) is_flat: bool,
 }
 
+impl Known {
+    /// The table that the policy is counted in.
+    #[inline]
+    pub(super) fn flat(&self) -> Option<&Home> {
+        self.home.as_deref().filter(|_| self.is_flat)
+    }
+}
+
 pub(super) struct Policies {
     places: Box<[OnceLock<Known>]>,
     names: Mutex<HashMap<Box<str>, Option<Arc<Home>>>>,
@@ -53,28 +61,35 @@ impl Policies {
         now: Timestamp,
         step: impl FnOnce(&Known) -> T,
     ) -> T {
-        let mut free = None;
+        match self.seen(policy) {
+            Some(known) => step(known),
+            None => step(&self.met(policy, room, most, now)),
+        }
+    }
+
+    /// Where a policy may stand among those found by their address.
+    #[inline]
+    fn places(&self, policy: &Arc<Policy>) -> impl Iterator<Item = &OnceLock<Known>> {
         let first = (Arc::as_ptr(policy) as usize).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-        for turn in 0..TRIES {
-            let place = &self.places[(first + turn) % PLACES];
-            match place.get() {
-                Some(known) if Arc::ptr_eq(&known.policy, policy) => return step(known),
-                Some(_) => {}
-                None => {
-                    free = Some(place);
-                    break;
-                }
-            }
-        }
-        let known = self.meet(policy, room, most, now);
-        if let Some(place) = free {
-            // Kept alive here, so its address stays its own.
-            let _ = place.set(known.clone());
-        }
-        step(&known)
+        (0..TRIES).map(move |turn| &self.places[(first + turn) % PLACES])
+    }
+
+    /// What is known of a policy that stands there.
+    #[inline]
+    pub(super) fn seen(&self, policy: &Arc<Policy>) -> Option<&Known> {
+        self.places(policy).map_while(OnceLock::get).find(|known| Arc::ptr_eq(&known.policy, policy))
     }
 
     #[cold]
+    fn met(&self, policy: &Arc<Policy>, room: &Room, most: usize, now: Timestamp) -> Known {
+        let known = self.meet(policy, room, most, now);
+        if let Some(place) = self.places(policy).find(|place| place.get().is_none()) {
+            // Kept alive here, so its address stays its own.
+            let _ = place.set(known.clone());
+        }
+        known
+    }
+
     fn meet(&self, policy: &Arc<Policy>, room: &Room, most: usize, now: Timestamp) -> Known {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         let home = match names.get(policy.name()) {

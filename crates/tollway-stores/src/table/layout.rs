@@ -10,7 +10,8 @@ use tollway_core::{Algorithm, Align, Limit, State, Timestamp, Verdict, adjust_on
 use super::word::Packing;
 
 /// The bits a credit has at most, and must have at least.
-const CREDIT_BITS: (u32, u32) = (2, 16);
+/// With the most, a mark is the upper half of its word.
+const CREDIT_BITS: (u32, u32) = (2, 15);
 /// The bits of a time in nanoseconds: of one that has been, to the year 2116; of one that may lie two
 /// hundred years ahead, to 2262.
 const PAST_BITS: u32 = 62;
@@ -37,32 +38,31 @@ pub(crate) struct Layout {
     capacity: u32,
 }
 
-/// A schedule without fractions, in nanoseconds.
+/// What takes no more than a few additions to decide, where marks have at most 64 bits.
 #[derive(Clone, Copy, Debug)]
-struct Plain {
-    /// One permit.
-    each: u64,
-    /// All of them.
-    whole: u64,
-    /// 2⁶⁴ / `each`, rounded down: multiplying is faster than dividing.
-    inverse: u64,
+enum Plain {
+    /// A schedule without fractions, in nanoseconds.
+    Schedule {
+        /// One permit.
+        each: u64,
+        /// All of them.
+        whole: u64,
+        /// 2⁶⁴ / `each`, rounded down: multiplying is faster than dividing.
+        inverse: u64,
+    },
+    /// Windows by the clock.
+    Window,
 }
 
-impl Plain {
-    fn new(each: u64, whole: u64) -> Self {
-        Self { each, whole, inverse: u64::MAX / each }
+/// Whole spans of `each` in `nanos`, which may be no more than 2³² of them.
+#[inline(always)]
+fn permits(nanos: u64, each: u64, inverse: u64) -> u32 {
+    let mut count = ((u128::from(nanos) * u128::from(inverse)) >> 64) as u64;
+    // One short at most, or two where `each` divides 2⁶⁴.
+    while nanos - count * each >= each {
+        count += 1;
     }
-
-    /// Whole permits in `nanos`.
-    #[inline(always)]
-    fn permits(self, nanos: u64) -> u32 {
-        let mut count = ((u128::from(nanos) * u128::from(self.inverse)) >> 64) as u64;
-        // One short at most, or two where `each` divides 2⁶⁴.
-        while nanos - count * self.each >= self.each {
-            count += 1;
-        }
-        count as u32
-    }
+    count as u32
 }
 
 /// Times before this do not overflow, however much is owed: the year 2116.
@@ -90,8 +90,14 @@ impl Layout {
         // All the credit is at least four times what can be spent, and 256 times where there is room.
         let steps = (credit / 2).min(credit.saturating_sub(3));
         let packing = Packing { credit, step: (u128::BITS - spent_whole.leading_zeros()).saturating_sub(steps) };
-        let plain = (kind == Kind::Schedule && low == 0)
-            .then(|| Plain::new(limit.span(1).nanos, limit.span(limit.capacity()).nanos));
+        let plain = match kind {
+            Kind::Schedule if credit == CREDIT_BITS.1 && low == 0 => {
+                let each = limit.span(1).nanos;
+                Some(Plain::Schedule { each, whole: limit.span(limit.capacity()).nanos, inverse: u64::MAX / each })
+            }
+            Kind::Window if credit == CREDIT_BITS.1 && unit > 1 => Some(Plain::Window),
+            _ => None,
+        };
         Some(Self { limit: limit.clone(), kind, low, unit, packing, plain, capacity: limit.capacity() })
     }
 
@@ -106,37 +112,56 @@ impl Layout {
     /// Decides `cost` for a key with this mark: the verdict, and the mark to keep.
     #[inline]
     pub(crate) fn decide(&self, mark: u128, now: Timestamp, cost: u32) -> (Verdict, u128) {
-        if let Some((verdict, next)) = self.decide_plainly(mark, now, cost) {
+        if let Ok(mark) = u64::try_from(mark)
+            && let Some((verdict, next)) = self.decide_plainly(mark, now, cost)
+        {
             return (verdict, u128::from(next));
         }
         let (verdict, next) = decide_one(&self.limit, self.state(mark), now, cost);
         (verdict, self.mark(next))
     }
 
-    /// The same where it takes no more than a few additions: whole nanoseconds, and a cost from 1 to
-    /// the capacity.
+    /// The same where it takes no more than a few additions: schedules of whole nanoseconds and
+    /// windows by the clock that are not over, and a cost from 1 to the capacity.
     #[inline(always)]
-    pub(crate) fn decide_plainly(&self, mark: u128, now: Timestamp, cost: u32) -> Option<(Verdict, u64)> {
-        let plain = self.plain?;
+    pub(crate) fn decide_plainly(&self, mark: u64, now: Timestamp, cost: u32) -> Option<(Verdict, u64)> {
         let now = now.nanos();
-        if now >= FAR || mark >= u128::from(FAR) || cost.wrapping_sub(1) >= self.capacity {
+        if now >= FAR || cost.wrapping_sub(1) >= self.capacity {
             return None;
         }
-        let (full_at, horizon) = (mark as u64, now + plain.whole);
-        // As much again may be owed.
-        let most = horizon + plain.whole;
-        let base = full_at.clamp(now, most);
-        let next = base + plain.each * u64::from(cost);
-        let allowed = next <= horizon;
-        let kept = if allowed { next } else { full_at.min(most) };
-        let at = if allowed { next } else { base };
-        let verdict = Verdict {
-            allowed,
-            remaining: plain.permits(horizon.saturating_sub(at)),
-            reset_after: at - now,
-            retry_after: next.saturating_sub(horizon),
-        };
-        Some((verdict, kept))
+        match self.plain? {
+            Plain::Schedule { each, whole, inverse } => {
+                if mark >= FAR {
+                    return None;
+                }
+                let (full_at, horizon) = (mark, now + whole);
+                // As much again may be owed.
+                let most = horizon + whole;
+                let base = full_at.clamp(now, most);
+                let next = base + each * u64::from(cost);
+                let allowed = next <= horizon;
+                let kept = if allowed { next } else { full_at.min(most) };
+                let at = if allowed { next } else { base };
+                let remaining = permits(horizon.saturating_sub(at), each, inverse);
+                let retry_after = next.saturating_sub(horizon);
+                Some((Verdict { allowed, remaining, reset_after: at - now, retry_after }, kept))
+            }
+            Plain::Window => {
+                let (time, low) = (mark >> self.low, mark & ((1 << self.low) - 1));
+                let since = now.wrapping_sub(time.saturating_mul(self.unit));
+                if since >= self.unit || low > u64::from(self.capacity) {
+                    return None;
+                }
+                let (left, rest) = (self.capacity - low as u32, self.unit - since);
+                Some(if cost <= left {
+                    let verdict = Verdict { allowed: true, remaining: left - cost, reset_after: rest, retry_after: 0 };
+                    (verdict, mark + u64::from(cost))
+                } else {
+                    let reset_after = if low == 0 { 0 } else { rest };
+                    (Verdict { allowed: false, remaining: left, reset_after, retry_after: rest }, mark)
+                })
+            }
+        }
     }
 
     /// The mark after `delta` permits are charged without asking, or given back when below zero.

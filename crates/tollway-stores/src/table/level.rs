@@ -141,17 +141,22 @@ impl<G: Ground> Level<G> {
     /// Charges a key that is there, where that is plain arithmetic and nobody is in the way.
     #[inline(always)]
     pub(crate) fn charge_plainly(&self, layout: &Layout, id: u64, cost: u32, now: Timestamp) -> Option<Verdict> {
-        let packing = layout.packing();
         for home in self.homes(id) {
             for (_, slot) in self.ways(home, id) {
                 let mut word = slot.load();
                 while word & (ID | FROZEN) == u128::from(id) {
-                    let mark = packing.mark(word);
+                    // Where it is plain arithmetic, the mark is the upper half.
+                    let mark = (word >> 64) as u64;
                     let (verdict, next) = layout.decide_plainly(mark, now, cost)?;
-                    if !verdict.allowed {
-                        return (u128::from(next) >= mark).then_some(verdict);
+                    if !verdict.allowed || next < mark {
+                        return (next >= mark).then_some(verdict);
                     }
-                    let new = packing.word(id, u128::from(next), packing.order(word))?;
+                    let new = if word as u64 == id {
+                        u128::from(next) << 64 | u128::from(id)
+                    } else {
+                        let packing = layout.packing();
+                        packing.word(id, u128::from(next), packing.order(word))?
+                    };
                     match slot.exchange(word, new) {
                         Ok(()) => return Some(verdict),
                         Err(current) => word = current,
