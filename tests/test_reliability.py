@@ -233,3 +233,29 @@ async def test_a_full_queue_is_answered_at_once_by_the_fail_mode(server: RedisSe
     )
     errors = [answer for answer in answers if isinstance(answer, BaseException)]
     assert all(isinstance(error, StoreUnavailable) for error in errors), errors
+
+
+def test_a_policy_may_have_its_own_answer() -> None:
+    limiter = Limiter("redis://127.0.0.1:1", fail_mode="closed")
+    passes = Policy("page", "3/h", fail_mode="open")
+    assert passes.fail_mode == "open" and Policy("p", "3/h").fail_mode is None
+    assert all(limiter.check(passes, "k").allowed for _ in range(10))
+    counts = Policy("search", "3/h", fail_mode="local")
+    assert sum(limiter.check(counts, "k").allowed for _ in range(10)) == 3
+    with pytest.raises(StoreUnavailable):
+        limiter.check(Policy("login", "3/h"), "k")
+    with pytest.raises(StoreUnavailable):
+        limiter.check_all([(passes, "k"), (Policy("login", "3/h"), "k")])
+    with pytest.raises(ConfigError, match="open, closed or local"):
+        Policy("p", "3/h", fail_mode="deny")
+
+
+def test_processes_with_a_share_admit_the_limit_together() -> None:
+    policy = Policy("p", "100/h")
+    four = [Limiter("redis://127.0.0.1:1", local_share=0.25) for _ in range(4)]
+    assert sum(process.check(policy, "k").allowed for process in four for _ in range(200)) == 100
+    decision = four[0].check(policy, "other")
+    assert decision.limit == 25 and decision.remaining == 24 and decision.degraded
+    for wrong in (0, -0.5, 1.5, float("nan")):
+        with pytest.raises(ConfigError, match="local_share"):
+            Limiter("redis://127.0.0.1:1", local_share=wrong)

@@ -62,6 +62,7 @@ class Policy:
         *,
         algorithm: str = "gcra",
         key: str | Callable[..., Any] | None = None,
+        fail_mode: str | None = None,
     ) -> Policy: ...
     @property
     def name(self) -> str: ...
@@ -71,6 +72,8 @@ class Policy:
     def algorithm(self) -> str: ...
     @property
     def key(self) -> str | Callable[..., Any] | None: ...
+    @property
+    def fail_mode(self) -> str | None: ...
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
 
@@ -231,6 +234,7 @@ class Limiter:
         default_policy: Policy | None = None,
         *,
         fail_mode: str = "local",
+        local_share: float = 1.0,
         prefix: str = "tollway",
         connect_timeout: float = 1.0,
         command_timeout: float = 0.1,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Algorithm, ConfigError, Limit, Rate, Rates};
+use crate::{Algorithm, ConfigError, FailMode, Limit, Rate, Rates};
 
 /// The most rates one policy may combine.
 const MAX_RATES: usize = 8;
@@ -23,6 +23,7 @@ pub struct Policy {
     name: Arc<str>,
     algorithm: Algorithm,
     limits: Box<[Limit]>,
+    fail_mode: Option<FailMode>,
 }
 
 impl Policy {
@@ -62,7 +63,18 @@ impl Policy {
             }
         }
         let limits = rates.into_iter().map(|rate| Limit::new(rate, algorithm)).collect::<Result<_, _>>()?;
-        Ok(Self { name: name.into(), algorithm, limits })
+        Ok(Self { name: name.into(), algorithm, limits, fail_mode: None })
+    }
+
+    /// The same with an answer of its own for when the store does not answer, whatever the limiter's.
+    #[must_use]
+    pub fn with_fail_mode(self, fail_mode: FailMode) -> Self {
+        Self { fail_mode: Some(fail_mode), ..self }
+    }
+
+    /// What is answered when the store does not; `None` leaves it to the limiter.
+    pub fn fail_mode(&self) -> Option<FailMode> {
+        self.fail_mode
     }
 
     /// The name: part of the key, so that two policies never share a budget by accident.

@@ -111,6 +111,21 @@ impl Rate {
     pub fn capacity(&self) -> u32 {
         if self.smooth { 1 + self.burst } else { self.permits + self.burst }
     }
+
+    /// So many millionths of the rate: permits and burst rounded down, but at least 1 permit.
+    ///
+    /// ```
+    /// use tollway_core::Rate;
+    ///
+    /// let rate: Rate = "10/s burst 5".parse()?;
+    /// assert_eq!(rate.share(250_000).to_string(), "2/s burst 1");
+    /// # Ok::<(), tollway_core::RateError>(())
+    /// ```
+    #[must_use]
+    pub fn share(&self, millionths: u32) -> Self {
+        let part = |permits: u32| (u64::from(permits) * u64::from(millionths.min(1_000_000)) / 1_000_000) as u32;
+        Self { permits: part(self.permits).max(1), burst: part(self.burst), ..self.clone() }
+    }
 }
 
 impl FromStr for Rate {

@@ -128,13 +128,14 @@ impl Limiter {
 impl Limiter {
     #[new]
     #[pyo3(signature = (url = None, default_policy = None, *, fail_mode = "local",
-        prefix = "tollway", connect_timeout = 1.0, command_timeout = 0.1, queue = 10_000, max_keys = 1_000_000,
+        local_share = 1.0, prefix = "tollway", connect_timeout = 1.0, command_timeout = 0.1, queue = 10_000, max_keys = 1_000_000,
         strategy = "first_healthy", near_cache = 1.0, breaker = None, clock = None))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python class")]
     fn new(
         url: Option<&Bound<'_, PyAny>>,
         default_policy: Option<Py<Policy>>,
         fail_mode: &str,
+        local_share: f64,
         prefix: &str,
         connect_timeout: f64,
         command_timeout: f64,
@@ -150,7 +151,8 @@ impl Limiter {
             strategy: strategy.parse().map_err(|error| errors::from_config(&error))?,
             near_cache: if near_cache == 0.0 { Duration::ZERO } else { timeout("near_cache", near_cache)? },
             breaker: breaker.map(|breaker| breaker.get().settings).unwrap_or_default(),
-            fail_mode: fail_mode.to_owned(),
+            fail_mode: fail_mode.parse().map_err(|error| errors::from_config(&error))?,
+            local_share,
             prefix: usable_prefix(prefix)?,
             connect_timeout: timeout("connect_timeout", connect_timeout)?,
             command_timeout: timeout("command_timeout", command_timeout)?,
@@ -176,8 +178,8 @@ impl Limiter {
 
     /// What is answered when the backend does not: `"open"`, `"closed"` or `"local"`.
     #[getter]
-    fn fail_mode(&self) -> &str {
-        &self.recipe.fail_mode
+    fn fail_mode(&self) -> &'static str {
+        self.recipe.fail_mode.name()
     }
 
     /// The policy that doors use where none is named.
@@ -402,7 +404,7 @@ impl Limiter {
     }
 
     fn __repr__(&self) -> PyResult<String> {
-        Ok(format!("Limiter(\"{}\", fail_mode=\"{}\")", self.url()?, self.recipe.fail_mode))
+        Ok(format!("Limiter(\"{}\", fail_mode=\"{}\")", self.url()?, self.recipe.fail_mode.name()))
     }
 }
 

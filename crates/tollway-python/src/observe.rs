@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
-use tollway::{Observer, StoreError};
+use tollway::{FailMode, Observer, StoreError};
 
 /// How often a failing store may be mentioned.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -12,12 +12,12 @@ const PAUSE: Duration = Duration::from_secs(10);
 /// Warns on the logger `tollway` when a store fails: at once, then each ten seconds with a count.
 #[derive(Debug)]
 pub(crate) struct FailureLog {
-    fail_mode: &'static str,
+    fail_mode: FailMode,
     last: Mutex<(Option<Instant>, u64)>,
 }
 
 impl FailureLog {
-    pub(crate) fn new(fail_mode: &'static str) -> Self {
+    pub(crate) fn new(fail_mode: FailMode) -> Self {
         Self { fail_mode, last: Mutex::new((None, 0)) }
     }
 
@@ -36,7 +36,7 @@ impl FailureLog {
 impl Observer for FailureLog {
     fn on_failure(&self, error: &StoreError) {
         let Some(count) = self.due() else { return };
-        let message = format!("{error} ({count} failed since last said; fail mode {} decides)", self.fail_mode);
+        let message = format!("{error} ({count} failed since last said; fail mode {} decides)", self.fail_mode.name());
         // Without an interpreter, at exit, there is nobody to tell.
         let _ = Python::try_attach(|py| -> PyResult<()> {
             py.import("logging")?.call_method1("getLogger", ("tollway",))?.call_method1("warning", ("%s", message))?;

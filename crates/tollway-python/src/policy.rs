@@ -107,20 +107,25 @@ pub struct Policy {
 #[pymethods]
 impl Policy {
     #[new]
-    #[pyo3(signature = (name = "default", rates = None, *, algorithm = "gcra", key = None))]
+    #[pyo3(signature = (name = "default", rates = None, *, algorithm = "gcra", key = None, fail_mode = None))]
     fn new(
         py: Python<'_>,
         name: &str,
         rates: Option<&Bound<'_, PyAny>>,
         algorithm: &str,
         key: Option<Py<PyAny>>,
+        fail_mode: Option<&str>,
     ) -> PyResult<Self> {
         let rates =
             rates.ok_or_else(|| errors::config(format!("policy {name:?} has no rates: give it rates=\"100/m\"")))?;
         let algorithm: Algorithm = algorithm.parse().map_err(|error| errors::from_config(&error))?;
         let mut list = Vec::new();
         collect(rates, &mut list, name)?;
-        let policy = tollway::Policy::from_rates(name, list, algorithm).map_err(|error| errors::from_config(&error))?;
+        let mut policy =
+            tollway::Policy::from_rates(name, list, algorithm).map_err(|error| errors::from_config(&error))?;
+        if let Some(fail_mode) = fail_mode {
+            policy = policy.with_fail_mode(fail_mode.parse().map_err(|error| errors::from_config(&error))?);
+        }
         let inner = Arc::new(policy);
         Ok(Self { alone: Arc::new([Arc::clone(&inner)]), inner, key: key.unwrap_or_else(|| py.None()) })
     }
@@ -147,6 +152,12 @@ impl Policy {
     #[getter]
     fn key(&self, py: Python<'_>) -> Py<PyAny> {
         self.key.clone_ref(py)
+    }
+
+    /// What is answered when the backend does not; `None` leaves it to the limiter.
+    #[getter]
+    fn fail_mode(&self) -> Option<&'static str> {
+        self.inner.fail_mode().map(tollway::FailMode::name)
     }
 
     fn __repr__(&self) -> String {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyList;
-use tollway::{BreakerSettings, Clock, FailMode, Failover, Limiter, NearCache, Store, Strategy};
+use tollway::{BreakerSettings, Clock, FailMode, Failover, Limiter, NearCache, Share, Store, Strategy};
 use tollway_stores::cas::CasStore;
 use tollway_stores::memory::MemoryStore;
 #[cfg(feature = "redis")]
@@ -29,7 +29,9 @@ pub(crate) struct Recipe {
     /// One, or several that stand in for each other.
     pub(crate) backends: Vec<Backend>,
     pub(crate) strategy: Strategy,
-    pub(crate) fail_mode: String,
+    pub(crate) fail_mode: FailMode,
+    /// What this process grants of each limit while the backend is away.
+    pub(crate) local_share: f64,
     pub(crate) prefix: String,
     pub(crate) connect_timeout: Duration,
     pub(crate) command_timeout: Duration,
@@ -69,19 +71,21 @@ impl Recipe {
         } else {
             Arc::new(NearCache::new(store, self.near_cache))
         };
-        let fail_mode = match self.fail_mode.as_str() {
-            "open" => FailMode::Open,
-            "closed" => FailMode::Closed,
-            "local" if self.is_local() => FailMode::Closed,
-            "local" => FailMode::Local(Arc::new(MemoryStore::new(self.max_keys))),
-            other => {
-                return Err(errors::config(format!("fail_mode {other:?} is not known: use open, closed or local")));
-            }
-        };
-        let log = Arc::new(FailureLog::new(fail_mode.name()));
-        let limiter = Limiter::new(store, fail_mode);
+        let limiter = Limiter::new(store, self.fail_mode);
         // Memory does not fail, and a call is saved.
-        Ok(if self.is_local() { limiter } else { limiter.with_observer(log) })
+        if self.is_local() {
+            return Ok(limiter);
+        }
+        let log = Arc::new(FailureLog::new(self.fail_mode));
+        Ok(limiter.with_observer(log).with_local(self.local()?))
+    }
+
+    /// What counts while the backend is away.
+    fn local(&self) -> PyResult<Arc<dyn Store>> {
+        let memory = Arc::new(MemoryStore::new(self.max_keys));
+        let share = Share::new(memory.clone(), self.local_share);
+        let share = share.map_err(|error| errors::config(format!("local_share: {error}")))?;
+        Ok(if self.local_share < 1.0 { Arc::new(share) } else { memory })
     }
 
     /// Lets pings find out whether a backend is back. One written in Python is left to the requests:

@@ -32,7 +32,7 @@ mod observe;
 mod owned;
 mod reserve;
 
-pub use fail::FailMode;
+pub use fail::Share;
 pub use failover::{Failover, Strategy};
 pub use guard::Guard;
 pub use health::{BackendHealth, Health, Status};

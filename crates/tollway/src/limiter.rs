@@ -4,11 +4,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use tollway_core::{Charge, Decision, Policy, Reply, Request, Store, StoreError, StoreErrorKind};
+use tollway_core::{Charge, Decision, FailMode, Policy, Reply, Request, Store, StoreError, StoreErrorKind};
 
+use crate::Observer;
 use crate::acquire::Queues;
 use crate::owned::OwnedRequest;
-use crate::{FailMode, Observer};
 
 /// An answer that may have to be waited for.
 pub type Answer = Pin<Box<dyn Future<Output = Result<Decision, StoreError>> + Send>>;
@@ -20,14 +20,23 @@ pub type Answer = Pin<Box<dyn Future<Output = Result<Decision, StoreError>> + Se
 pub struct Limiter {
     store: Arc<dyn Store>,
     fail_mode: FailMode,
+    local: Option<Arc<dyn Store>>,
     observers: Arc<[Arc<dyn Observer>]>,
     queues: Arc<Queues>,
 }
 
 impl Limiter {
-    /// A limiter over `store`.
+    /// A limiter over `store`, with what is answered when it does not answer, unless a policy says
+    /// otherwise. [`FailMode::Local`] wants [`Limiter::with_local`]; without it it is closed.
     pub fn new(store: Arc<dyn Store>, fail_mode: FailMode) -> Self {
-        Self { store, fail_mode, observers: Arc::new([]), queues: Arc::default() }
+        Self { store, fail_mode, local: None, observers: Arc::new([]), queues: Arc::default() }
+    }
+
+    /// The same with a store that counts in [`FailMode::Local`]: one that answers at once. See
+    /// [`Share`](crate::Share) for several processes.
+    #[must_use]
+    pub fn with_local(self, local: Arc<dyn Store>) -> Self {
+        Self { local: Some(local), ..self }
     }
 
     /// The same with somebody else who is told.
@@ -43,8 +52,18 @@ impl Limiter {
     }
 
     /// What is answered when the store does not.
-    pub fn fail_mode(&self) -> &FailMode {
-        &self.fail_mode
+    pub fn fail_mode(&self) -> FailMode {
+        self.fail_mode
+    }
+
+    /// The same for `policy`, which may have an answer of its own.
+    pub fn fail_mode_of(&self, policy: &Policy) -> FailMode {
+        policy.fail_mode().unwrap_or(self.fail_mode)
+    }
+
+    /// What counts in [`FailMode::Local`].
+    pub fn local(&self) -> Option<&Arc<dyn Store>> {
+        self.local.as_ref()
     }
 
     pub(crate) fn queues(&self) -> &Queues {
@@ -117,19 +136,19 @@ impl Limiter {
     /// Charges or gives back without asking, where the request was counted: in the fallback when its
     /// decision was degraded, else in the store.
     pub(crate) fn adjust(&self, policy: &Arc<Policy>, key: &str, delta: i64, degraded: bool) -> Reply<Decision> {
-        match &self.fail_mode {
-            FailMode::Local(local) if degraded => local.adjust(policy, key, delta),
+        match (self.fail_mode_of(policy), &self.local) {
+            (FailMode::Local, Some(local)) if degraded => local.adjust(policy, key, delta),
             _ => self.store.adjust(policy, key, delta),
         }
     }
 
     /// What a reservation that the store could not settle is told: who holds it has done the work and
     /// gains nothing from an error, unless errors are what was asked for.
-    pub(crate) fn unsettled(&self, held: Decision, error: StoreError) -> Result<Decision, StoreError> {
+    pub(crate) fn unsettled(&self, policy: &Policy, held: Decision, error: StoreError) -> Result<Decision, StoreError> {
         self.observers.iter().for_each(|observer| observer.on_failure(&error));
-        match self.fail_mode {
+        match self.fail_mode_of(policy) {
             FailMode::Closed => Err(error),
-            FailMode::Open | FailMode::Local(_) => Ok(Decision { degraded: true, ..held }),
+            FailMode::Open | FailMode::Local => Ok(Decision { degraded: true, ..held }),
         }
     }
 
@@ -138,10 +157,7 @@ impl Limiter {
     /// # Errors
     /// What the store said.
     pub fn reset(&self, policy: &Arc<Policy>, key: &str) -> Reply<()> {
-        let local = match &self.fail_mode {
-            FailMode::Local(local) => Some(local.reset(policy, key)),
-            FailMode::Open | FailMode::Closed => None,
-        };
+        let local = self.local.as_ref().map(|local| local.reset(policy, key));
         let remote = self.store.reset(policy, key);
         Box::pin(async move {
             if let Some(local) = local {
@@ -192,7 +208,7 @@ impl Limiter {
     fn settle(&self, request: &Request<'_>, answer: Result<Decision, StoreError>) -> Result<Decision, StoreError> {
         let decision = answer.or_else(|error| {
             self.observers.iter().for_each(|observer| observer.on_failure(&error));
-            self.fail_mode.answer(request, error)
+            self.fall_back(request, error)
         })?;
         self.observers.iter().for_each(|observer| observer.on_decision(request.charges, &decision));
         Ok(decision)

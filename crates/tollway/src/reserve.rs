@@ -66,11 +66,11 @@ impl Reservation {
             return Box::pin(std::future::ready(Ok::<_, StoreError>(self.decision)));
         }
         let Self { limiter, policy, key, decision, .. } = self;
-        if decision.degraded && matches!(limiter.fail_mode(), FailMode::Open) {
+        if decision.degraded && limiter.fail_mode_of(&policy) == FailMode::Open {
             // Nobody counted it, so nothing is to be settled.
             return Box::pin(std::future::ready(Ok(decision)));
         }
         let reply = limiter.adjust(&policy, &key, delta, decision.degraded);
-        Box::pin(async move { reply.await.or_else(|error| limiter.unsettled(decision, error)) })
+        Box::pin(async move { reply.await.or_else(|error| limiter.unsettled(&policy, decision, error)) })
     }
 }

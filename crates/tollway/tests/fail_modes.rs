@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tollway::{
-    Algorithm, Capabilities, Charge, Decision, FailMode, Limiter, Observer, Policy, Reason, Reply, Request, Store,
-    StoreError, StoreErrorKind,
+    Algorithm, Capabilities, Charge, Decision, FailMode, Limiter, Observer, Policy, Reason, Reply, Request, Share,
+    Store, StoreError, StoreErrorKind,
 };
 use tollway_stores::memory::MemoryStore;
 
@@ -61,10 +61,30 @@ impl Observer for Heard {
     }
 }
 
+fn away(fail_mode: FailMode) -> Limiter {
+    Limiter::new(Arc::new(Away), fail_mode).with_local(Arc::new(MemoryStore::new(1_000)))
+}
+
+fn policy(rates: &str) -> Arc<Policy> {
+    Arc::new(Policy::new("p", rates, Algorithm::Gcra).unwrap())
+}
+
+fn with(rates: &str, fail_mode: FailMode) -> Arc<Policy> {
+    Arc::new(Policy::new(fail_mode.name(), rates, Algorithm::Gcra).unwrap().with_fail_mode(fail_mode))
+}
+
+async fn passed(limiter: &Limiter, policy: &Arc<Policy>, cost: u32, times: usize) -> usize {
+    let mut passed = 0;
+    for _ in 0..times {
+        passed += usize::from(limiter.check(&[Charge { policy, key: "k", cost }]).await.is_ok_and(|d| d.allowed));
+    }
+    passed
+}
+
 async fn ten_checks(fail_mode: FailMode) -> (Vec<Result<Decision, StoreError>>, Arc<Heard>) {
     let heard = Arc::new(Heard::default());
-    let limiter = Limiter::new(Arc::new(Away), fail_mode).with_observer(heard.clone());
-    let policy = Arc::new(Policy::new("p", "3/h", Algorithm::Gcra).unwrap());
+    let limiter = away(fail_mode).with_observer(heard.clone());
+    let policy = policy("3/h");
     let mut answers = Vec::new();
     for _ in 0..10 {
         answers.push(limiter.check(&[Charge { policy: &policy, key: "k", cost: 1 }]).await);
@@ -91,10 +111,77 @@ async fn closed_hands_over_the_error() {
 
 #[tokio::test]
 async fn local_still_limits() {
-    let (answers, _) = ten_checks(FailMode::Local(Arc::new(MemoryStore::new(1_000)))).await;
+    let (answers, _) = ten_checks(FailMode::Local).await;
     let passed = answers.iter().flatten().filter(|d| d.allowed).count();
     assert_eq!(passed, 3);
     assert!(answers.iter().flatten().all(|d| d.degraded));
+}
+
+#[tokio::test]
+async fn a_policy_may_have_its_own_answer() {
+    for fail_mode in [FailMode::Open, FailMode::Local, FailMode::Closed] {
+        let limiter = away(fail_mode);
+        assert_eq!(passed(&limiter, &with("3/h", FailMode::Open), 1, 10).await, 10, "{fail_mode:?}");
+        assert_eq!(passed(&limiter, &with("3/h", FailMode::Local), 1, 10).await, 3, "{fail_mode:?}");
+        assert_eq!(passed(&limiter, &with("3/h", FailMode::Closed), 1, 10).await, 0, "{fail_mode:?}");
+    }
+}
+
+#[tokio::test]
+async fn of_several_policies_the_strictest_answers() {
+    let limiter = away(FailMode::Open);
+    let (open, local, closed) = (policy("9/h"), with("3/h", FailMode::Local), with("9/h", FailMode::Closed));
+    let charge = |policy| Charge { policy, key: "k", cost: 1 };
+    let mut allowed = 0;
+    for _ in 0..10 {
+        allowed += u32::from(limiter.check(&[charge(&open), charge(&local)]).await.unwrap().allowed);
+    }
+    assert_eq!(allowed, 3);
+    assert!(limiter.check(&[charge(&open), charge(&closed)]).await.is_err());
+}
+
+#[tokio::test]
+async fn local_without_a_store_to_count_in_is_closed() {
+    let limiter = Limiter::new(Arc::new(Away), FailMode::Local);
+    assert!(limiter.check(&[Charge { policy: &policy("3/h"), key: "k", cost: 1 }]).await.is_err());
+}
+
+#[tokio::test]
+async fn processes_with_shares_admit_the_limit_together() {
+    for (rates, processes, together) in [
+        ("100/h", 4, 100),
+        ("100/h burst 20", 4, 120),
+        ("10/h", 3, 9),       // 3.33 each, rounded down
+        ("2/h", 4, 4),        // at least one each
+        ("100/h; 7/m", 4, 4), // the tighter of the two
+    ] {
+        let mut sum = 0;
+        for _ in 0..processes {
+            let share = Share::new(Arc::new(MemoryStore::new(1_000)), 1.0 / f64::from(processes)).unwrap();
+            let limiter = Limiter::new(Arc::new(Away), FailMode::Local).with_local(Arc::new(share));
+            sum += passed(&limiter, &policy(rates), 1, 200).await;
+        }
+        assert_eq!(sum, together, "{rates} by {processes}");
+    }
+}
+
+#[tokio::test]
+async fn a_cost_above_the_share_may_come_again() {
+    let share = Share::new(Arc::new(MemoryStore::new(1_000)), 0.25).unwrap();
+    let limiter = Limiter::new(Arc::new(Away), FailMode::Local).with_local(Arc::new(share));
+    let policy = policy("100/h");
+    let ask = |cost| limiter.check(&[Charge { policy: &policy, key: "k", cost }]);
+    let refused = ask(50).await.unwrap();
+    assert!(!refused.allowed && refused.limit == 25 && refused.reason == Reason::StoreUnavailable);
+    assert_eq!(refused.retry_after_secs(), Some(1), "the store may be back by then");
+    assert_eq!(ask(101).await.unwrap().retry_after_secs(), None, "that is above the limit itself");
+    assert!(ask(25).await.unwrap().allowed);
+    limiter.reset(&policy, "k").await.unwrap_err();
+    assert!(ask(25).await.unwrap().allowed, "a reset reaches the share too");
+    for wrong in [0.0, -1.0, 1.1, f64::NAN] {
+        let error = Share::new(Arc::new(MemoryStore::new(10)), wrong).unwrap_err().to_string();
+        assert!(error.contains("at most 1"), "{error}");
+    }
 }
 
 #[tokio::test]
