@@ -151,6 +151,9 @@ def _values(scope: Scope, name: bytes) -> Iterator[str]:
 # -- who is asking ---------------------------------------------------------------------------
 
 
+_KINDS: Final = ("ip", "user", "user_or_ip", "header", "param", "cookie", "global")
+
+
 def read_key(key: Key) -> KeySpec | Callable[..., Any]:
     """A key as it was written, checked. Raises ConfigError on one that this door cannot read."""
     if callable(key):
@@ -160,6 +163,11 @@ def read_key(key: Key) -> KeySpec | Callable[..., Any]:
         raise ConfigError(
             f"the key {key!r} needs the request's body, which ASGI hands out only once: "
             "pass an async function that reads it as key="
+        )
+    if spec.kind not in _KINDS:
+        raise ConfigError(
+            f"the key {key!r} is not served here: use {', '.join(_KINDS)}, or pass a function "
+            "of the request as key="
         )
     return spec
 

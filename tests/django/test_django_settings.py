@@ -8,19 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.checks import CheckMessage
+from django.core.checks import CheckMessage, registry
 from django.http import HttpResponse
 from django.test import RequestFactory, override_settings
 
 from tollway import Limiter
 from tollway.django import checks, conf, get_client_ip, rate_limit
+from tollway.django import settings as settings_module
 from tollway.django.responses import preferred
 
 CHECKS = (
     checks.unknown_settings,
     checks.bad_settings,
-    checks.middleware_order,
-    checks.memory_backend,
+    checks.middleware,
+    checks.many_processes,
+    checks.trusted_everywhere,
 )
 MIDDLEWARE = "tollway.django.middleware.RateLimitMiddleware"
 AUTHENTICATION = "django.contrib.auth.middleware.AuthenticationMiddleware"
@@ -82,26 +84,75 @@ def test_every_problem_is_listed_at_once() -> None:
 
 
 @override_settings(INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth"])
-def test_rules_want_the_middleware_and_users_want_an_order() -> None:
+def test_rules_want_the_middleware_and_users_want_another() -> None:
     rules = {"RATE_LIMITS": {"/a/": {"rate": "5/s", "key": "user"}}}
     assert ids(RATELIMIT_MIDDLEWARE=rules) == ["tollway.W002"]
     own = "tests.django.rules_for_tests.OwnMiddleware"
     for ours in (MIDDLEWARE, own):
-        early, late = [ours, AUTHENTICATION], [AUTHENTICATION, ours]
-        assert ids(RATELIMIT_MIDDLEWARE=rules, MIDDLEWARE=early) == ["tollway.E002"]
-        assert ids(RATELIMIT_MIDDLEWARE=rules, MIDDLEWARE=late) == []
+        assert ids(RATELIMIT_MIDDLEWARE=rules, MIDDLEWARE=[ours]) == ["tollway.E002"]
+        for stack in ([ours, AUTHENTICATION], [AUTHENTICATION, ours]):
+            assert ids(RATELIMIT_MIDDLEWARE=rules, MIDDLEWARE=stack) == []
 
 
-def test_the_memory_backend_is_mentioned_outside_debug() -> None:
-    assert [message.id for message in found(RATELIMIT_BACKEND="memory://")] == ["tollway.I001"]
+def test_the_memory_backend_is_mentioned_where_it_matters(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with override_settings(RATELIMIT_BACKEND="memory://"):
+        (message,) = checks.memory_backend(None)
+        assert message.id == "tollway.I001"
+    assert found(RATELIMIT_BACKEND="memory://") == []
+    monkeypatch.setenv("WEB_CONCURRENCY", "4")
+    (message,) = found(RATELIMIT_BACKEND="memory://")
+    assert message.id == "tollway.W003"
+    assert "4 processes" in message.msg
     assert found(RATELIMIT_BACKEND="memory://", RATELIMIT_ENABLE=False) == []
-    assert ids() == []
+    assert found(RATELIMIT_BACKEND="redis://127.0.0.1:1/0") == []
+    monkeypatch.setenv("WEB_CONCURRENCY", "some")
+    assert found(RATELIMIT_BACKEND="memory://") == []
+    checks.register()
+    registered = registry.registry
+    assert checks.memory_backend in registered.deployment_checks
+    assert checks.memory_backend not in registered.registered_checks
+
+
+def test_forwarded_headers_trusted_from_everywhere() -> None:
+    assert ids(RATELIMIT_TRUSTED_PROXIES=["10.0.0.0/8"]) == []
+    for everywhere in ("0.0.0.0/0", "::/0"):
+        (message,) = found(RATELIMIT_TRUSTED_PROXIES=["10.0.0.0/8", everywhere])
+        assert message.id == "tollway.W004"
+        assert everywhere in message.msg
+
+
+def test_decorators_that_cannot_work_are_found() -> None:
+    def wrong(**settings: Any) -> list[str]:
+        with override_settings(**settings):
+            messages = checks.stated_limits(None)
+        return [message.msg for message in messages if "test_django_settings.py" in message.msg]
+
+    kept = [
+        rate_limit(),
+        rate_limit(rate="5/m", backend="lgins"),
+        rate_limit(rate="5/m", key="composite(jwt:sub, ip)"),
+        rate_limit(rate="5/m"),
+    ]
+    no_rate, no_backend, no_jwt = wrong(RATELIMIT_BACKENDS={"logins": "memory://"})
+    assert "names no rate" in no_rate
+    assert "did you mean 'logins'" in no_backend
+    assert "needs RATELIMIT_JWT" in no_jwt
+    assert (
+        wrong(
+            RATELIMIT_BACKENDS={"lgins": "memory://"},
+            RATELIMIT_DEFAULT_LIMIT="5/m",
+            RATELIMIT_JWT={"KEY": "x" * 32, "ALGORITHMS": ["HS256"]},
+        )
+        == []
+    )
+    assert len(kept) == 4
 
 
 def test_every_setting_is_documented_and_read() -> None:
-    page = Path(__file__).parents[2] / "docs" / "django.md"
-    documented = set(re.findall(r"^\| `(RATELIMIT_[A-Z0-9_]+)`", page.read_text(), re.MULTILINE))
-    assert documented == set(conf.SETTINGS)
+    page = Path(__file__).parents[2] / "docs" / "django-settings.md"
+    assert settings_module.reference() in page.read_text(), "run scripts/reference.py"
 
 
 def test_settings_reach_the_limiter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,8 +169,9 @@ def test_settings_reach_the_limiter(monkeypatch: pytest.MonkeyPatch) -> None:
         RATELIMIT_CONNECT_TIMEOUT=2,
         RATELIMIT_COMMAND_TIMEOUT=0.25,
         RATELIMIT_MAX_KEYS=10,
+        RATELIMIT_NEAR_CACHE=0,
     ):
-        settings, problems = conf.read()
+        settings, problems = settings_module.read()
         monkeypatch.setattr(conf, "Limiter", record)
         conf.Setup(settings)
     assert problems == []
@@ -131,6 +183,8 @@ def test_settings_reach_the_limiter(monkeypatch: pytest.MonkeyPatch) -> None:
             "connect_timeout": 2.0,
             "command_timeout": 0.25,
             "max_keys": 10,
+            "strategy": "first_healthy",
+            "near_cache": 0.0,
         }
     ]
 

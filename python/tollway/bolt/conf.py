@@ -6,12 +6,13 @@ setting, shows the value and says what would be right.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Final, TypeVar
 
-from tollway import ClientAddress, Limiter, Policy
+from tollway import ClientAddress, Limiter, Policy, backends
+from tollway.backends import Backend
 from tollway.errors import ConfigError
 
 __all__ = ["BoltSettings", "read_settings", "unknown_settings"]
@@ -47,7 +48,7 @@ class BoltSettings:
     proxy_hops: int = 0
     ipv6_prefix: int = 64
     limits_enabled: bool = True
-    backend: str | Limiter = "memory://"
+    backend: Backend = "memory://"
     backends: dict[str, Any] = field(default_factory=dict)
     fail_mode: str = "local"
     key_prefix: str = "tollway"
@@ -70,7 +71,7 @@ def read_settings(source: Any) -> BoltSettings:
         server |= {name.lower(): reader.get(f"BOLT_{name}", None, read) for name in names}
     nothing: tuple[str, ...] = ()
     shared = reader.get("RATELIMIT_TRUSTED_PROXIES", nothing, _networks)
-    memory: str | Limiter = "memory://"
+    memory: Backend = "memory://"
     return BoltSettings(
         debug=bool(getattr(source, "DEBUG", False)),
         apis=reader.get("BOLT_API", nothing, _apis),
@@ -80,8 +81,8 @@ def read_settings(source: Any) -> BoltSettings:
         proxy_hops=reader.get("RATELIMIT_PROXY_HOPS", 0, _number),
         ipv6_prefix=reader.get("RATELIMIT_IPV6_PREFIX", 64, _whole),
         limits_enabled=bool(getattr(source, "RATELIMIT_ENABLE", True)),
-        backend=reader.get("RATELIMIT_BACKEND", memory, _backend),
-        backends=reader.get("RATELIMIT_BACKENDS", {}, _backends),
+        backend=reader.get("RATELIMIT_BACKEND", memory, backends.known),
+        backends=reader.get("RATELIMIT_BACKENDS", {}, backends.named),
         fail_mode=reader.get("RATELIMIT_FAIL_MODE", "local", _fail_mode),
         key_prefix=reader.get("RATELIMIT_KEY_PREFIX", "tollway", _key_prefix),
         connect_timeout=reader.get("RATELIMIT_CONNECT_TIMEOUT", 1.0, _seconds),
@@ -154,21 +155,6 @@ def _apis(value: Any) -> tuple[str, ...]:
         if not module or not name.isidentifier():
             raise wrong
     return tuple(value)
-
-
-def _backend(value: Any) -> str | Limiter:
-    if isinstance(value, Limiter):
-        return value
-    if isinstance(value, str) and value:
-        Limiter(value)  # does not connect
-        return value
-    raise ConfigError(f'{value!r} is no backend; write a URL such as "redis://127.0.0.1:6379/0"')
-
-
-def _backends(value: Any) -> dict[str, str | Limiter]:
-    if not isinstance(value, Mapping):
-        raise ConfigError(f'{value!r} is not a mapping such as {{"logins": "redis://..."}}')
-    return {str(name): _backend(backend) for name, backend in value.items()}
 
 
 def _fail_mode(value: Any) -> str:

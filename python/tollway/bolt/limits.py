@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from tollway import Limiter, Policy, Rate
+from tollway import Limiter, Policy, Rate, backends
 from tollway.answer import policy_name
+from tollway.backends import Backend
 from tollway.bolt.conf import BoltSettings
 from tollway.errors import ConfigError
 from tollway.identity import parse_key
+from tollway.stores import Store
 
 __all__ = ["Limit", "Limiters", "limits_of", "rate_limit"]
 
@@ -30,7 +32,7 @@ class Limit:
     algorithm: str | None
     policy: Policy | None
     name: str | None
-    backend: str | Limiter | None
+    backend: Backend | None
 
 
 def rate_limit(
@@ -40,7 +42,7 @@ def rate_limit(
     algorithm: str | None = None,
     policy: Policy | None = None,
     name: str | None = None,
-    backend: str | Limiter | None = None,
+    backend: Backend | None = None,
     rps: int | None = None,
     burst: int | None = None,
 ) -> Callable[[Handler], Handler]:
@@ -147,7 +149,7 @@ class Limiters:
 
     def __init__(self, settings: BoltSettings) -> None:
         self.settings = settings
-        self._limiters: dict[str, Limiter] = {}
+        self._limiters: dict[object, Limiter] = {}
         self._policies: dict[str, tuple[Policy, str]] = {}
 
     @property
@@ -189,19 +191,19 @@ class Limiters:
             )
         return known[0]
 
-    def _limiter(self, backend: str | Limiter | None) -> Limiter:
+    def _limiter(self, backend: Backend | None) -> Limiter:
         settings = self.settings
         chosen = settings.backend if backend is None else backend
         if isinstance(chosen, str):
-            chosen = settings.backends.get(chosen, chosen)
-        if not isinstance(chosen, str):
+            chosen = backends.loaded(settings.backends.get(chosen, chosen))
+        if not isinstance(chosen, str | tuple | Store):
             if not isinstance(chosen, Limiter):
                 raise ConfigError(f"{chosen!r} is no backend for Bolt: use a URL or a Limiter")
             self._limiters[f"given:{id(chosen)}"] = chosen
             return chosen
         if chosen not in self._limiters:
             self._limiters[chosen] = Limiter(
-                chosen,
+                list(chosen) if isinstance(chosen, tuple) else chosen,
                 fail_mode=settings.fail_mode,
                 prefix=settings.key_prefix,
                 connect_timeout=settings.connect_timeout,

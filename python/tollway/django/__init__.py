@@ -13,6 +13,6 @@ The same decorator serves sync and async views, methods and class-based views.
 from __future__ import annotations
 
 from tollway.django.decorators import rate_limit, ratelimit
-from tollway.django.identity import get_client_ip
+from tollway.django.identity import agenerate_key, generate_key, get_client_ip
 
-__all__ = ["get_client_ip", "rate_limit", "ratelimit"]
+__all__ = ["agenerate_key", "generate_key", "get_client_ip", "rate_limit", "ratelimit"]

@@ -1,8 +1,11 @@
-"""System checks: ``manage.py check`` names what is wrong with the ``RATELIMIT_*`` settings."""
+"""System checks: ``manage.py check`` names what is wrong with the limits of a project."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import Any, Final
 
@@ -11,8 +14,10 @@ from django.conf import settings as django_settings
 from django.core import checks
 from django.utils.module_loading import import_string
 
-from tollway import ConfigError
-from tollway.django import conf, rules
+from tollway import ConfigError, backends
+from tollway.django import conf, limits, rules, settings
+from tollway.django.limits import Limit
+from tollway.identity import KeySpec
 
 _FOREIGN: Final = {
     "RATELIMIT_FAIL_OPEN": 'RATELIMIT_FAIL_MODE = "open" or "closed"',
@@ -22,17 +27,25 @@ _FOREIGN: Final = {
     "RATELIMIT_TRUST_FORWARDED_HEADERS": "RATELIMIT_TRUSTED_PROXIES",
     "RATELIMIT_IPV6_MASK": "RATELIMIT_IPV6_PREFIX",
     "RATELIMIT_REDIS": 'RATELIMIT_BACKEND = "redis://…"',
+    "RATELIMIT_MULTI_BACKENDS": 'RATELIMIT_BACKEND = ["redis://…", "redis://…"]',
+    "RATELIMIT_MULTI_BACKEND_STRATEGY": "RATELIMIT_STRATEGY",
     "RATELIMIT_VIEW": "RATELIMIT_RESPONSE_CALLBACK",
     "RATELIMIT_RESPONSE_HANDLER": "RATELIMIT_RESPONSE_CALLBACK",
     "RATELIMIT_MEMORY_MAX_KEYS": "RATELIMIT_MAX_KEYS",
 }
 """What the same thing is called here, for people who come from other limiters."""
 
+_COMPAT: Final = "tollway.compat.django_ratelimit"
+_MIDDLEWARE: Final = "tollway.django.middleware.RateLimitMiddleware"
+_AUTHENTICATION: Final = "django.contrib.auth.middleware.AuthenticationMiddleware"
+
 
 def register() -> None:
     """Register every check; done by the app's ``ready``."""
-    for check in (unknown_settings, bad_settings, middleware_order, memory_backend):
+    for check in (unknown_settings, bad_settings, middleware, stated_limits, many_processes):
         checks.register(check, "ratelimit")
+    checks.register(trusted_everywhere, "ratelimit", checks.Tags.security)
+    checks.register(memory_backend, "ratelimit", deploy=True)
 
 
 def unknown_settings(
@@ -40,9 +53,9 @@ def unknown_settings(
 ) -> list[checks.CheckMessage]:
     """W001: a setting that nothing reads, with the one that was probably meant."""
     messages: list[checks.CheckMessage] = []
-    known = tuple(conf.SETTINGS)
+    known = (*settings.SETTINGS, *_of_compat())
     for name in dir(django_settings):
-        if not name.startswith("RATELIMIT_") or not name.isupper() or name in conf.SETTINGS:
+        if not name.startswith("RATELIMIT_") or not name.isupper() or name in known:
             continue
         if name in _FOREIGN:
             hint = f"Here it is {_FOREIGN[name]}."
@@ -59,63 +72,141 @@ def unknown_settings(
     return messages
 
 
+def _of_compat() -> tuple[str, ...]:
+    """The settings of the layer for django-ratelimit, when a project uses it."""
+    module = sys.modules.get(f"{_COMPAT}.core")
+    return () if module is None else tuple(module.SETTINGS)
+
+
 def _short(name: str) -> str:
     """A setting's name without the prefix that makes all of them look alike."""
     return name.removeprefix("RATELIMIT_")
 
 
 def bad_settings(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
-    """E001: a setting that cannot be used: a bad rate, an unknown scheme, a wrong type."""
-    settings, problems = conf.read()
-    problems += rules.read(settings)[1]
+    """E001: a setting that cannot be used: a bad rate, an unknown scheme, a missing extra."""
+    found, problems = settings.read()
+    problems += rules.read(found)[1]
     if not problems:
         try:
-            conf.Setup(settings)
+            conf.Setup(found)
         except ConfigError as error:
-            problems.append(conf.SettingsError(str(error)))
+            problems.append(settings.SettingsError(str(error)))
     return [checks.Error(str(problem), id="tollway.E001") for problem in problems]
 
 
-def middleware_order(
-    app_configs: Sequence[AppConfig] | None, **_: Any
-) -> list[checks.CheckMessage]:
-    """W002: rules without the middleware. E002: a key by user before the user is known."""
-    settings, _problems = conf.read()
+def middleware(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
+    """W002: rules without the middleware. E002: rules by user, but nothing that knows the user."""
+    found, _problems = settings.read()
     stack = list(django_settings.MIDDLEWARE)
-    ours = _position(stack, "tollway.django.middleware.RateLimitMiddleware")
-    if ours is None:
-        if not settings.middleware:
+    if _position(stack, _MIDDLEWARE) is None:
+        if not found.middleware:
             return []
-        hint = 'Add "tollway.django.middleware.RateLimitMiddleware" to MIDDLEWARE.'
+        hint = f'Add "{_MIDDLEWARE}" to MIDDLEWARE.'
         text = "RATELIMIT_MIDDLEWARE is set, but the middleware is not in MIDDLEWARE."
         return [checks.Warning(text, hint=hint, id="tollway.W002")]
-    found, _problems = rules.read(settings)
-    limits = [limit for _, limit in found.rules] + ([found.default] if found.default else [])
-    if not any(limit.key_name in ("user", "user_or_ip") for limit in limits):
+    read, _problems = rules.read(found)
+    stated = [limit for _, limit in read.rules] + ([read.default] if read.default else [])
+    if not any("user" in kinds for kinds in map(_kinds, stated)):
         return []
-    users = _position(stack, "django.contrib.auth.middleware.AuthenticationMiddleware")
-    if users is None or users > ours:
-        text = "RateLimitMiddleware counts by user, but runs before the user is known."
-        hint = "Put AuthenticationMiddleware before RateLimitMiddleware in MIDDLEWARE."
+    if _position(stack, _AUTHENTICATION) is None:
+        text = "RateLimitMiddleware counts by user, but no middleware knows the user."
+        hint = f'Add "{_AUTHENTICATION}" to MIDDLEWARE.'
         return [checks.Error(text, hint=hint, id="tollway.E002")]
     return []
 
 
+def _kinds(limit: Limit) -> set[str]:
+    """What a limit counts by, ``user_or_ip`` being a ``user`` too."""
+    if not isinstance(limit.key, KeySpec):
+        return set()
+    return {leaf.kind.removesuffix("_or_ip") for leaf in limit.key.leaves()}
+
+
+def stated_limits(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
+    """E003: a decorator that cannot work: no rate, an unknown backend, a key without its setting.
+
+    It loads the URLs first, as Django's own checks do, so that the views are known.
+    """
+    found, problems = settings.read()
+    if problems:
+        return []  # E001 says those
+    with suppress(Exception):  # Django's own checks say what is wrong with the URLs
+        _load_urls()
+    messages: list[checks.CheckMessage] = []
+    for limit in sorted(limits.STATED, key=lambda limit: limit.serial):
+        for text in _wrong_with(limit, found):
+            messages.append(checks.Error(f"rate_limit at {limit.where}: {text}", id="tollway.E003"))
+    return messages
+
+
+def _load_urls() -> None:
+    from django.urls import get_resolver
+
+    if getattr(django_settings, "ROOT_URLCONF", None):
+        len(get_resolver().url_patterns)
+
+
+def _wrong_with(limit: Limit, found: settings.Settings) -> Iterator[str]:
+    if limit.rates is None and limit.rate_of is None and found.default_limit is None:
+        yield "it names no rate: pass rate= or set RATELIMIT_DEFAULT_LIMIT"
+    if isinstance(limit.backend, str):
+        try:
+            conf.Setup(found).limiter(limit.backend)
+        except ConfigError as error:
+            yield str(error)
+    if "jwt" in _kinds(limit) and found.jwt is None:
+        yield f'the key "{limit.key}" needs RATELIMIT_JWT: only verified tokens count'
+
+
+def many_processes(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
+    """W003: ``memory://`` where the environment says that there are several processes."""
+    with suppress(ValueError):
+        if int(os.environ.get("WEB_CONCURRENCY", "1")) > 1 and _in_memory():
+            text = (
+                "RATELIMIT_BACKEND is memory://, but WEB_CONCURRENCY asks for "
+                f"{os.environ['WEB_CONCURRENCY']} processes: each counts on its own."
+            )
+            return [checks.Warning(text, hint=_ONE_COUNT, id="tollway.W003")]
+    return []
+
+
 def memory_backend(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
-    """I001: with ``memory://`` each process counts on its own; said outside DEBUG."""
-    settings, _problems = conf.read()
-    backend = settings.backend
-    url = backend if isinstance(backend, str) else backend.url
-    if django_settings.DEBUG or not settings.enable or not url.startswith("memory:"):
+    """I001, under ``check --deploy``: with ``memory://`` each process counts on its own."""
+    if not _in_memory():
         return []
-    return [
-        checks.Info(
-            "RATELIMIT_BACKEND is memory://: each server process counts on its own, "
-            "so N processes admit N times the rate.",
-            hint="With more than one process, set RATELIMIT_BACKEND to redis://host:6379/0.",
-            id="tollway.I001",
-        )
-    ]
+    text = (
+        "RATELIMIT_BACKEND is memory://: each server process counts on its own, "
+        "so N processes admit N times the rate."
+    )
+    return [checks.Info(text, hint=_ONE_COUNT, id="tollway.I001")]
+
+
+_ONE_COUNT: Final = (
+    "With more than one process, set RATELIMIT_BACKEND to a backend that they share, such as "
+    "redis://host:6379/0."
+)
+
+
+def _in_memory() -> bool:
+    found, _problems = settings.read()
+    return found.enable and backends.url_of(found.backend).startswith("memory:")
+
+
+def trusted_everywhere(
+    app_configs: Sequence[AppConfig] | None, **_: Any
+) -> list[checks.CheckMessage]:
+    """W004: forwarded headers are believed from everybody, so anybody can be anybody."""
+    found, _problems = settings.read()
+    everywhere = [network for network in found.trusted_proxies if network.endswith("/0")]
+    if not everywhere:
+        return []
+    text = (
+        f"RATELIMIT_TRUSTED_PROXIES trusts {', '.join(everywhere)}: "
+        "any client can write itself another address."
+    )
+    hint = "Name the networks of your proxies, or set RATELIMIT_PROXY_HOPS to how many there are."
+    return [checks.Warning(text, hint=hint, id="tollway.W004")]
 
 
 def _position(stack: list[str], path: str) -> int | None:

@@ -7,20 +7,21 @@ round trip, one set of headers, and when one refuses nothing is charged on any.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial, wraps
 from typing import Any, TypeVar
 
 from asgiref.sync import iscoroutinefunction
 
 from tollway import ConfigError
-from tollway.django.conf import Backend
-from tollway.django.limits import Cost, Key, Limit, Rates, limit
-from tollway.django.passage import Passage, admit, finish, request_in
+from tollway.backends import Backend
+from tollway.django.identity import Key
+from tollway.django.limits import STATED, Cost, Limit, Rates, limit
+from tollway.django.passage import Pairs, Passage, admit, finish, request_in, settle
 from tollway.django.steps import arun, run
 
 View = TypeVar("View", bound=Callable[..., Any])
-_Pairs = tuple[tuple[Limit, str], ...]
 
 _MARK = "_tollway_limit_"
 
@@ -28,25 +29,31 @@ _MARK = "_tollway_limit_"
 def rate_limit(
     key: Key = "ip",
     rate: Rates | None = None,
+    *,
     algorithm: str | None = None,
+    algorithm_config: Mapping[str, Any] | None = None,
     block: bool = True,
+    backend: Backend | None = None,
+    skip_if: Callable[..., Any] | None = None,
+    cost: Cost = 1,
+    adaptive: object = None,
+    response_callback: Callable[..., Any] | None = None,
     group: str | None = None,
     method: str | Iterable[str] | None = None,
-    cost: Cost = 1,
-    skip_if: Callable[..., Any] | None = None,
-    response_callback: Callable[..., Any] | None = None,
-    backend: Backend | None = None,
 ) -> Callable[[View], View]:
     """Limit a view: how often, and counted by what.
 
-    ``key`` is ``"ip"``, ``"user"``, ``"user_or_ip"``, ``"header:X"``, ``"param:x"``,
-    ``"cookie:x"``, ``"post:x"`` or a function of the request. ``rate`` is ``"5/10s"``,
-    ``"10/s; 1000/h"`` or a :class:`tollway.Rate`; without it ``RATELIMIT_DEFAULT_LIMIT`` holds.
+    ``key`` is ``"ip"``, ``"user"``, ``"header:X"``, ``"composite(post:name, ip)"``, a template such
+    as ``"{user}/{route}"``, or a function of the request. ``rate`` is ``"5/10s"``,
+    ``"10/s; 1000/h"``, a :class:`tollway.Rate`, or a function of the request that answers with one
+    of these, or with ``None`` for no limit; without it ``RATELIMIT_DEFAULT_LIMIT`` holds.
     ``block=False`` lets the request through and sets ``request.rate_limit_exceeded``.
     ``group`` replaces the view's dotted path in the name of the count: views with the same group,
-    key and rate share it. ``cost`` is what one request takes, a number or a function of the
-    request. ``skip_if`` and ``response_callback`` are functions of the request; ``backend`` is a
-    URL, a name in ``RATELIMIT_BACKENDS`` or a :class:`tollway.Limiter`.
+    key and rate share it. ``cost`` is what one request takes: a number, a function of the request,
+    or a function of the request and the response, which is asked before the view (the response is
+    ``None``) and again after it, when the difference is given back or charged. ``skip_if`` and
+    ``response_callback`` are functions of the request; ``backend`` is a URL, a list of URLs, a name
+    in ``RATELIMIT_BACKENDS`` or a :class:`tollway.Limiter`.
 
     The view finds the :class:`tollway.Decision` in ``request.rate_limit``.
 
@@ -60,20 +67,30 @@ def rate_limit(
         key=key,
         rate=rate,
         algorithm=algorithm,
+        algorithm_config=algorithm_config,
         block=block,
+        backend=backend,
+        skip_if=skip_if,
+        cost=cost,
+        adaptive=adaptive,
+        response_callback=response_callback,
         group=group,
         method=method,
-        cost=cost,
-        skip_if=skip_if,
-        response_callback=response_callback,
-        backend=backend,
+        where=_caller(),
     )
+    STATED.add(stated)
 
     def decorate(view: View) -> View:
         guarded: View = _guard(view, stated)
         return guarded
 
     return decorate
+
+
+def _caller() -> str:
+    """Where the decorator is written, for the system checks."""
+    frame = sys._getframe(2)
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 ratelimit = rate_limit
@@ -102,6 +119,21 @@ def limits_of(view: Any) -> tuple[Limit, ...]:
     return tuple(value for name, value in attributes.items() if name.startswith(_MARK))
 
 
+def asks_itself(view: Any, method: str | None) -> bool:
+    """Whether a view, or the method of it that will answer, states limits of its own."""
+    if limits_of(view):
+        return True
+    owner = getattr(view, "view_class", None) or getattr(view, "cls", None)
+    if owner is None:
+        return False
+    name = (method or "GET").lower()
+    actions: Mapping[str, str] = getattr(view, "actions", None) or {}
+    handler = getattr(owner, actions.get(name, name), None)
+    if handler is None and name == "head":
+        handler = getattr(owner, actions.get("get", "get"), None)
+    return handler is not None and bool(limits_of(handler))
+
+
 class _Plan:
     """Which limits a call of one decorated view meets, and under which names."""
 
@@ -122,10 +154,10 @@ class _Plan:
         else:
             self.fixed = self._pairs(_path(view))
 
-    def _pairs(self, scope: str) -> _Pairs:
+    def _pairs(self, scope: str) -> Pairs:
         return tuple((item, scope) for item in self.limits)
 
-    def pairs(self, method: str | None, owner: Any) -> _Pairs:
+    def pairs(self, method: str | None, owner: Any) -> Pairs:
         """The limits of a call by ``method`` on ``owner`` (``None`` for a plain function)."""
         if owner is not None:
             path = _path(type(owner))
@@ -137,7 +169,7 @@ class _Plan:
         return self.fixed
 
 
-def _inner(owner: Any, path: str, method: str | None) -> _Pairs:
+def _inner(owner: Any, path: str, method: str | None) -> Pairs:
     """The limits on the method of a class-based view that will answer.
 
     Not those of a REST framework view: it learns who the user is between dispatch and method, so
@@ -172,7 +204,11 @@ def _sync(view: Callable[..., Any], plan: _Plan) -> Callable[..., Any]:
             response = run(admit(request, passage, plan.pairs(request.method, owner)))
             if response is None:
                 response = view(*arguments, **named)
-            return finish(passage, response) if outermost and not passage.held else response
+            if outermost and not passage.held:
+                if passage.owed:
+                    run(settle(request, passage, response))
+                finish(passage, response)
+            return response
         finally:
             if outermost:
                 passage.leave()
@@ -205,7 +241,11 @@ async def _pass_async(
             response = view(*arguments, **named)
             if inspect.isawaitable(response):
                 response = await response
-        return finish(passage, response) if outermost and not passage.held else response
+        if outermost and not passage.held:
+            if passage.owed:
+                await arun(settle(request, passage, response))
+            finish(passage, response)
+        return response
     finally:
         if outermost:
             passage.leave()

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import count
 from typing import Any
+from weakref import WeakSet
 
-from tollway import ConfigError, Policy, Rate
+from tollway import ConfigError, Policy, Rate, backends
 from tollway.answer import policy_name
-from tollway.django import conf
+from tollway.django import conf, settings
+from tollway.django.identity import Key
 from tollway.identity import KeySpec, parse_key
 
-Key = str | Callable[..., Any]
-Rates = str | Rate | list[str | Rate] | tuple[str | Rate, ...]
+Rates = str | Rate | list[str | Rate] | tuple[str | Rate, ...] | Callable[..., Any]
 Cost = int | Callable[..., Any]
 
 _serial = count()
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False, slots=True, weakref_slot=True)
 class Limit:
     """What one ``@rate_limit(...)`` asks for. Made by :func:`limit`."""
 
@@ -27,16 +30,20 @@ class Limit:
     key_name: str
     by_address: bool
     rates: tuple[Rate, ...] | None
+    rate_of: Callable[..., Any] | None
     rate_name: str
     algorithm: str | None
     block: bool
     group: str | None
     methods: frozenset[str] | None
     cost: Cost
+    cost_of_answer: Callable[..., Any] | None
     skip_if: Callable[..., Any] | None
     response_callback: Callable[..., Any] | None
-    backend: conf.Backend | None
+    backend: backends.Backend | None
+    per_route: bool
     serial: int
+    where: str = ""
 
     def applies(self, method: str | None) -> bool:
         """Whether requests with that method count."""
@@ -51,8 +58,31 @@ class Limit:
         return policy_name(self.group or scope, self.key_name, self.rate_name, methods)
 
     def policy(self, setup: conf.Setup, scope: str) -> Policy:
-        """The policy this limit stands for in ``scope``."""
-        return setup.policy(self.name(scope), self.rates, self.algorithm)
+        """The policy this limit stands for in ``scope``, when its rate is no function."""
+        known = setup.compiled.get((self.serial, scope))
+        if known is None:
+            known = setup.policy(self.name(scope), self.rates, self.algorithm)
+            setup.remember((self.serial, scope), known)
+        return known
+
+    def policy_for(self, setup: conf.Setup, scope: str, answer: object) -> Policy | None:
+        """The policy for what the function of the rate has answered; ``None`` for no limit.
+
+        All its rates go by one name, so a caller whose rate changes keeps what it has spent.
+        """
+        if answer is None:
+            return None
+        rates = _compiled(answer) if isinstance(answer, str) else settings.rates(answer)
+        return setup.policy(self.name(scope), rates, self.algorithm)
+
+
+STATED: WeakSet[Limit] = WeakSet()
+"""The limits that decorators state, for the system checks."""
+
+
+@lru_cache(maxsize=1024)
+def _compiled(text: str) -> tuple[Rate, ...]:
+    return settings.rates(text)
 
 
 def limit(
@@ -60,24 +90,32 @@ def limit(
     key: Key = "ip",
     rate: Rates | None = None,
     algorithm: str | None = None,
+    algorithm_config: Mapping[str, Any] | None = None,
     block: bool = True,
+    backend: backends.Backend | None = None,
+    skip_if: Callable[..., Any] | None = None,
+    cost: Cost = 1,
+    adaptive: object = None,
+    response_callback: Callable[..., Any] | None = None,
     group: str | None = None,
     method: str | Iterable[str] | None = None,
-    cost: Cost = 1,
-    skip_if: Callable[..., Any] | None = None,
-    response_callback: Callable[..., Any] | None = None,
-    backend: conf.Backend | None = None,
+    per_route: bool = False,
+    where: str = "",
 ) -> Limit:
-    """Check what a person wrote and keep it. Raises ConfigError that names the bad part."""
-    rates = None if rate is None else conf.rates(rate)
+    """Check what a person wrote and keep it. Raises ConfigError that names the bad part.
+
+    ``per_route`` counts each route apart: it adds the route's template to the scope. ``where``
+    is the place in the code, for messages.
+    """
+    if adaptive is not None:
+        raise ConfigError(
+            "adaptive=: limits that follow the load are not part of this release; pass rate= a "
+            "function of the request that answers with the rate of the moment"
+        )
+    rate_of = rate if callable(rate) else None
+    rates = None if rate is None or rate_of is not None else settings.rates(rate)
     if algorithm is not None:
         Policy("check", rates or ["1/s"], algorithm=algorithm)
-    stated: Any = cost
-    if not callable(cost) and (isinstance(stated, bool) or not isinstance(stated, int) or cost < 1):
-        raise ConfigError(f"cost={cost!r}: a cost is a whole number from 1, or a function of it")
-    stated = group
-    if group is not None and not (isinstance(stated, str) and group):
-        raise ConfigError(f"group={group!r}: a group is a name")
     for what, value in (("skip_if", skip_if), ("response_callback", response_callback)):
         if value is not None and not callable(value):
             raise ConfigError(f"{what}={value!r} is not a function")
@@ -86,17 +124,60 @@ def limit(
         key_name=_callable_name(key) if callable(key) else key,
         by_address=key == "ip",
         rates=rates,
-        rate_name="default" if rates is None else "; ".join(map(str, rates)),
+        rate_of=rate_of,
+        rate_name=_rate_name(rates, rate_of),
         algorithm=algorithm,
-        block=block,
-        group=group,
+        block=_is_bool("block", block),
+        group=_group(group),
         methods=_methods(method),
-        cost=cost,
+        cost=_cost(cost),
+        cost_of_answer=cost if callable(cost) and _wants_answer(cost) else None,
         skip_if=skip_if,
         response_callback=response_callback,
-        backend=None if backend is None else conf.backend(backend),
+        backend=None if backend is None else backends.stated(backend),
+        per_route=per_route,
         serial=next(_serial),
+        where=where,
     )
+
+
+def _rate_name(rates: tuple[Rate, ...] | None, rate_of: Callable[..., Any] | None) -> str:
+    if rate_of is not None:
+        return _callable_name(rate_of)
+    return "default" if rates is None else "; ".join(map(str, rates))
+
+
+def _is_bool(what: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{what}={value!r} is not True or False")
+    return value
+
+
+def _group(value: object) -> str | None:
+    if value is None or (isinstance(value, str) and value):
+        return value
+    raise ConfigError(f"group={value!r}: a group is a name")
+
+
+def _cost(value: Any) -> Cost:
+    if callable(value) or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        cost: Cost = value
+        return cost
+    raise ConfigError(f"cost={value!r}: a cost is a whole number from 1, or a function of it")
+
+
+def _wants_answer(function: Callable[..., Any]) -> bool:
+    """Whether a cost function takes the response too: then it is asked again after the view."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # a builtin that does not tell
+        return False
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    wanted = (
+        parameter.kind in positional and parameter.default is parameter.empty
+        for parameter in parameters
+    )
+    return sum(wanted) >= 2
 
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
@@ -108,7 +189,7 @@ def _methods(method: str | Iterable[str] | None) -> frozenset[str] | None:
     names = method.split(",") if isinstance(method, str) else list(method)
     if not names:
         raise ConfigError("method= names no method; leave it out to limit every method")
-    return frozenset(conf.choose("method", name.strip().upper(), _METHODS) for name in names)
+    return frozenset(settings.choose("method", name.strip().upper(), _METHODS) for name in names)
 
 
 def _callable_name(function: Callable[..., Any]) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest, HttpResponseBase
 
 from tollway.django import conf, rules
-from tollway.django.limits import Limit
-from tollway.django.passage import Passage, admit, finish
+from tollway.django.decorators import asks_itself
+from tollway.django.passage import Pairs, Passage, admit, finish, settle
 from tollway.django.steps import arun, run
 
 GetResponse = Callable[[HttpRequest], Any]
@@ -19,10 +19,12 @@ GetResponse = Callable[[HttpRequest], Any]
 class RateLimitMiddleware:
     """Limit every request by ``RATELIMIT_MIDDLEWARE`` and ``RATELIMIT_DEFAULT_LIMIT``.
 
-    Put it near the top of ``MIDDLEWARE``: what it refuses costs nothing further. A key by user
-    needs it after ``AuthenticationMiddleware``. It serves sync and async stacks without a thread
-    hop, and lives well with :func:`rate_limit`: one set of headers, that of the tighter limit,
-    also on answers made of exceptions.
+    It asks when the view is known, together with the view's own :func:`rate_limit`: one check, all
+    or nothing, one set of headers, also on answers made of exceptions. What no view answers (a path
+    without a route, an answer of another middleware) is counted when that answer comes by.
+
+    It serves sync and async stacks without a thread hop. Its place in ``MIDDLEWARE`` does not
+    matter to what it counts by: by then the user is known.
     """
 
     sync_capable = True
@@ -31,6 +33,7 @@ class RateLimitMiddleware:
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
         self._async = iscoroutinefunction(get_response)
+        self.process_view = self._before_view_async if self._async else self._before_view
         if self._async:
             markcoroutinefunction(self)
         self._known = self._read(conf.current())
@@ -39,22 +42,51 @@ class RateLimitMiddleware:
         """Answer a request, or hand it on."""
         if self._async:
             return self._answer_async(request)
-        passage = Passage.start(request)
-        response = run(admit(request, passage, self._limits(request)))
-        if response is None:
-            passage.hold()
-            response = self.get_response(request)
+        passage = self._begin(request)
+        response = self.get_response(request)
+        if passage.waiting:
+            response = _instead(run(admit(request, passage, ())), response)
+        if passage.owed:
+            run(settle(request, passage, response))
         return finish(passage, response)
 
     async def _answer_async(self, request: HttpRequest) -> HttpResponseBase:
-        passage = Passage.start(request)
-        response = await arun(admit(request, passage, self._limits(request)))
-        if response is None:
-            passage.hold()
-            response = await self.get_response(request)
+        passage = self._begin(request)
+        response = await self.get_response(request)
+        if passage.waiting:
+            response = _instead(await arun(admit(request, passage, ())), response)
+        if passage.owed:
+            await arun(settle(request, passage, response))
         return finish(passage, response)
 
-    def _limits(self, request: HttpRequest) -> tuple[tuple[Limit, str], ...]:
+    def _begin(self, request: HttpRequest) -> Passage:
+        passage = Passage.start(request)
+        passage.waiting = self._limits(request)
+        passage.hold()
+        return passage
+
+    def _before_view(
+        self, request: HttpRequest, view: Any, _arguments: Any, _named: Any
+    ) -> HttpResponseBase | None:
+        """Ask, unless the view has limits of its own: then it asks for both."""
+        passage = Passage.of(request)
+        if not passage.waiting or asks_itself(view, request.method):
+            return None
+        refused = run(admit(request, passage, ()))
+        passage.hold()
+        return refused
+
+    async def _before_view_async(
+        self, request: HttpRequest, view: Any, _arguments: Any, _named: Any
+    ) -> HttpResponseBase | None:
+        passage = Passage.of(request)
+        if not passage.waiting or asks_itself(view, request.method):
+            return None
+        refused = await arun(admit(request, passage, ()))
+        passage.hold()
+        return refused
+
+    def _limits(self, request: HttpRequest) -> Pairs:
         setup = conf.current()
         if self._known[0] is not setup:
             self._known = self._read(setup)
@@ -66,3 +98,13 @@ class RateLimitMiddleware:
         if problems:
             raise problems[0]
         return setup, found
+
+
+def _instead(refused: HttpResponseBase | None, response: HttpResponseBase) -> HttpResponseBase:
+    """The refusal in place of an answer, whose resources are closed with it."""
+    if refused is None:
+        return response
+    closers = getattr(response, "_resource_closers", None)
+    if closers:
+        cast("Any", refused)._resource_closers.extend(closers)
+    return refused

@@ -2,46 +2,55 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from django.http import HttpRequest, HttpResponseBase
 
-from tollway import ConfigError, Decision, Limiter
+from tollway import ConfigError, Decision, Limiter, Policy
 from tollway.answer import tightest
 from tollway.django import conf, identity, responses
 from tollway.django.limits import Limit
-from tollway.django.steps import Call, Charge, Check, Steps, User
+from tollway.django.steps import Call, Charge, Check, Settle, Steps
 from tollway.errors import StoreError
 
 _ATTRIBUTE = "_tollway_passage"
+_log = logging.getLogger("tollway.django")
+
+Pairs = tuple[tuple[Limit, str], ...]
+"""Limits, each with the scope that names it."""
 
 
 class Passage:
     """What is known of one request: the limits it has met, and the decision that speaks."""
 
-    __slots__ = ("_at_door", "_inside", "decision", "exceeded", "held", "met")
+    __slots__ = ("_at_door", "_inside", "decision", "exceeded", "held", "met", "owed", "waiting")
 
     def __init__(self) -> None:
         self.decision: Decision | None = None
         self.exceeded = False
         self.held = False
         self.met: set[int] = set()
+        self.waiting: Pairs = ()
+        """The middleware's limits, until somebody inside asks: then all are one check."""
+        self.owed: list[_Toll] = []
+        """What was charged by estimate and is settled after the answer."""
         self._at_door: tuple[Decision | None, bool] = (None, False)
         self._inside = False
 
     @classmethod
     def of(cls, request: Any) -> Passage:
         """The passage of a request, made at the first question."""
-        found = getattr(_plain(request), _ATTRIBUTE, None)
+        found = getattr(plain(request), _ATTRIBUTE, None)
         return cls.start(request) if found is None else found
 
     @classmethod
     def start(cls, request: Any) -> Passage:
         """A new passage for a request: the middleware starts one, since it comes first."""
         passage = cls()
-        setattr(_plain(request), _ATTRIBUTE, passage)
+        setattr(plain(request), _ATTRIBUTE, passage)
         return passage
 
     def hold(self) -> None:
@@ -75,13 +84,13 @@ class Passage:
         self.exceeded = self.exceeded or exceeded
         request.rate_limit = self.decision
         request.rate_limit_exceeded = self.exceeded
-        inner = _plain(request)
+        inner = plain(request)
         if inner is not request:
             inner.rate_limit = self.decision
             inner.rate_limit_exceeded = self.exceeded
 
 
-def _plain(request: Any) -> Any:
+def plain(request: Any) -> Any:
     """Django's request inside that of REST framework."""
     return getattr(request, "_request", request)
 
@@ -91,6 +100,7 @@ class _Toll:
     """A limit that applies to this request, with what it costs and to whom."""
 
     limit: Limit
+    limiter: Limiter
     charge: Charge
 
 
@@ -99,11 +109,14 @@ def admit(
 ) -> Steps[HttpResponseBase | None]:
     """Decide over a request; the answer that turns it away, or ``None`` when it may pass.
 
-    ``limits`` are pairs of a limit and the scope that names it. Those met before on the same
+    The middleware's limits that wait are decided together with these. Those met before on the same
     request are left out, so a stack of decorators is one check. Blocking limits are asked first,
     together and all or nothing; only a request that passes them is charged to the others.
     """
     setup = conf.current()
+    if passage.waiting:
+        limits = (*passage.waiting, *limits)
+        passage.waiting = ()
     tolls: dict[tuple[bool, Limiter], list[_Toll]] = {}
     if setup.settings.enable:
         for limit, scope in limits:
@@ -112,21 +125,22 @@ def admit(
             passage.met.add(limit.serial)
             toll = yield from _toll(setup, request, limit, scope)
             if toll is not None:
-                where = (limit.block, setup.limiter(limit.backend))
-                tolls.setdefault(where, []).append(toll)
+                tolls.setdefault((limit.block, toll.limiter), []).append(toll)
     if not tolls:
         passage.note(request, None, False)
         return None
-    groups = tolls.items() if len(tolls) == 1 else sorted(tolls.items(), key=_hard_first)
-    for (block, limiter), group in groups:
-        refused = yield from _ask(request, passage, limiter, group, block=block)
+    if len(tolls) == 1:
+        ((block, limiter), group) = next(iter(tolls.items()))
+        return (yield from _ask(request, passage, limiter, _merged(group), block=block))
+    passed: list[_Toll] = []
+    for (block, limiter), group in sorted(tolls.items(), key=lambda item: not item[0][0]):
+        merged = _merged(group)
+        refused = yield from _ask(request, passage, limiter, merged, block=block)
         if refused is not None:
+            yield from _give_back(passage, passed)
             return refused
+        passed += merged
     return None
-
-
-def _hard_first(group: tuple[tuple[bool, Limiter], list[_Toll]]) -> bool:
-    return not group[0][0]
 
 
 def finish(passage: Passage, response: HttpResponseBase) -> HttpResponseBase:
@@ -137,62 +151,95 @@ def finish(passage: Passage, response: HttpResponseBase) -> HttpResponseBase:
     return response
 
 
+def settle(request: Any, passage: Passage, response: HttpResponseBase) -> Steps[None]:
+    """Charge what the request cost in the end, for limits whose cost is a function of the answer.
+
+    A store that is away keeps the estimate; the answer is on its way and nobody is told.
+    """
+    owed, passage.owed = passage.owed, []
+    for toll in owed:
+        function = toll.limit.cost_of_answer
+        if function is None:
+            continue
+        actual = yield Call("cost", function, request, response)
+        _checked_cost(toll.limit, actual)
+        try:
+            yield Settle(toll.limiter, toll.charge, actual)
+        except StoreError as error:
+            _log.warning("the cost of a request could not be settled: %s", error)
+
+
+def _give_back(passage: Passage, tolls: list[_Toll]) -> Steps[None]:
+    """What other backends had charged before one refused: a refusal charges nothing."""
+    passage.owed = [toll for toll in passage.owed if toll not in tolls]
+    for toll in tolls:
+        try:
+            yield Settle(toll.limiter, toll.charge, 0)
+        except StoreError as error:
+            _log.warning("a refused request could not be given back: %s", error)
+
+
 def _toll(setup: conf.Setup, request: Any, limit: Limit, scope: str) -> Steps[_Toll | None]:
     if not limit.applies(request.method):
         return None
+    if limit.per_route:
+        scope = f"{scope} {identity.route(plain(request))}"
     if limit.skip_if is not None and (yield Call("skip_if", limit.skip_if, request)):
         return None
     cost = limit.cost
     if callable(cost):
-        cost = yield Call("cost", cost, request)
-        if isinstance(cost, bool) or not isinstance(cost, int) or cost < 0:
-            raise ConfigError(f"the cost function of {limit.name(scope)!r} returned {cost!r}")
+        arguments = (request,) if limit.cost_of_answer is None else (request, None)
+        cost = yield Call("cost", cost, *arguments)
+        _checked_cost(limit, cost)
+    policy: Policy | None
+    if limit.rate_of is None:
+        policy = limit.policy(setup, scope)
+    else:
+        policy = limit.policy_for(setup, scope, (yield Call("rate", limit.rate_of, request)))
+        if policy is None:
+            return None
     if limit.by_address:
         who = identity.address_key(request, setup)
     else:
-        who = yield from _identity(setup, request, limit)
-    return _Toll(limit, (limit.policy(setup, scope), who, cost))
+        who = yield from identity.who(setup, request, limit.key)
+    return _Toll(limit, setup.limiter(limit.backend), (policy, who, cost))
 
 
-def _identity(setup: conf.Setup, request: Any, limit: Limit) -> Steps[str]:
-    key = limit.key
-    if callable(key):
-        value = yield Call("key", key, request)
-        return identity.address_key(request, setup) if value in (None, "") else str(value)
-    if key.kind in ("user", "user_or_ip"):
-        named = identity.user_value((yield User(request)))
-    else:
-        named = identity.named_value(request, key)
-    return identity.address_key(request, setup) if named is None else named
+def _checked_cost(limit: Limit, cost: Any) -> None:
+    if isinstance(cost, bool) or not isinstance(cost, int) or cost < 0:
+        raise ConfigError(f"the cost function of {limit.name('')!r} returned {cost!r}")
 
 
 def _ask(
     request: Any, passage: Passage, limiter: Limiter, group: list[_Toll], *, block: bool
 ) -> Steps[HttpResponseBase | None]:
     try:
-        decision: Decision = yield Check(limiter, _merged(group))
+        decision: Decision = yield Check(limiter, [toll.charge for toll in group])
     except StoreError:  # the limiter has told the log
         if block:
             return responses.unavailable(request)
         passage.note(request, None, True)
         return None
     passage.note(request, decision, not decision.allowed)
-    if decision.allowed or not block:
+    if decision.allowed:
+        for toll in group:
+            if toll.limit.cost_of_answer is not None:
+                passage.owed.append(toll)
         return None
-    return (yield from _refusal(request, decision, group))
+    return (yield from _refusal(request, decision, group)) if block else None
 
 
-def _merged(group: list[_Toll]) -> list[Charge]:
-    """The charges of a group; a limit that is stated twice is charged once, at the higher cost."""
+def _merged(group: list[_Toll]) -> list[_Toll]:
+    """The same with a limit that is stated twice charged once, at the higher cost."""
     if len(group) == 1:
-        return [group[0].charge]
-    charges: dict[tuple[str, str], Charge] = {}
+        return group
+    tolls: dict[tuple[str, str], _Toll] = {}
     for toll in group:
         policy, who, cost = toll.charge
-        known = charges.get((policy.name, who))
-        if known is None or known[2] < cost:
-            charges[(policy.name, who)] = toll.charge
-    return list(charges.values())
+        known = tolls.get((policy.name, who))
+        if known is None or known.charge[2] < cost:
+            tolls[(policy.name, who)] = toll
+    return list(tolls.values())
 
 
 def _refusal(request: Any, decision: Decision, group: list[_Toll]) -> Steps[HttpResponseBase]:
@@ -200,7 +247,7 @@ def _refusal(request: Any, decision: Decision, group: list[_Toll]) -> Steps[Http
         (toll.limit.response_callback for toll in group if toll.charge[0].name == decision.policy),
         None,
     )
-    callback = callback or conf.current().settings.response_callback
+    callback = callback or responses.callback_for(request)
     if callback is None:
         return responses.refusal(request, decision)
     response = yield Call("response_callback", callback, request)
@@ -215,7 +262,7 @@ def _refusal(request: Any, decision: Decision, group: list[_Toll]) -> Steps[Http
 def request_in(arguments: tuple[Any, ...]) -> tuple[Any, Any]:
     """The request among a view's first two arguments, and the object it is a method of, if any."""
     for position, argument in enumerate(arguments[:2]):
-        if isinstance(_plain(argument), HttpRequest):
+        if isinstance(plain(argument), HttpRequest):
             return argument, arguments[0] if position else None
     raise ConfigError(
         "rate_limit found no request among the view's first two arguments: "

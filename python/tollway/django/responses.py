@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from collections.abc import Callable
+from typing import Any, Final
 
 from django.http import HttpResponse, HttpResponseBase
 from django.template.loader import render_to_string
@@ -17,6 +19,7 @@ from tollway.answer import (
     unavailable_text,
 )
 from tollway.django import conf
+from tollway.django.settings import Settings
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -30,7 +33,20 @@ _PAGE = """<!doctype html>
 </html>
 """
 
-_OFFERS = (PROBLEM_JSON, "application/json", "text/html", "text/plain")
+_ACCEPT_MAX: Final = 2048
+"""How much of an ``Accept`` header is read."""
+
+_OFFERS: Final = (PROBLEM_JSON, "application/json", "text/html", "text/plain")
+
+
+def callback_for(request: Any) -> Callable[..., Any] | None:
+    """The function of ``RATELIMIT_RESPONSE_CALLBACK`` for what the client prefers, if any."""
+    callbacks = conf.current().settings.response_callback
+    if not callbacks:
+        return None
+    anything = callbacks.get("*/*")
+    offers = (*_OFFERS, *(media for media in callbacks if media not in (*_OFFERS, "*/*")))
+    return callbacks.get(preferred(request.META.get("HTTP_ACCEPT", ""), offers), anything)
 
 
 def refusal(request: Any, decision: Decision) -> HttpResponse:
@@ -69,24 +85,48 @@ def _answer(
     return response
 
 
-def write_headers(response: HttpResponseBase, decision: Decision, settings: conf.Settings) -> None:
+def write_headers(response: HttpResponseBase, decision: Decision, settings: Settings) -> None:
     """Write a decision's headers, replacing those of an earlier one.
 
     ``Retry-After`` goes on error answers only: a view under ``block=False`` may well answer 200
     although its limit is used up.
     """
-    for name, value in decision.headers(settings.x_headers, settings.ietf_headers):
+    headers = response.headers
+    for name, value in fields(decision, settings.x_headers, settings.ietf_headers):
         if name != "Retry-After" or response.status_code >= 400:
-            response.headers[name] = value
+            headers[name] = value
 
 
-def preferred(accept: str) -> str:
-    """The offered media type a client likes best; problem+json when it does not care."""
-    best, best_weight = _OFFERS[0], 0.0
-    ranges = [_media_range(item) for item in accept.split(",") if item.strip()]
+def fields(
+    decision: Decision, x_ratelimit: bool = True, draft: str | None = "draft-10"
+) -> list[tuple[str, str]]:
+    """The header fields of a decision, in the words of a draft of the IETF's; ``None`` for none."""
+    if draft is None or draft == "draft-10":
+        return decision.headers(x_ratelimit, draft is not None)
+    found = decision.headers(x_ratelimit, True)
+    policies = _ITEM.sub(r"\1;w=\2", dict(found)["RateLimit-Policy"])
+    limit, left = decision.limit, decision.remaining
+    reset = -(-decision.reset_after_ns // 1_000_000_000)
+    written = [pair for pair in found if pair[0] not in ("RateLimit", "RateLimit-Policy")]
+    written.append(("RateLimit-Policy", policies))
+    if draft == "draft-07":
+        written.append(("RateLimit", f"limit={limit}, remaining={left}, reset={reset}"))
+    else:
+        for name, value in (("Limit", limit), ("Remaining", left), ("Reset", reset)):
+            written.append((f"RateLimit-{name}", str(value)))
+    return written
+
+
+_ITEM: Final = re.compile(r'"[^"]*";q=(\d+);w=(\d+)')
+
+
+def preferred(accept: str, offers: tuple[str, ...] = _OFFERS) -> str:
+    """The offered media type a client likes best; the first one when it does not care."""
+    best, best_weight = offers[0], 0.0
+    ranges = [_media_range(item) for item in accept[:_ACCEPT_MAX].split(",") if item.strip()]
     if not ranges:
         return best
-    for offer in _OFFERS:
+    for offer in offers:
         weight = _weight(offer, ranges)
         if weight > best_weight:
             best, best_weight = offer, weight

@@ -14,12 +14,16 @@ from functools import partial
 from typing import Any
 
 from tollway import ConfigError, Rate
-from tollway.django import conf
 from tollway.django.limits import Limit, limit
+from tollway.django.settings import Settings, SettingsError, choose, function
 
 _KNOWN = ("RATE_LIMITS", "SKIP_PATHS", "KEY", "SKIP_IF")
-_RULE_KNOWN = ("rate", "key", "algorithm", "block", "group", "cost", "skip_if", "backend")
-_FUNCTIONS = ("cost", "skip_if")
+_RULE_KNOWN = (
+    *("rate", "key", "algorithm", "algorithm_config", "block", "group", "cost", "skip_if"),
+    *("response_callback", "backend", "scope"),
+)
+_SCOPES = ("rule", "route")
+_FUNCTIONS = ("cost", "skip_if", "response_callback")
 
 _SPELLING = re.compile(r"(?:(?P<methods>[A-Za-z]+(?:,[A-Za-z]+)*) )?(?P<path>[/^].*)")
 
@@ -88,23 +92,23 @@ class Rules:
         return () if self.default is None else ((self.default, "middleware"),)
 
 
-def read(settings: conf.Settings) -> tuple[Rules, list[conf.SettingsError]]:
+def read(settings: Settings) -> tuple[Rules, list[SettingsError]]:
     """The rules in ``RATELIMIT_MIDDLEWARE``, and everything that is wrong with them."""
     stated = settings.middleware
-    problems: list[conf.SettingsError] = []
+    problems: list[SettingsError] = []
 
     def attempt(what: str, make: Callable[[], Any]) -> Any:
         try:
             return make()
         except ConfigError as error:
-            problems.append(conf.SettingsError(f"RATELIMIT_MIDDLEWARE{what}: {error}"))
+            problems.append(SettingsError(f"RATELIMIT_MIDDLEWARE{what}: {error}"))
             return None
 
     for name in stated:
-        attempt("", partial(conf.choose, "entry", str(name), _KNOWN))
+        attempt("", partial(choose, "entry", str(name), _KNOWN))
     shared = {
         "key": stated.get("KEY", "ip"),
-        "skip_if": attempt("['SKIP_IF']", lambda: conf.function(stated.get("SKIP_IF"))),
+        "skip_if": attempt("['SKIP_IF']", lambda: function(stated.get("SKIP_IF"))),
     }
     default = None
     if settings.default_limit is not None:
@@ -136,14 +140,15 @@ def _skips(stated: Any) -> tuple[Pattern, ...]:
 
 
 def _limit(shared: Mapping[str, Any], rule: Any) -> Limit:
-    if isinstance(rule, str | Rate | list | tuple):
+    if isinstance(rule, str | Rate | list | tuple) or callable(rule):
         return limit(**{**shared, "rate": rule})
     if not isinstance(rule, Mapping):
         raise ConfigError(f'{rule!r} is neither a rate nor a mapping such as {{"rate": "100/m"}}')
     for name in rule:
-        conf.choose("entry", str(name), _RULE_KNOWN)
+        choose("entry", str(name), _RULE_KNOWN)
     stated = {
-        name: conf.function(value) if name in _FUNCTIONS and isinstance(value, str) else value
+        name: function(value) if name in _FUNCTIONS and isinstance(value, str) else value
         for name, value in rule.items()
     }
-    return limit(**{**shared, **stated})
+    scope = choose("scope", str(stated.pop("scope", "rule")), _SCOPES)
+    return limit(**{**shared, **stated}, per_route=scope == "route")

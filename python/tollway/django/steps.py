@@ -11,10 +11,10 @@ import inspect
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Protocol, TypeVar
 
+from django.conf import settings as django_settings
 from django.http import HttpRequest
 
 from tollway import ConfigError, Decision, Limiter, Policy
-from tollway.django.identity import missing_user
 
 T = TypeVar("T")
 Charge = tuple[Policy, str, int]
@@ -53,6 +53,37 @@ class Check:
         if len(self.charges) == 1:
             return await self.limiter.acheck(*self.charges[0])
         return await self.limiter.acheck_all(self.charges)
+
+
+class Settle:
+    """Charge what a request cost in the end: less is given back, more is owed.
+
+    One round trip for each charge that differs, and one more when it was more.
+    """
+
+    __slots__ = ("actual", "charge", "limiter")
+
+    def __init__(self, limiter: Limiter, charge: Charge, actual: int) -> None:
+        self.limiter = limiter
+        self.charge = charge
+        self.actual = actual
+
+    def now(self) -> None:
+        """Settle and wait."""
+        policy, who, charged = self.charge
+        if self.actual < charged:
+            self.limiter.refund(policy, who, charged - self.actual)
+        elif self.actual > charged:
+            self.limiter.reserve(policy, who, 0).commit(self.actual - charged)
+
+    async def later(self) -> None:
+        """Settle and await."""
+        policy, who, charged = self.charge
+        if self.actual < charged:
+            await self.limiter.arefund(policy, who, charged - self.actual)
+        elif self.actual > charged:
+            held = await self.limiter.areserve(policy, who, 0)
+            await held.acommit(self.actual - charged)
 
 
 class Call:
@@ -94,7 +125,12 @@ class User:
     def now(self) -> Any:
         """``request.user``."""
         if not hasattr(self.request, "user"):
-            raise missing_user(self.request)
+            if any("Authentication" in name for name in django_settings.MIDDLEWARE):
+                return None  # the request was answered before the middleware came to it
+            raise ConfigError(
+                f"a limit on {self.request.path} counts by user, but the request has no user yet: "
+                "put django.contrib.auth.middleware.AuthenticationMiddleware into MIDDLEWARE"
+            )
         return self.request.user
 
     async def later(self) -> Any:
