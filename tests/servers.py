@@ -30,6 +30,7 @@ class RedisServer:
         self.folder = folder
         self.port = port
         self.arguments = arguments
+        self.frozen = False
         self.process = self._spawn()
 
     @property
@@ -84,10 +85,12 @@ class RedisServer:
 
     def freeze(self) -> None:
         """Stop it from running without closing anything."""
+        self.frozen = True
         self.process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
         self.process.send_signal(signal.SIGCONT)
+        self.frozen = False
 
     def kill(self) -> None:
         if self.process.poll() is None:
@@ -310,7 +313,7 @@ class Watched:
             stack.callback(sentinel.wait)
             stack.callback(sentinel.kill)
             self.sentinels.append((sentinel, port))
-        wait("the replica is in step", lambda: "link_status:up" in self._replication(self.replica))
+        self.wait_until_in_step()
         for _, port in self.sentinels:
             wait("the sentinel listens", partial(self._listens, port))
             # Look every second instead of every ten.
@@ -343,6 +346,16 @@ class Watched:
     def url(self) -> str:
         places = ",".join(f"127.0.0.1:{port}" for _, port in self.sentinels)
         return f"redis+sentinel://{places}/{self.service}"
+
+    def wait_until_in_step(self) -> None:
+        """Wait until the replica has all that the primary has."""
+
+        def in_step() -> bool:
+            told, known = self._replication(self.primary), self._replication(self.replica)
+            offset = next(line for line in told.splitlines() if "master_repl_offset" in line)
+            return "link_status:up" in known and offset in known
+
+        wait("the replica is in step", in_step)
 
     def role(self, server: RedisServer) -> str:
         lines = self._replication(server).splitlines()

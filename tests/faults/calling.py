@@ -106,9 +106,14 @@ class Callers:
     """Threads that check one key again and again until they are stopped."""
 
     def __init__(
-        self, limiter: Limiter, policy: Policy, threads: int = 2, pause: float = 0.002
+        self,
+        limiter: Limiter,
+        policy: Policy,
+        threads: int = 2,
+        pause: float = 0.002,
+        key: str = "k",
     ) -> None:
-        self.limiter, self.policy = limiter, policy
+        self.limiter, self.policy, self.key = limiter, policy, key
         self.seen = Seen()
         self.failures: list[BaseException] = []
         self._pause = pause
@@ -120,7 +125,7 @@ class Callers:
     def _run(self) -> None:
         try:
             while not self._stop.is_set():
-                self.seen.call(lambda: self.limiter.check(self.policy, "k"), PATIENCE)
+                self.seen.call(lambda: self.limiter.check(self.policy, self.key), PATIENCE)
                 self._stop.wait(self._pause)
         except BaseException as error:
             self.failures.append(error)
