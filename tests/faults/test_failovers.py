@@ -182,6 +182,13 @@ def test_a_primary_of_a_cluster_is_replaced(nodes: list[RedisServer], how: str) 
     calm = patient(_url(nodes))
     assert sum(calm.check(exact, key).allowed for _ in range(spent)) == spent
     wait("it is replicated", lambda: primary.ask("WAIT", "1", "1000") == b":1")
+    others = Callers(
+        limiter_of(_url(nodes), "closed", **GIVE_UP),
+        Policy(f"others-{how}", "1000000/52w"),
+        key=_key_elsewhere(nodes, primary),
+        pause=0.01,
+    )
+    others.wait_for(20)
     (primary.freeze if how == "stops" else primary.kill)()
     try:
         wait("its replica takes over", lambda: _owner(nodes, slot) is not primary)
@@ -189,6 +196,8 @@ def test_a_primary_of_a_cluster_is_replaced(nodes: list[RedisServer], how: str) 
     finally:
         primary.thaw() if how == "stops" else primary.restart()
     _judge(everybody.stop(), failovers=1)
+    elsewhere = others.stop()
+    assert (elsewhere.errors, elsewhere.refused) == (0, 0), "the other slots go on"
     again = limiter_of(_url(nodes), "closed", **GIVE_UP)
     recovered(again, exact, key)
     assert sum(again.check(exact, key).allowed for _ in range(LIMIT)) == LIMIT - spent

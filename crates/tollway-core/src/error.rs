@@ -84,12 +84,21 @@ pub struct StoreError {
     pub store: String,
     /// What happened and what to do next.
     pub detail: String,
+    /// Whether only a part of the store is meant, such as one node of a cluster: what is kept
+    /// elsewhere is answered.
+    pub partial: bool,
 }
 
 impl StoreError {
     /// An error of `kind` in `store`.
     pub fn new(kind: StoreErrorKind, store: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { kind, store: store.into(), detail: detail.into() }
+        Self { kind, store: store.into(), detail: detail.into(), partial: false }
+    }
+
+    /// The same, of a part of the store only: a breaker around the store does not open for it.
+    #[must_use]
+    pub fn of_a_part(self) -> Self {
+        Self { partial: true, ..self }
     }
 
     /// Whether the same call may succeed later without anybody changing anything.

@@ -58,7 +58,8 @@ impl Shared {
                 return self.lock().forget(spell);
             }
         }
-        let succeeded = !answer.as_ref().is_err_and(StoreError::is_transient);
+        // A part that is away is not the store: the rest of it is still to be asked.
+        let succeeded = !answer.as_ref().is_err_and(|error| error.is_transient() && !error.partial);
         let now = self.now();
         let mut breaker = self.lock();
         breaker.record(spell, succeeded, now, self.dice.hash_one(now.nanos()));
@@ -76,7 +77,12 @@ impl Shared {
     fn heard(&self, answer: &Result<(), StoreError>) {
         match answer {
             Ok(()) => self.lock().alive(),
-            Err(error) => self.remember(error),
+            Err(error) => {
+                self.remember(error);
+                if error.partial {
+                    self.lock().alive();
+                }
+            }
         }
     }
 }

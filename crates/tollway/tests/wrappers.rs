@@ -65,6 +65,19 @@ async fn a_store_that_says_no_is_alive() {
 }
 
 #[tokio::test]
+async fn a_part_that_is_away_leaves_the_rest_alone() {
+    let remote = Remote::new(Arc::new(SystemClock::new()), StoreErrorKind::Timeout);
+    let guard = Guard::new(remote.clone(), BreakerSettings::default());
+    remote.away.store(true, Ordering::SeqCst);
+    remote.partly.store(true, Ordering::SeqCst);
+    for _ in 0..10 {
+        assert!(ask(&guard, &policy("1/h"), "k", 1).await.unwrap_err().is_transient());
+    }
+    assert!(guard.ping().await.is_err());
+    assert_eq!((remote.asked(), guard.state()), (11, BreakerState::Closed));
+}
+
+#[tokio::test]
 async fn an_abandoned_probe_makes_room_for_the_next() {
     let remote = Remote::new(Arc::new(SystemClock::new()), StoreErrorKind::Timeout);
     let guard = Guard::new(remote.clone(), BreakerSettings { pause: 1, max_pause: 1, ..BreakerSettings::default() });

@@ -137,7 +137,11 @@ impl Cluster {
         let busy = Busy(Arc::clone(self));
         let patience = self.options.connect_timeout + self.options.command_timeout;
         let task = self.runtime.spawn(async move {
-            let late = || Err(trouble::timed_out(&busy.0.name, patience));
+            let late = || {
+                let error = trouble::timed_out(&busy.0.name, patience);
+                let knows_slots = matches!(&*busy.0.known.borrow(), Some(Ok(_)));
+                Err(if knows_slots { error.of_a_part() } else { error })
+            };
             let answer = tokio::time::timeout(patience, call).await.unwrap_or_else(|_| late());
             if answer.as_ref().is_err_and(StoreError::is_transient) {
                 busy.0.stale.notify_one();
@@ -325,14 +329,18 @@ impl Cluster {
         }
     }
 
+    /// A node that fails fails alone: its queue refuses while it is away, and the others go on.
     async fn send(&self, node: &Node, work: Work, route: Route) -> Outcome {
-        let (receiver, _) = node.queue.push(work, route, None)?;
-        outcome(receiver, &self.name).await
+        let sent = async {
+            let (receiver, _) = node.queue.push(work, route, None)?;
+            outcome(receiver, &self.name).await
+        };
+        sent.await.map_err(StoreError::of_a_part)
     }
 
     fn down(&self, slot: u16, why: &str) -> StoreError {
         let detail = format!("the cluster does not serve slot {slot} ({why}): see `redis-cli CLUSTER INFO`");
-        StoreError::new(StoreErrorKind::Unavailable, &*self.name, detail)
+        StoreError::new(StoreErrorKind::Unavailable, &*self.name, detail).of_a_part()
     }
 
     /// A node by the `HOST:PORT` that `teller` gave; without a host it is the teller's own.

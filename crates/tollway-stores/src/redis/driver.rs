@@ -49,16 +49,23 @@ enum End {
     Closed,
     /// The server closed it; what was in flight is back in the queue.
     Broken,
-    /// The server does not answer.
-    Stalled(StoreError),
+    /// The server does not answer; whether it did over this connection before.
+    Stalled { cause: StoreError, answered: bool },
 }
 
 /// What to do next.
 enum Phase {
     Idle,
     Dial,
-    Serve(Link),
-    Away { cause: StoreError, attempt: u32 },
+    /// `attempt` counts those who were connected in vain before.
+    Serve {
+        link: Link,
+        attempt: u32,
+    },
+    Away {
+        cause: StoreError,
+        attempt: u32,
+    },
 }
 
 impl Drop for Driver {
@@ -82,14 +89,17 @@ impl Driver {
                     Phase::Dial
                 }
                 Phase::Dial => match self.dial_while_they_wait().await {
-                    Ok(link) => Phase::Serve(link),
+                    Ok(link) => Phase::Serve { link, attempt: 0 },
                     Err(cause) => Phase::Away { cause, attempt: 0 },
                 },
-                Phase::Serve(link) => match self.serve(link).await {
+                Phase::Serve { link, attempt } => match self.serve(link).await {
                     End::Closed => return,
                     // With jobs brought back: dial at once. Without: when somebody comes.
                     End::Broken => Phase::Idle,
-                    End::Stalled(cause) => Phase::Away { cause, attempt: 0 },
+                    // One that lets itself be connected to and answers nothing is asked ever more rarely.
+                    End::Stalled { cause, answered } => {
+                        Phase::Away { cause, attempt: if answered { 0 } else { attempt.saturating_add(1) } }
+                    }
                 },
                 Phase::Away { cause, attempt } => {
                     self.queue.refuse(&cause);
@@ -99,7 +109,7 @@ impl Driver {
                     tokio::time::sleep(pause(attempt)).await;
                     if self.queue.was_asked() {
                         match self.dial().await {
-                            Ok(link) => Phase::Serve(link),
+                            Ok(link) => Phase::Serve { link, attempt },
                             Err(cause) => Phase::Away { cause, attempt: attempt.saturating_add(1) },
                         }
                     } else {
@@ -154,7 +164,7 @@ impl Driver {
         let mut flights: Vec<Flight> = Vec::with_capacity(MOST_FLIGHTS);
         let mut load = true;
         let mut alarm = pin!(tokio::time::sleep_until(Instant::now().into()));
-        let mut armed = false;
+        let (mut armed, mut answered) = (false, false);
         loop {
             while self.may_start(flights.len()) {
                 let jobs = self.queue.take(MOST_KEYS);
@@ -178,6 +188,7 @@ impl Driver {
                     let flight = flights.remove(index);
                     match reply {
                         Ok(replies) => {
+                            answered = true;
                             let (missing, demoted) = self.hand_out(flight, replies);
                             load |= missing;
                             if demoted {
@@ -203,7 +214,7 @@ impl Driver {
                         for job in flights.into_iter().flat_map(|flight| flight.call.jobs) {
                             job.finish(Err(trouble::timed_out(&self.address.name, self.command_timeout)));
                         }
-                        return End::Stalled(cause);
+                        return End::Stalled { cause, answered };
                     }
                 },
                 () = self.queue.bell.notified() => {}

@@ -16,6 +16,8 @@ pub struct Remote {
     asked: AtomicU32,
     pinged: AtomicU32,
     pub away: AtomicBool,
+    /// Whether it is only a part that is away.
+    pub partly: AtomicBool,
     /// Keeps callers waiting instead of failing.
     pub is_hung: AtomicBool,
     kind: StoreErrorKind,
@@ -25,8 +27,8 @@ impl Remote {
     pub fn new(clock: Arc<dyn Clock>, kind: StoreErrorKind) -> Arc<Self> {
         let memory = MemoryStore::with_clock(10_000, clock);
         let (asked, pinged) = (AtomicU32::new(0), AtomicU32::new(0));
-        let (away, is_hung) = (AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(Self { memory, asked, pinged, away, is_hung, kind })
+        let [away, partly, is_hung] = [false, false, false].map(AtomicBool::new);
+        Arc::new(Self { memory, asked, pinged, away, partly, is_hung, kind })
     }
 
     fn answer<T: Send + 'static>(&self, ask: impl FnOnce(&MemoryStore) -> Reply<T>) -> Reply<T> {
@@ -35,7 +37,9 @@ impl Remote {
             return Box::pin(std::future::pending());
         }
         if self.away.load(Ordering::SeqCst) {
-            return Box::pin(std::future::ready(Err(StoreError::new(self.kind, "remote://", "away"))));
+            let error = StoreError::new(self.kind, "remote://", "away");
+            let error = if self.partly.load(Ordering::SeqCst) { error.of_a_part() } else { error };
+            return Box::pin(std::future::ready(Err(error)));
         }
         ask(&self.memory)
     }
