@@ -92,6 +92,11 @@ pub trait Store: Send + Sync + fmt::Debug {
         Condition::default()
     }
 
+    /// Gives back permits that were taken in advance and not handed out. One round trip, if any are.
+    fn give_back(&self) -> Reply<()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// The stores that this one passes requests to; empty for one that keeps state itself.
     fn members(&self) -> Vec<Arc<dyn Store>> {
         Vec::new()

@@ -175,6 +175,15 @@ impl Limiter {
         self.store.ping()
     }
 
+    /// Gives back permits that were taken in advance and not handed out: before a process ends. One
+    /// round trip, if any are.
+    ///
+    /// # Errors
+    /// What the store said; they then stay charged.
+    pub fn give_back(&self) -> Reply<()> {
+        self.store.give_back()
+    }
+
     fn ask_now(&self, charges: &[Charge<'_>], peek: bool) -> Option<Result<Decision, StoreError>> {
         if let Err(error) = self.distinct(charges) {
             return Some(Err(error));

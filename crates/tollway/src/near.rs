@@ -165,6 +165,10 @@ impl Store for NearCache {
         self.inner.ping()
     }
 
+    fn give_back(&self) -> Reply<()> {
+        self.inner.give_back()
+    }
+
     fn members(&self) -> Vec<Arc<dyn Store>> {
         vec![Arc::clone(&self.inner)]
     }
