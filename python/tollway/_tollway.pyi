@@ -242,6 +242,8 @@ class Limiter:
         max_keys: int = 1_000_000,
         strategy: str = "first_healthy",
         near_cache: float = 1.0,
+        lease: int = 0,
+        lease_time: float = 1.0,
         breaker: Breaker | None = None,
         clock: ManualClock | None = None,
     ) -> Limiter: ...

@@ -7,7 +7,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyTuple;
-use tollway::Charge;
+use tollway::{Charge, Reply};
 
 use crate::answers::{Policies, ask_now, finish, finish_many, nothing, wait};
 use crate::awaiting::{Convert, Mailbox, Ready};
@@ -51,6 +51,14 @@ impl Limiter {
         // A parent's limiter is left alone: its threads are not in this process.
         std::mem::forget(made.replace((here, Arc::clone(&limiter))));
         Ok(limiter)
+    }
+
+    /// Forgets this process's limiter; what gives back its leases, when it may have some.
+    fn let_go(&self) -> Option<Reply<()>> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_ours = made.as_ref().is_some_and(|(process, _)| *process == std::process::id());
+        let (_, limiter) = made.take_if(|_| is_ours && self.local.is_none())?;
+        self.recipe.lease.map(|_| limiter.give_back())
     }
 
     fn decide(&self, py: Python<'_>, charges: &[Charge<'_>], policies: Policies, peek: bool) -> PyResult<Decision> {
@@ -129,7 +137,7 @@ impl Limiter {
     #[new]
     #[pyo3(signature = (url = None, default_policy = None, *, fail_mode = "local",
         local_share = 1.0, prefix = "tollway", connect_timeout = 1.0, command_timeout = 0.1, queue = 10_000, max_keys = 1_000_000,
-        strategy = "first_healthy", near_cache = 1.0, breaker = None, clock = None))]
+        strategy = "first_healthy", near_cache = 1.0, lease = 0, lease_time = 1.0, breaker = None, clock = None))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python class")]
     fn new(
         url: Option<&Bound<'_, PyAny>>,
@@ -143,6 +151,8 @@ impl Limiter {
         max_keys: usize,
         strategy: &str,
         near_cache: f64,
+        lease: i64,
+        lease_time: f64,
         breaker: Option<&Bound<'_, Breaker>>,
         clock: Option<&Bound<'_, ManualClock>>,
     ) -> PyResult<Self> {
@@ -150,6 +160,7 @@ impl Limiter {
             backends: stores::backends(url, timeout("command_timeout", command_timeout)?)?,
             strategy: strategy.parse().map_err(|error| errors::from_config(&error))?,
             near_cache: if near_cache == 0.0 { Duration::ZERO } else { timeout("near_cache", near_cache)? },
+            lease: stores::usable_lease(lease, lease_time)?,
             breaker: breaker.map(|breaker| breaker.get().settings).unwrap_or_default(),
             fail_mode: fail_mode.parse().map_err(|error| errors::from_config(&error))?,
             local_share,
@@ -373,13 +384,13 @@ impl Limiter {
         self.later(py, found, |py, found| Ok(Py::new(py, Health::new(py, found)?)?.into_any()))
     }
 
-    /// Lets go of the backend's connection. Using the limiter again opens it again.
-    fn close(&self) {
-        if self.local.is_none() {
-            let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-            if made.as_ref().is_some_and(|(process, _)| *process == std::process::id()) {
-                *made = None;
-            }
+    /// Gives back what is leased and lets go of the backend's connection. Using the limiter again
+    /// opens it again.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        match self.let_go() {
+            // What cannot be given back stays charged; nobody who leaves can change that.
+            Some(reply) => wait(py, reply).map(drop),
+            None => Ok(()),
         }
     }
 
@@ -388,8 +399,8 @@ impl Limiter {
     }
 
     #[pyo3(signature = (*_args))]
-    fn __exit__(&self, _args: &Bound<'_, PyTuple>) {
-        self.close();
+    fn __exit__(&self, py: Python<'_>, _args: &Bound<'_, PyTuple>) -> PyResult<()> {
+        self.close(py)
     }
 
     fn __aenter__(this: PyRef<'_, Self>) -> PyResult<Py<Ready>> {
@@ -398,9 +409,11 @@ impl Limiter {
     }
 
     #[pyo3(signature = (*_args))]
-    fn __aexit__(&self, py: Python<'_>, _args: &Bound<'_, PyTuple>) -> PyResult<Py<Ready>> {
-        self.close();
-        Py::new(py, Ready::new(Ok(py.None())))
+    fn __aexit__<'py>(&self, py: Python<'py>, _args: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
+        match self.let_go() {
+            Some(reply) => self.later(py, reply, |py, _| Ok(py.None())),
+            None => Ok(Bound::new(py, Ready::new(Ok(py.None())))?.into_any()),
+        }
     }
 
     fn __repr__(&self) -> PyResult<String> {

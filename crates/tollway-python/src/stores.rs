@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyList;
-use tollway::{BreakerSettings, Clock, FailMode, Failover, Limiter, NearCache, Share, Store, Strategy};
+use tollway::{
+    BreakerSettings, Clock, FailMode, Failover, LeaseSettings, Leases, Limiter, NearCache, Share, Store, Strategy,
+};
 use tollway_stores::cas::CasStore;
 use tollway_stores::memory::MemoryStore;
 #[cfg(feature = "redis")]
@@ -39,6 +41,8 @@ pub(crate) struct Recipe {
     pub(crate) queue: usize,
     pub(crate) max_keys: usize,
     pub(crate) breaker: BreakerSettings,
+    /// Permits of a hot key that are taken in advance.
+    pub(crate) lease: Option<LeaseSettings>,
     /// How long a refusal may be repeated without asking; zero asks every time.
     pub(crate) near_cache: Duration,
     pub(crate) clock: Option<Arc<dyn Clock>>,
@@ -65,6 +69,14 @@ impl Recipe {
             let failover = failover.map_err(|error| errors::from_config(&error))?;
             self.watch(&failover)?;
             Arc::new(failover)
+        };
+        let store = match self.lease {
+            Some(settings) if !self.is_local() => {
+                let leases = Leases::new(store, settings);
+                runtime::handle()?.spawn(leases.watch());
+                Arc::new(leases)
+            }
+            _ => store,
         };
         let store = if self.is_local() || self.near_cache.is_zero() {
             store
@@ -178,6 +190,19 @@ pub(crate) fn usable_prefix(prefix: &str) -> PyResult<String> {
         )));
     }
     Ok(prefix.to_owned())
+}
+
+/// The permits of a lease and how long they are held, if that can be meant; no permits, no leases.
+pub(crate) fn usable_lease(permits: i64, seconds: f64) -> PyResult<Option<LeaseSettings>> {
+    let hold = timeout("lease_time", seconds)?;
+    if permits == 0 {
+        return Ok(None);
+    }
+    let permits = u32::try_from(permits).map_err(|_| {
+        errors::config(format!("lease is a number of permits, 2 or more, or 0 for none; not {permits}"))
+    })?;
+    let settings = LeaseSettings { permits, hold }.checked();
+    settings.map(Some).map_err(|error| errors::from_config(&error))
 }
 
 /// How many calls may wait, if it can be meant.
