@@ -1,13 +1,17 @@
 //! The algorithms: how a state and a cost become a verdict and the next state.
 
 mod fixed_window;
+pub(crate) mod log;
 pub(crate) mod schedule;
 mod sliding_window;
 
 use std::fmt;
 use std::str::FromStr;
 
+use crate::custom::{self, Custom, CustomAlgorithm};
 use crate::{ConfigError, Limit, NEVER, Timestamp};
+
+pub use log::Log;
 
 /// Where a fixed window begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,10 +56,25 @@ pub enum Algorithm {
     /// any span of one period admits fewer than twice `permits`. A client that takes each permit the
     /// moment it fades in gets a little less than the rate, never less than two thirds.
     SlidingWindow,
+    /// Every request remembered for one period: exact, at the price of an entry for each.
+    ///
+    /// Bound: any span of one period admits at most `permits`.
+    SlidingLog,
+    /// Permits in flight: each is held until it is given back, or until its lease, one period, is
+    /// over without having been renewed.
+    ///
+    /// Bound: at most `permits` are held at any instant.
+    Concurrency,
+    /// A counter for each calendar day, week, month or year of a time zone.
+    ///
+    /// Bound: at most `permits` from one of its edges to the next.
+    Calendar,
+    /// One of your own, see [`CustomAlgorithm`].
+    Custom(Custom),
 }
 
 impl Algorithm {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 10] = [
         Self::Gcra,
         Self::TokenBucket,
         Self::LeakyBucket(Leak::Meter),
@@ -63,10 +82,13 @@ impl Algorithm {
         Self::FixedWindow(Align::Clock),
         Self::FixedWindow(Align::First),
         Self::SlidingWindow,
+        Self::SlidingLog,
+        Self::Concurrency,
+        Self::Calendar,
     ];
 
     /// The name people write.
-    pub const fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Gcra => "gcra",
             Self::TokenBucket => "token_bucket",
@@ -75,12 +97,39 @@ impl Algorithm {
             Self::FixedWindow(Align::Clock) => "fixed_window",
             Self::FixedWindow(Align::First) => "fixed_window:first",
             Self::SlidingWindow => "sliding_window",
+            Self::SlidingLog => "sliding_log",
+            Self::Concurrency => "concurrency",
+            Self::Calendar => "calendar",
+            Self::Custom(custom) => custom.get().name(),
         }
     }
 
-    /// All of them, in the order they are documented.
-    pub const fn all() -> [Self; 7] {
+    /// All that are built in, in the order they are documented.
+    pub const fn all() -> [Self; 10] {
         Self::ALL
+    }
+
+    /// Makes an algorithm known under its name, for the life of the process.
+    ///
+    /// # Errors
+    /// When the name is not usable or taken, or 64 are registered already.
+    pub fn register(algorithm: Box<dyn CustomAlgorithm>) -> Result<Self, ConfigError> {
+        custom::register(algorithm, &Self::ALL.map(Self::name)).map(Self::Custom)
+    }
+
+    /// Whether its state is one instant at which the budget is whole again.
+    pub const fn is_bucket(self) -> bool {
+        matches!(self, Self::Gcra | Self::TokenBucket | Self::LeakyBucket(_))
+    }
+
+    /// Whether its state is an entry for each request.
+    pub const fn is_log(self) -> bool {
+        matches!(self, Self::SlidingLog | Self::Concurrency)
+    }
+
+    /// The largest capacity it keeps: a log has an entry for each permit.
+    pub const fn most_permits(self) -> u32 {
+        if self.is_log() { log::MOST } else { u32::MAX }
     }
 }
 
@@ -94,15 +143,17 @@ impl FromStr for Algorithm {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
-        Self::ALL.into_iter().find(|algorithm| algorithm.name() == text).ok_or_else(|| {
-            let names: Vec<_> = Self::ALL.iter().map(|algorithm| algorithm.name()).collect();
+        let built_in = Self::ALL.into_iter().find(|algorithm| algorithm.name() == text);
+        built_in.or_else(|| custom::find(text).map(Self::Custom)).ok_or_else(|| {
+            let mut names = Self::ALL.map(Self::name).to_vec();
+            names.extend(custom::names());
             ConfigError::new(format!("algorithm {text:?} is not known: use one of {}", names.join(", ")))
         })
     }
 }
 
 /// What a limit remembers of one key. Absent means nothing spent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
     /// When the budget will be whole again: nanoseconds since the epoch and a fraction in
     /// `1/permits` of one.
@@ -128,6 +179,10 @@ pub enum State {
         /// Spent in the window before.
         previous: u32,
     },
+    /// An entry for each request that counts.
+    Log(Box<Log>),
+    /// Bytes of an algorithm of one's own.
+    Custom(Box<[u8]>),
 }
 
 /// One limit's answer.
@@ -147,14 +202,37 @@ pub struct Verdict {
 ///
 /// Pure: the same arguments give the same answer. Time that went backwards neither frees nor locks a
 /// key: a state from the future is read, and handed back, as fully spent at most. A store may skip
-/// the write after a refusal unless the state lay in the future.
+/// the write after a refusal unless the state lay in the future, or the policy
+/// [notes arrivals](crate::Policy::notes_arrivals) and there was none.
+#[inline]
 pub fn decide_one(limit: &Limit, state: Option<State>, now: Timestamp, cost: u32) -> (Verdict, State) {
     match limit.algorithm() {
         Algorithm::Gcra | Algorithm::TokenBucket | Algorithm::LeakyBucket(_) => {
             schedule::decide(limit, state, now.nanos(), cost)
         }
-        Algorithm::FixedWindow(align) => fixed_window::decide(limit, align, state, now.nanos(), cost),
+        Algorithm::FixedWindow(_) | Algorithm::Calendar => fixed_window::decide(limit, state, now.nanos(), cost),
         Algorithm::SlidingWindow => sliding_window::decide(limit, state, now.nanos(), cost),
+        Algorithm::SlidingLog | Algorithm::Concurrency => log::decide(limit, state, now.nanos(), cost),
+        Algorithm::Custom(custom) => {
+            let (verdict, next) = custom.get().decide(limit, bytes(&state), now, cost);
+            (verdict, State::Custom(next.into()))
+        }
+    }
+}
+
+/// The verdict alone, on a state that stays where it is.
+pub fn judge_one(limit: &Limit, state: Option<&State>, now: Timestamp, cost: u32) -> Verdict {
+    match state {
+        Some(State::Log(log)) if limit.algorithm().is_log() => log.judge(limit, now.nanos(), cost),
+        _ => decide_one(limit, state.cloned(), now, cost).0,
+    }
+}
+
+/// The bytes of an algorithm of one's own; those of another are not its.
+pub(crate) fn bytes(state: &Option<State>) -> Option<&[u8]> {
+    match state {
+        Some(State::Custom(bytes)) => Some(bytes),
+        _ => None,
     }
 }
 
@@ -164,12 +242,15 @@ impl Limit {
     pub fn spent(&self, used: u32, whole: u32, now: Timestamp) -> State {
         let share = (u64::from(used) * u64::from(self.capacity)).div_ceil(u64::from(whole.max(1)));
         let used = share.min(u64::from(self.capacity)) as u32;
-        let now = now.nanos();
+        let at = now.nanos();
         match self.algorithm() {
-            Algorithm::Gcra | Algorithm::TokenBucket | Algorithm::LeakyBucket(_) => schedule::spent(self, used, now),
-            Algorithm::FixedWindow(Align::First) => State::Window { start: now, count: used },
-            Algorithm::FixedWindow(Align::Clock) => State::Window { start: now - now % self.period, count: used },
-            Algorithm::SlidingWindow => State::Sliding { start: now - now % self.period, current: used, previous: 0 },
+            Algorithm::Gcra | Algorithm::TokenBucket | Algorithm::LeakyBucket(_) => schedule::spent(self, used, at),
+            Algorithm::FixedWindow(_) | Algorithm::Calendar => {
+                State::Window { start: fixed_window::window_at(self, at).0, count: used }
+            }
+            Algorithm::SlidingWindow => State::Sliding { start: at - at % self.period, current: used, previous: 0 },
+            Algorithm::SlidingLog | Algorithm::Concurrency => State::Log(Box::new(Log::from_iter([(at, used)]))),
+            Algorithm::Custom(_) => decide_one(self, None, now, used).1,
         }
     }
 }

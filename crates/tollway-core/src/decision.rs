@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use crate::{Algorithm, Leak, Limit, Policy, State, Timestamp, Verdict, decide_one};
+use crate::{Algorithm, Change, Leak, Limit, Policy, State, Timestamp, Verdict, adjust_one, decide_one, judge_one};
 
 /// A `retry_after` that never comes: the cost is above the limit.
 pub const NEVER: u64 = u64::MAX;
@@ -56,7 +56,7 @@ pub struct Decision {
     pub limit: u32,
     /// Permits left of it.
     pub remaining: u32,
-    /// The cost asked for.
+    /// The cost asked for; of a bucket that serves in part, what was taken.
     pub cost: u32,
     /// Nanoseconds until nothing of it is spent.
     pub reset_after: u64,
@@ -104,10 +104,10 @@ impl Decision {
     /// let policy = Policy::new("mail", "10/s", Algorithm::LeakyBucket(Leak::Queue))?;
     /// let (mut state, mut delays) = (None, Vec::new());
     /// for _ in 0..3 {
-    ///     let part = Part { limit: &policy.limits()[0], state, cost: 1, charge: 0, index: 0 };
-    ///     let (decision, next) = decide(&[part], Timestamp::from_secs(100));
+    ///     let part = Part { limit: &policy.limits()[0], state: state.take(), cost: 1, charge: 0, index: 0 };
+    ///     let (decision, mut next) = decide(&mut [part], Timestamp::from_secs(100));
     ///     delays.push(decision.delay(&policy));
-    ///     state = Some(next[0]);
+    ///     state = next.pop();
     /// }
     /// assert_eq!(delays, [0, 100_000_000, 200_000_000]);
     /// # Ok::<(), tollway_core::ConfigError>(())
@@ -134,7 +134,7 @@ impl Decision {
 }
 
 /// One limit's share of a request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Part<'a> {
     /// The limit.
     pub limit: &'a Limit,
@@ -154,30 +154,55 @@ pub type States = SmallVec<[State; 4]>;
 /// Decides limits that pass together or not at all.
 ///
 /// When one refuses, every state comes back as it was. Otherwise the new states are in the order
-/// of `parts`, which holds at least one.
-pub fn decide(parts: &[Part<'_>], now: Timestamp) -> (Decision, States) {
+/// of `parts`, which holds at least one. The states are taken out of the parts.
+pub fn decide(parts: &mut [Part<'_>], now: Timestamp) -> (Decision, States) {
     if let [part] = parts {
-        let (verdict, state) = decide_one(part.limit, part.state, now, part.cost);
+        let (verdict, state) = decide_one(part.limit, part.state.take(), now, part.cost);
+        if !verdict.allowed && verdict.remaining > 0 && part.limit.bucket().partial {
+            part.cost = verdict.remaining;
+            let (verdict, state) = decide_one(part.limit, Some(state), now, part.cost);
+            return (Decision::of(part, verdict, verdict.allowed, now), States::from_iter([state]));
+        }
         return (Decision::of(part, verdict, verdict.allowed, now), States::from_iter([state]));
     }
-    let mut verdicts: SmallVec<[Verdict; 4]> = SmallVec::new();
-    let mut states = States::new();
-    for part in parts {
-        let (verdict, state) = decide_one(part.limit, part.state, now, part.cost);
-        verdicts.push(verdict);
-        states.push(state);
-    }
+    let judge = |part: &Part<'_>| judge_one(part.limit, part.state.as_ref(), now, part.cost);
+    let mut verdicts: SmallVec<[Verdict; 4]> = parts.iter().map(judge).collect();
     let allowed = verdicts.iter().all(|verdict| verdict.allowed);
-    if !allowed {
-        // A limit that had room spends nothing either, and says what it had.
-        for ((part, verdict), state) in parts.iter().zip(&mut verdicts).zip(&mut states) {
-            if verdict.allowed {
-                (*verdict, *state) = decide_one(part.limit, part.state, now, 0);
-            }
+    let mut states = States::new();
+    for (part, verdict) in parts.iter_mut().zip(&mut verdicts) {
+        // Where one refuses, a limit that had room spends nothing either, and says what it had.
+        let cost = if allowed { part.cost } else { 0 };
+        let (done, state) = decide_one(part.limit, part.state.take(), now, cost);
+        if verdict.allowed {
+            *verdict = done;
         }
+        states.push(state);
     }
     let (part, verdict) = tightest(parts, &verdicts, allowed);
     (Decision::of(part, verdict, allowed, now), states)
+}
+
+/// Changes what is spent of several limits without asking, all of them or, when permits cannot be
+/// renewed, none; answers how they stand then. The costs of the parts do not matter, and their states
+/// are taken out of them.
+pub fn adjust(parts: &mut [Part<'_>], now: Timestamp, change: Change) -> (Decision, States) {
+    let before: SmallVec<[Option<State>; 4]> = match change {
+        Change::Renew { .. } => parts.iter().map(|part| part.state.clone()).collect(),
+        _ => SmallVec::new(),
+    };
+    let mut done = true;
+    for part in parts.iter_mut() {
+        let (made, state) = adjust_one(part.limit, part.state.take(), now, change);
+        done &= made;
+        (part.state, part.cost) = (Some(state), 0);
+    }
+    if let (false, Change::Renew { cost, .. }) = (done, change) {
+        // As they were, and the refusal that taking the permits anew would meet.
+        for (part, state) in parts.iter_mut().zip(before) {
+            (part.state, part.cost) = (state, cost);
+        }
+    }
+    decide(parts, now)
 }
 
 /// The limit that speaks: of refusing ones the longest wait, else the fewest permits left.

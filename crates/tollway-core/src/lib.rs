@@ -27,11 +27,14 @@
 
 mod adjust;
 mod algorithm;
+mod bucket;
+mod calendar;
 mod cell;
 mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod control;
+mod custom;
 mod decision;
 mod error;
 mod fail;
@@ -42,12 +45,14 @@ mod rate;
 mod state;
 mod store;
 
-pub use adjust::adjust_one;
-pub use algorithm::{Algorithm, Align, Leak, State, Verdict, decide_one};
+pub use adjust::{Change, adjust_one};
+pub use algorithm::{Algorithm, Align, Leak, Log, State, Verdict, decide_one, judge_one};
+pub use bucket::Bucket;
 pub use cell::{Cell, Loaded};
 pub use clock::{Clock, ManualClock, Timestamp};
 pub use control::{Breaker, BreakerSettings, BreakerState, Permit};
-pub use decision::{Decision, Mode, NEVER, Part, Reason, States, decide};
+pub use custom::{Custom, CustomAlgorithm};
+pub use decision::{Decision, Mode, NEVER, Part, Reason, States, adjust, decide};
 pub use error::{ConfigError, RateError, StoreError, StoreErrorKind};
 pub use fail::FailMode;
 pub use key::{hash_identity, store_key};

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::calendar;
 use crate::{ConfigError, RateError};
 
 /// The most permits a rate may give in one period, and the largest burst.
@@ -11,16 +12,34 @@ pub const MAX_PERMITS: u32 = 1_000_000_000;
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
-const YEAR: u64 = 366 * 86_400 * SECOND;
+const DAY: u64 = 86_400 * SECOND;
+const WEEK: u64 = 7 * DAY;
+const YEAR: u64 = 366 * DAY;
 const UNITS: &str = "a unit: ms, s, m, h, d, w (or month, year)";
 
-/// A calendar unit, counted in real months and years of a time zone.
+/// A calendar unit, counted in the real days, weeks, months and years of a time zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CalendarUnit {
+    /// From midnight to midnight: 23 to 25 hours where clocks are changed.
+    Day,
+    /// From Monday to Monday.
+    Week,
     /// From the first of a month to the first of the next.
     Month,
     /// From the first of January to the next.
     Year,
+}
+
+impl CalendarUnit {
+    /// The word people write.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Day => "day",
+            Self::Week => "week",
+            Self::Month => "month",
+            Self::Year => "year",
+        }
+    }
 }
 
 /// How long a rate's permits last.
@@ -28,7 +47,8 @@ pub enum CalendarUnit {
 pub enum Period {
     /// A fixed number of nanoseconds, a whole number of milliseconds.
     Fixed(u64),
-    /// A calendar month or year in an IANA time zone (UTC when none is named).
+    /// A calendar day, week, month or year in an IANA time zone. Months and years without one are
+    /// those of UTC; days and weeks without one are fixed lengths.
     Calendar {
         /// The unit.
         unit: CalendarUnit,
@@ -78,6 +98,30 @@ impl Rate {
             return Err(ConfigError::new(format!("a burst is at most {MAX_PERMITS}, not {burst}")));
         }
         Ok(Self { permits, period: Period::Fixed(period_ns), burst, smooth: false })
+    }
+
+    /// `permits` each calendar unit of a time zone, UTC when none is named.
+    ///
+    /// ```
+    /// use tollway_core::{CalendarUnit, Rate};
+    ///
+    /// let quota = Rate::calendar(10_000, CalendarUnit::Month, Some("europe/berlin"))?;
+    /// assert_eq!(quota.to_string(), "10000/month Europe/Berlin");
+    /// # Ok::<(), tollway_core::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the number is out of its range or there is no such zone.
+    pub fn calendar(permits: u32, unit: CalendarUnit, zone: Option<&str>) -> Result<Self, ConfigError> {
+        let rate = Self::new(permits, SECOND, 0)?;
+        let zone = match zone {
+            Some(name) => Some(calendar::zone_name(name).ok_or_else(|| {
+                ConfigError::new(format!("there is no time zone {name:?}: write one such as \"Europe/Berlin\""))
+            })?),
+            None if matches!(unit, CalendarUnit::Day | CalendarUnit::Week) => Some("UTC".into()),
+            None => None,
+        };
+        Ok(Self { period: Period::Calendar { unit, zone }, ..rate })
     }
 
     /// The same rate spaced evenly from the first request on: it admits `1 + burst` at once.
@@ -171,7 +215,7 @@ impl fmt::Display for Period {
                 }
             }
             Self::Calendar { unit, zone } => {
-                f.write_str(if *unit == CalendarUnit::Month { "month" } else { "year" })?;
+                f.write_str(unit.name())?;
                 zone.as_ref().map_or(Ok(()), |zone| write!(f, " {zone}"))
             }
         }
@@ -292,6 +336,7 @@ impl<'a> Parser<'a> {
         }
         self.space();
         let period = self.period()?;
+        let period = self.in_zone(period)?;
         let mut rate = Rate { permits, period, burst: 0, smooth: false };
         loop {
             self.space();
@@ -321,7 +366,7 @@ impl<'a> Parser<'a> {
                 "w" | "week" | "weeks" => 7 * 86_400 * SECOND,
                 "month" | "year" | "y" if nanos == 0 && matches!(count, None | Some((1, 1))) => {
                     let unit = if unit == "month" { CalendarUnit::Month } else { CalendarUnit::Year };
-                    return Ok(Period::Calendar { unit, zone: self.zone() });
+                    return Ok(Period::Calendar { unit, zone: None });
                 }
                 "month" | "months" | "year" | "years" | "y" => {
                     return Err(self.error(start, "one calendar month or year, without a count"));
@@ -364,16 +409,27 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn zone(&mut self) -> Option<Arc<str>> {
+    /// The period, in the time zone that may follow a calendar unit.
+    fn in_zone(&mut self, period: Period) -> Result<Period, RateError> {
+        let unit = match period {
+            Period::Calendar { unit, .. } => unit,
+            Period::Fixed(DAY) => CalendarUnit::Day,
+            Period::Fixed(WEEK) => CalendarUnit::Week,
+            Period::Fixed(_) => return Ok(period),
+        };
         let start = self.at;
         self.space();
+        let name_at = self.at;
         let name = self.run(|c| c.is_ascii_alphanumeric() || matches!(c, '/' | '_' | '-' | '+'));
         let keyword = ["burst", "smooth"].iter().any(|word| name.eq_ignore_ascii_case(word));
-        if name.is_empty() || keyword || !name.starts_with(|c: char| c.is_ascii_alphabetic()) {
+        if keyword || !name.starts_with(|c: char| c.is_ascii_alphabetic()) {
             self.at = start;
-            return None;
+            return Ok(period);
         }
-        Some(name.into())
+        match calendar::zone_name(name) {
+            Some(zone) => Ok(Period::Calendar { unit, zone: Some(zone) }),
+            None => Err(self.error(name_at, "a time zone such as Europe/Berlin, 'burst', 'smooth' or ';'")),
+        }
     }
 }
 
@@ -411,7 +467,11 @@ mod tests {
             ("10/s,1000/h;", "10/s; 1000/h"),
             ("10000/month", "10000/month"),
             ("10000/month Europe/Berlin", "10000/month Europe/Berlin"),
-            ("1/year UTC burst 2", "1/year UTC burst 2"),
+            ("1/year utc burst 2", "1/year UTC burst 2"),
+            ("500/day europe/berlin", "500/day Europe/Berlin"),
+            ("500/1d UTC", "500/day UTC"),
+            ("7/week America/New_York; 2/s", "7/week America/New_York; 2/s"),
+            ("500/d", "500/d"),
             (" 5 / 10s ", "5/10s"),
         ] {
             assert_eq!(shown(text), canonical, "{text}");
@@ -441,6 +501,10 @@ mod tests {
             ("5/s; ", 5, ""),
             ("5/s; x", 5, "permits"),
             ("5/s hello", 4, ";"),
+            ("5/s UTC", 4, ";"),
+            ("5/2d UTC", 5, ";"),
+            ("5/d Mars/Olympus", 4, "time zone"),
+            ("5/month Europe/Berln", 8, "time zone"),
             ("-5/s", 0, "permits"),
             ("5/é", 2, "unit"),
         ] {

@@ -2,12 +2,10 @@
 
 use smallvec::SmallVec;
 
-use crate::{Algorithm, Align, Limit, Policy, Rate, State, States, Timestamp, decide_one};
+use crate::{Algorithm, Align, CalendarUnit, Limit, Log, Period, Policy, Rate, State, States, Timestamp, judge_one};
 
 /// The first byte of what this version writes.
 const VERSION: u8 = 1;
-/// Bytes of one limit: kind, permits, period, capacity, three numbers.
-const WIDTH: usize = 1 + 4 + 8 + 4 + 8 + 4 + 4;
 
 /// Why bytes are not a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,28 +44,62 @@ pub type Saved = SmallVec<[(Limit, State); 2]>;
 ///
 /// let policy = Policy::new("login", "5/m", Algorithm::Gcra)?;
 /// let (_, state) = decide_one(&policy.limits()[0], None, Timestamp::from_secs(100), 1);
-/// let saved = read_states(&write_states(&policy, &[state])).unwrap();
+/// let saved = read_states(&write_states(&policy, &[state.clone()])).unwrap();
 /// assert_eq!(saved[0], (policy.limits()[0].clone(), state));
 /// # Ok::<(), tollway_core::ConfigError>(())
 /// ```
 pub fn write_states(policy: &Policy, states: &[State]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(1 + states.len() * WIDTH);
+    let mut bytes = Vec::with_capacity(1 + states.len() * 34);
     bytes.push(VERSION);
     for (limit, state) in policy.limits().iter().zip(states) {
-        let (a, b, c) = match *state {
-            State::Schedule { full_at, fraction } => (full_at, fraction, 0),
-            State::Window { start, count } => (start, count, 0),
-            State::Sliding { start, current, previous } => (start, current, previous),
-        };
-        bytes.push(kind(limit.algorithm()));
-        bytes.extend_from_slice(&limit.permits().to_le_bytes());
-        bytes.extend_from_slice(&limit.period().to_le_bytes());
-        bytes.extend_from_slice(&limit.capacity().to_le_bytes());
-        bytes.extend_from_slice(&a.to_le_bytes());
-        bytes.extend_from_slice(&b.to_le_bytes());
-        bytes.extend_from_slice(&c.to_le_bytes());
+        write_limit(limit, &mut bytes);
+        match state {
+            State::Schedule { full_at, fraction } => {
+                bytes.extend_from_slice(&full_at.to_le_bytes());
+                bytes.extend_from_slice(&fraction.to_le_bytes());
+            }
+            State::Window { start, count } => {
+                bytes.extend_from_slice(&start.to_le_bytes());
+                bytes.extend_from_slice(&count.to_le_bytes());
+            }
+            State::Sliding { start, current, previous } => {
+                bytes.extend_from_slice(&start.to_le_bytes());
+                bytes.extend_from_slice(&current.to_le_bytes());
+                bytes.extend_from_slice(&previous.to_le_bytes());
+            }
+            State::Log(log) => {
+                bytes.extend_from_slice(&(log.entries().len() as u32).to_le_bytes());
+                for (at, count) in log.entries() {
+                    bytes.extend_from_slice(&at.to_le_bytes());
+                    bytes.extend_from_slice(&count.to_le_bytes());
+                }
+            }
+            State::Custom(own) => write_part(own, &mut bytes),
+        }
     }
     bytes
+}
+
+/// What a limit was: its law, permits, capacity, and its period or calendar.
+fn write_limit(limit: &Limit, bytes: &mut Vec<u8>) {
+    bytes.push(kind(limit.algorithm()));
+    bytes.extend_from_slice(&limit.permits().to_le_bytes());
+    bytes.extend_from_slice(&limit.capacity().to_le_bytes());
+    match limit.rate().period() {
+        Period::Fixed(period) => bytes.extend_from_slice(&period.to_le_bytes()),
+        Period::Calendar { unit, zone } => {
+            bytes.push(*unit as u8);
+            write_part(zone.as_deref().unwrap_or("").as_bytes(), bytes);
+        }
+    }
+    if let Algorithm::Custom(custom) = limit.algorithm() {
+        write_part(custom.get().name().as_bytes(), bytes);
+    }
+}
+
+fn write_part(part: &[u8], bytes: &mut Vec<u8>) {
+    bytes.extend_from_slice(&(part.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(part);
 }
 
 /// Reads what [`write_states`] wrote.
@@ -79,10 +111,12 @@ pub fn read_states(bytes: &[u8]) -> Result<Saved, StateError> {
     if *version != VERSION {
         return Err(StateError::Version { found: *version, known: VERSION });
     }
-    if rest.is_empty() || !rest.len().is_multiple_of(WIDTH) {
-        return Err(StateError::Malformed);
+    let mut reader = Reader(rest);
+    let mut saved = Saved::new();
+    while !reader.0.is_empty() || saved.is_empty() {
+        saved.push(reader.limit_and_state().ok_or(StateError::Malformed)?);
     }
-    rest.chunks_exact(WIDTH).map(|chunk| read_one(chunk).ok_or(StateError::Malformed)).collect()
+    Ok(saved)
 }
 
 /// The states for `policy` of a key that has spent what `old` says.
@@ -92,10 +126,14 @@ pub fn read_states(bytes: &[u8]) -> Result<Saved, StateError> {
 pub fn carry_states(old: &[(&Limit, State)], policy: &Policy, now: Timestamp) -> States {
     let carry = |(index, limit): (usize, &Limit)| {
         if let Some((_, state)) = old.iter().find(|(known, _)| same_law(known, limit)) {
-            return Some(*state);
+            return Some(state.clone());
         }
         let (known, state) = old.get(index).or(old.last())?;
-        let left = decide_one(known, Some(*state), now, 0).0.remaining;
+        if (known.algorithm(), limit.algorithm()) == (Algorithm::Concurrency, Algorithm::Concurrency) {
+            // What is held is held, and its holders will give it back.
+            return Some(state.clone());
+        }
+        let left = judge_one(known, Some(state), now, 0).remaining;
         Some(limit.spent(known.capacity() - left, known.capacity(), now))
     };
     let fresh = |limit: &Limit| limit.spent(0, 1, now);
@@ -106,9 +144,16 @@ pub fn carry_states(old: &[(&Limit, State)], policy: &Policy, now: Timestamp) ->
 fn same_law(one: &Limit, other: &Limit) -> bool {
     kind(one.algorithm()) == kind(other.algorithm())
         && one.permits() == other.permits()
-        && one.period() == other.period()
+        && one.rate().period() == other.rate().period()
         && one.capacity() == other.capacity()
+        && match (one.algorithm(), other.algorithm()) {
+            (Algorithm::Custom(one), Algorithm::Custom(other)) => one == other,
+            _ => true,
+        }
 }
+
+const CALENDAR: u8 = 6;
+const CUSTOM: u8 = 7;
 
 /// One law, one kind: GCRA and token bucket share theirs.
 fn kind(algorithm: Algorithm) -> u8 {
@@ -117,56 +162,138 @@ fn kind(algorithm: Algorithm) -> u8 {
         Algorithm::FixedWindow(Align::Clock) => 1,
         Algorithm::FixedWindow(Align::First) => 2,
         Algorithm::SlidingWindow => 3,
+        Algorithm::SlidingLog => 4,
+        Algorithm::Concurrency => 5,
+        Algorithm::Calendar => CALENDAR,
+        Algorithm::Custom(_) => CUSTOM,
     }
 }
 
-fn read_one(bytes: &[u8]) -> Option<(Limit, State)> {
-    let (kind, rest) = bytes.split_first()?;
-    let mut at = 0;
-    let mut number = |width: usize| {
-        let mut word = [0; 8];
-        word[..width].copy_from_slice(rest.get(at..at + width)?);
-        at += width;
-        Some(u64::from_le_bytes(word))
-    };
-    let (permits, period, capacity) = (number(4)? as u32, number(8)?, number(4)? as u32);
-    let (a, b, c) = (number(8)?, number(4)? as u32, number(4)? as u32);
-    let (algorithm, state) = match kind {
-        0 => (Algorithm::Gcra, State::Schedule { full_at: a, fraction: b }),
-        1 => (Algorithm::FixedWindow(Align::Clock), State::Window { start: a, count: b }),
-        2 => (Algorithm::FixedWindow(Align::First), State::Window { start: a, count: b }),
-        3 => (Algorithm::SlidingWindow, State::Sliding { start: a, current: b, previous: c }),
-        _ => return None,
-    };
-    if matches!(state, State::Schedule { fraction, .. } if fraction >= permits) {
-        return None;
+/// What is left to read.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, width: usize) -> Option<&'a [u8]> {
+        let (part, rest) = self.0.split_at_checked(width)?;
+        self.0 = rest;
+        Some(part)
     }
-    let rate = match capacity.checked_sub(permits) {
-        Some(burst) => Rate::new(permits, period, burst).ok()?,
-        None => Rate::new(permits, period, capacity.checked_sub(1)?).ok()?.smooth(),
-    };
-    Some((Limit::new(rate, algorithm).ok()?, state))
+
+    fn byte(&mut self) -> Option<u8> {
+        self.take(1).map(|part| part[0])
+    }
+
+    fn short(&mut self) -> Option<u32> {
+        self.take(4)?.try_into().ok().map(u32::from_le_bytes)
+    }
+
+    fn long(&mut self) -> Option<u64> {
+        self.take(8)?.try_into().ok().map(u64::from_le_bytes)
+    }
+
+    fn part(&mut self) -> Option<&'a [u8]> {
+        let width = self.short()?;
+        self.take(width as usize)
+    }
+
+    fn text(&mut self) -> Option<&'a str> {
+        std::str::from_utf8(self.part()?).ok()
+    }
+
+    fn limit_and_state(&mut self) -> Option<(Limit, State)> {
+        let (kind, permits, capacity) = (self.byte()?, self.short()?, self.short()?);
+        let rate = if kind == CALENDAR {
+            let unit = match self.byte()? {
+                0 => CalendarUnit::Day,
+                1 => CalendarUnit::Week,
+                2 => CalendarUnit::Month,
+                3 => CalendarUnit::Year,
+                _ => return None,
+            };
+            let zone = Some(self.text()?).filter(|zone| !zone.is_empty());
+            Rate::calendar(permits, unit, zone).ok()?
+        } else {
+            let period = self.long()?;
+            match capacity.checked_sub(permits) {
+                Some(burst) => Rate::new(permits, period, burst).ok()?,
+                None => Rate::new(permits, period, capacity.checked_sub(1)?).ok()?.smooth(),
+            }
+        };
+        let algorithm = match kind {
+            0 => Algorithm::Gcra,
+            1 => Algorithm::FixedWindow(Align::Clock),
+            2 => Algorithm::FixedWindow(Align::First),
+            3 => Algorithm::SlidingWindow,
+            4 => Algorithm::SlidingLog,
+            5 => Algorithm::Concurrency,
+            CALENDAR => Algorithm::Calendar,
+            CUSTOM => self.text()?.parse().ok()?,
+            _ => return None,
+        };
+        let limit = Limit::new(rate, algorithm).ok()?;
+        let state = match algorithm {
+            Algorithm::Gcra => {
+                let (full_at, fraction) = (self.long()?, self.short()?);
+                (fraction < permits).then_some(State::Schedule { full_at, fraction })?
+            }
+            Algorithm::SlidingWindow => {
+                State::Sliding { start: self.long()?, current: self.short()?, previous: self.short()? }
+            }
+            Algorithm::SlidingLog | Algorithm::Concurrency => State::Log(Box::new(self.log()?)),
+            Algorithm::Custom(_) => State::Custom(self.part()?.into()),
+            _ => State::Window { start: self.long()?, count: self.short()? },
+        };
+        Some((limit, state))
+    }
+
+    fn log(&mut self) -> Option<Log> {
+        let count = self.short()?;
+        let mut last = 0;
+        let mut entry = || {
+            let (at, permits) = (self.long()?, self.short()?);
+            let sorted = at > last || last == 0;
+            last = at;
+            (sorted && permits > 0).then_some((at, permits))
+        };
+        (0..count).map(|_| entry()).collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
+    use crate::decide_one;
 
     const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
 
+    fn any_rates() -> impl Strategy<Value = (Algorithm, Rate)> {
+        let permits = 1..=1_000_000_000_u32;
+        (prop::sample::select(Algorithm::all().to_vec()), permits, 1..100_000_u64).prop_map(
+            |(algorithm, permits, ms)| {
+                let permits = permits % algorithm.most_permits() + 1;
+                let rate = match algorithm {
+                    Algorithm::Calendar => Rate::calendar(permits, CalendarUnit::Week, Some("America/New_York")),
+                    _ => Rate::new(permits, ms * 1_000_000, 0),
+                };
+                (algorithm, rate.unwrap())
+            },
+        )
+    }
+
     proptest! {
         #[test]
-        fn what_is_written_reads_back(
-            algorithm in prop::sample::select(Algorithm::all().to_vec()), permits in 1..=1_000_000_000_u32,
-            ms in 1..100_000_u64, cost in 0..5_u32
-        ) {
-            let rate = Rate::new(permits, ms * 1_000_000, 0).unwrap();
+        fn what_is_written_reads_back((algorithm, rate) in any_rates(), costs in prop::collection::vec(0..5_u32, 1..4)) {
             let policy = Policy::from_rates("p", vec![rate], algorithm).unwrap();
-            let (_, state) = decide_one(&policy.limits()[0], None, NOW, cost.min(permits));
-            let saved = read_states(&write_states(&policy, &[state])).unwrap();
+            let mut state = None;
+            for (step, cost) in costs.into_iter().enumerate() {
+                state = Some(decide_one(&policy.limits()[0], state, NOW.plus(step as u64), cost).1);
+            }
+            let state = state.unwrap();
+            let saved = read_states(&write_states(&policy, std::slice::from_ref(&state))).unwrap();
             prop_assert!(same_law(&saved[0].0, &policy.limits()[0]));
-            prop_assert_eq!(saved[0].1, state);
+            prop_assert_eq!(&saved[0].1, &state);
         }
 
         #[test]
@@ -180,20 +307,24 @@ mod tests {
 
         #[test]
         fn nearly_states_do_not_panic(
-            kind in 0..5_u8, permits in any::<u32>(), period in any::<u64>(), capacity in any::<u32>(),
-            a in any::<u64>(), b in any::<u32>(), c in any::<u32>(), cost in any::<u32>()
+            (algorithm, rate) in any_rates(), places in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+            cut in 0..4_usize, cost in any::<u32>()
         ) {
-            let mut bytes = vec![1, kind];
-            bytes.extend(permits.to_le_bytes());
-            bytes.extend((period % 1_000_000 * 1_000_000).to_le_bytes());
-            bytes.extend(capacity.to_le_bytes());
-            bytes.extend(a.to_le_bytes());
-            bytes.extend(b.to_le_bytes());
-            bytes.extend(c.to_le_bytes());
+            // Real bytes with a few of them changed.
+            let policy = Policy::from_rates("p", vec![rate], algorithm).unwrap();
+            let (_, state) = decide_one(&policy.limits()[0], None, NOW, 1);
+            let mut bytes = write_states(&policy, &[state]);
+            for (place, value) in places {
+                let place = place.index(bytes.len() - 1) + 1;
+                bytes[place] = value;
+            }
+            bytes.truncate(bytes.len() - cut);
             if let Ok(saved) = read_states(&bytes) {
-                let (verdict, next) = decide_one(&saved[0].0, Some(saved[0].1), NOW, cost);
-                prop_assert!(verdict.remaining <= saved[0].0.capacity());
-                let _ = decide_one(&saved[0].0, Some(next), NOW, 1);
+                for (limit, state) in saved {
+                    let (verdict, next) = decide_one(&limit, Some(state), NOW, cost);
+                    prop_assert!(verdict.remaining <= limit.capacity());
+                    let _ = decide_one(&limit, Some(next), NOW, 1);
+                }
             }
         }
     }

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{BreakerState, Decision, Policy, StoreError};
+use crate::{BreakerState, Change, ConfigError, Decision, Policy, StoreError, StoreErrorKind};
 
 /// A store's answer that may have to be waited for. Runtime-neutral; it owns what it needs.
 pub type Reply<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send>>;
@@ -77,12 +77,31 @@ pub trait Store: Send + Sync + fmt::Debug {
         None
     }
 
-    /// Charges `delta` permits of `policy` to `key` without asking, or gives them back when it is
-    /// below zero, and answers how it stands then. One round trip. See [`crate::adjust_one`].
-    fn adjust(&self, policy: &Arc<Policy>, key: &str, delta: i64) -> Reply<Decision>;
+    /// Changes what `key` has spent of `policy` without asking, and answers how it stands then. One
+    /// round trip. See [`Change`].
+    fn adjust(&self, policy: &Arc<Policy>, key: &str, change: Change) -> Reply<Decision>;
 
     /// Forgets what `key` has spent of `policy`. One round trip.
     fn reset(&self, policy: &Arc<Policy>, key: &str) -> Reply<()>;
+
+    /// Forgets what every key of `policy` that begins with `prefix` has spent; an empty prefix is all
+    /// of them. As many round trips as it takes. A store that cannot find its keys again says
+    /// [`StoreErrorKind::Unsupported`].
+    fn reset_prefix(&self, policy: &Arc<Policy>, prefix: &str) -> Reply<()> {
+        let _ = (policy, prefix);
+        let detail = "this backend cannot find keys by their beginning: reset them one by one";
+        Box::pin(std::future::ready(Err(StoreError::new(StoreErrorKind::Unsupported, self.name(), detail))))
+    }
+
+    /// Whether the store can keep a policy's states. What it cannot is refused here, by name, when
+    /// it is configured; it would be refused again when it is charged.
+    ///
+    /// # Errors
+    /// Names the store and the algorithm.
+    fn keeps(&self, policy: &Policy) -> Result<(), ConfigError> {
+        let _ = policy;
+        Ok(())
+    }
 
     /// Succeeds when the store answers. One round trip.
     fn ping(&self) -> Reply<()>;

@@ -119,10 +119,10 @@ mod tests {
         let now = Timestamp::from_secs(1_700_000_000);
         let mut states = vec![None; policy.limits().len()];
         loop {
-            let parts: Vec<_> = (policy.limits().iter().zip(&states).enumerate())
-                .map(|(i, (limit, state))| Part { limit, state: *state, cost: 1, charge: 0, index: i as u16 })
+            let mut parts: Vec<_> = (policy.limits().iter().zip(&states).enumerate())
+                .map(|(i, (limit, state))| Part { limit, state: state.clone(), cost: 1, charge: 0, index: i as u16 })
                 .collect();
-            let (decision, next) = decide(&parts, now);
+            let (decision, next) = decide(&mut parts, now);
             if !decision.allowed {
                 return (decision, vec![policy.clone()]);
             }

@@ -10,7 +10,8 @@ use axum::routing::get;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tollway::{
-    Algorithm, Capabilities, Decision, FailMode, Limiter, Policy, Reply, Request, Store, StoreError, StoreErrorKind,
+    Algorithm, Capabilities, Change, Decision, FailMode, Limiter, Policy, Reply, Request, Store, StoreError,
+    StoreErrorKind,
 };
 use tollway_http::{ClientAddress, Gate, Identity, LimitLayer};
 use tollway_stores::memory::MemoryStore;
@@ -43,8 +44,8 @@ impl Store for Remote {
         })
     }
 
-    fn adjust(&self, policy: &Arc<Policy>, key: &str, delta: i64) -> Reply<Decision> {
-        self.memory.adjust(policy, key, delta)
+    fn adjust(&self, policy: &Arc<Policy>, key: &str, change: Change) -> Reply<Decision> {
+        self.memory.adjust(policy, key, change)
     }
 
     fn reset(&self, policy: &Arc<Policy>, key: &str) -> Reply<()> {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 use tollway_core::{
-    Capabilities, Cell, Clock, Decision, Part, Policy, Reply, Request, State, States, Store, StoreError,
-    StoreErrorKind, adjust_one, carry_states, decide, read_states, store_key, write_states,
+    Capabilities, Cell, Change, Clock, Decision, Part, Policy, Reply, Request, State, States, Store, StoreError,
+    StoreErrorKind, adjust, carry_states, decide, read_states, store_key, write_states,
 };
 
 use crate::SystemClock;
@@ -102,7 +102,7 @@ impl CasStore {
             let detail = format!("key {:?} holds a {flaw}; reset the key or use another prefix", due.key);
             StoreError::new(StoreErrorKind::Corrupt, self.cell.name(), detail)
         })?;
-        let old: SmallVec<[_; 2]> = saved.iter().map(|(limit, state)| (limit, *state)).collect();
+        let old: SmallVec<[_; 2]> = saved.iter().map(|(limit, state)| (limit, state.clone())).collect();
         let states = carry_states(&old, &due.policy, self.clock.now());
         Ok(Held { version: Some(found.version), states: Some(states) })
     }
@@ -122,13 +122,13 @@ impl CasStore {
             let now = self.clock.now();
             let mut parts: SmallVec<[Part<'_>; 4]> = SmallVec::new();
             for (charge, (due, held)) in dues.iter().zip(&held).enumerate() {
-                for (index, limit) in due.policy.limits().iter().enumerate() {
-                    let state = held.states.as_ref().map(|states| states[index]);
-                    parts.push(Part { limit, state, cost: due.cost, charge: charge as u16, index: index as u16 });
-                }
+                parts.extend(parts_of(due, held, charge as u16));
             }
-            let (decision, next) = decide(&parts, now);
-            if peek || !decision.allowed || self.spend(dues, held, &next).await? {
+            let (decision, next) = decide(&mut parts, now);
+            drop(parts);
+            let arrived =
+                || dues.iter().zip(&held).any(|(due, held)| due.policy.notes_arrivals() && held.states.is_none());
+            if peek || !(decision.allowed || arrived()) || self.spend(dues, held, &next, &decision).await? {
                 return Ok(decision);
             }
         }
@@ -136,14 +136,20 @@ impl CasStore {
     }
 
     /// Swaps every key's states, or none: those swapped before one was lost are given back.
-    async fn spend(&self, dues: &[Due], held: Vec<Held>, next: &[State]) -> Result<bool, StoreError> {
+    async fn spend(
+        &self,
+        dues: &[Due],
+        held: Vec<Held>,
+        next: &[State],
+        decision: &Decision,
+    ) -> Result<bool, StoreError> {
         let mut next = next;
         for (number, (due, held)) in dues.iter().zip(held).enumerate() {
             let (own, rest) = next.split_at(due.policy.limits().len());
             next = rest;
             if !self.swap(due, held.version, own).await? {
-                for due in &dues[..number] {
-                    self.change(due, -i64::from(due.cost)).await?;
+                for due in dues[..number].iter().filter(|_| decision.allowed) {
+                    self.change(due, Change::Refund(due.cost)).await?;
                 }
                 return Ok(false);
             }
@@ -152,26 +158,14 @@ impl CasStore {
     }
 
     /// Charges or gives back without asking.
-    async fn change(&self, due: &Due, delta: i64) -> Result<Decision, StoreError> {
+    async fn change(&self, due: &Due, change: Change) -> Result<Decision, StoreError> {
         for _ in 0..TRIES {
             let held = self.load(due).await?;
-            let now = self.clock.now();
-            let limits = due.policy.limits().iter().enumerate();
-            let states: States = limits
-                .map(|(index, limit)| adjust_one(limit, held.states.as_ref().map(|states| states[index]), now, delta))
-                .collect();
-            if self.swap(due, held.version, &states).await? {
-                let parts = due.policy.limits().iter().zip(&states).enumerate();
-                let parts: SmallVec<[Part<'_>; 4]> = parts
-                    .map(|(index, (limit, state))| Part {
-                        limit,
-                        state: Some(*state),
-                        cost: 0,
-                        charge: 0,
-                        index: index as u16,
-                    })
-                    .collect();
-                return Ok(decide(&parts, now).0);
+            let mut parts: SmallVec<[Part<'_>; 4]> = parts_of(due, &held, 0).collect();
+            let (decision, states) = adjust(&mut parts, self.clock.now(), change);
+            drop(parts);
+            if !decision.allowed || self.swap(due, held.version, &states).await? {
+                return Ok(decision);
             }
         }
         Err(self.contended(&due.key))
@@ -181,6 +175,17 @@ impl CasStore {
         let detail = format!("key {key:?} was changed by others {TRIES} times in a row");
         StoreError::new(StoreErrorKind::Conflict, self.cell.name(), detail)
     }
+}
+
+/// A charge's limits with what is known of its key.
+fn parts_of<'a>(due: &'a Due, held: &'a Held, charge: u16) -> impl Iterator<Item = Part<'a>> {
+    due.policy.limits().iter().enumerate().map(move |(index, limit)| Part {
+        limit,
+        state: held.states.as_ref().map(|states| states[index].clone()),
+        cost: due.cost,
+        charge,
+        index: index as u16,
+    })
 }
 
 impl Store for CasStore {
@@ -206,9 +211,9 @@ impl Store for CasStore {
         })
     }
 
-    fn adjust(&self, policy: &Arc<Policy>, key: &str, delta: i64) -> Reply<Decision> {
+    fn adjust(&self, policy: &Arc<Policy>, key: &str, change: Change) -> Reply<Decision> {
         let (store, due) = (self.clone(), self.due(policy, key, 0));
-        Box::pin(async move { store.change(&due, delta).await })
+        Box::pin(async move { store.change(&due, change).await })
     }
 
     fn reset(&self, policy: &Arc<Policy>, key: &str) -> Reply<()> {

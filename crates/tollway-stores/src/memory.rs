@@ -11,7 +11,9 @@
 //! may take is held by a key with something spent, the one that loses least is pushed out, and the
 //! newcomer starts with what that key had spent: a flood refuses newcomers, it frees nobody.
 
+mod cell;
 mod map;
+mod own;
 mod policies;
 mod shard;
 
@@ -21,13 +23,14 @@ use std::sync::Arc;
 use ahash::RandomState;
 use smallvec::SmallVec;
 use tollway_core::{
-    Capabilities, Charge, Clock, Decision, Limit, Mode, NEVER, Part, Policy, Reason, Reply, Request, State, Store,
-    StoreError, Timestamp, Verdict, decide, decide_one,
+    Capabilities, Change, Charge, Clock, Decision, Limit, Mode, NEVER, Part, Policy, Reason, Reply, Request, State,
+    Store, StoreError, Timestamp, Verdict, decide, decide_one,
 };
 
 use crate::SystemClock;
 use crate::table::{Moment, Room};
 use map::{Before, Map};
+use own::Own;
 use policies::{Known, Policies};
 use shard::{Applied, Kept};
 
@@ -55,6 +58,7 @@ pub struct MemoryStore {
     room: Room,
     policies: Policies,
     map: Map,
+    own: Own,
 }
 
 impl MemoryStore {
@@ -73,7 +77,12 @@ impl MemoryStore {
     }
 
     fn on(max_keys: usize, clock: Time) -> Self {
+        let shared: Arc<dyn Clock> = match &clock {
+            Time::System(_) => Arc::new(SystemClock::new()),
+            Time::Other(clock) => Arc::clone(clock),
+        };
         Self {
+            own: Own::new(shared, max_keys),
             clock,
             hasher: RandomState::new(),
             max_keys,
@@ -85,7 +94,7 @@ impl MemoryStore {
 
     /// Keys held now, expired ones included. Reads every slot: for tests and slow gauges.
     pub fn len(&self) -> usize {
-        self.policies.held() + self.map.held()
+        self.policies.held() + self.map.held() + self.own.held()
     }
 
     /// Whether no key is held.
@@ -133,7 +142,7 @@ impl MemoryStore {
                 return worded(limit, verdict, charge.cost, moment.now);
             }
         }
-        self.map.charge(charge, before(known, id), moment.now, peek).decision
+        self.map.charge(charge, before(known, id), moment.now, peek, false).decision
     }
 
     /// Charges one after the other; when one does not pass after all, those before it are handed back.
@@ -177,7 +186,7 @@ impl MemoryStore {
             if let (true, Some(home)) = (known.is_flat, &known.home)
                 && let Ok(state) = home.table.look(id, now, &self.room)
             {
-                return state.map(|state| Kept::from_slice(&[state]));
+                return state.map(|state| Kept::from_iter([state]));
             }
             self.map.look(charge, before(known, id), now)
         })
@@ -192,11 +201,11 @@ impl MemoryStore {
                 let layout = home.table.layout();
                 return Applied {
                     decision: worded(layout.limit(), charged.verdict, charge.cost, moment.now),
-                    before: layout.state(charged.before).map(|state| Kept::from_slice(&[state])),
+                    before: layout.state(charged.before).map(|state| Kept::from_iter([state])),
                     after: layout.state(charged.after).into_iter().collect(),
                 };
             }
-            self.map.charge(charge, before(known, id), moment.now, false)
+            self.map.charge(charge, before(known, id), moment.now, false, true)
         })
     }
 
@@ -204,7 +213,7 @@ impl MemoryStore {
         let id = self.id(charge.key);
         self.known(charge.policy, now, |known| {
             if let (true, Some(home), [charged]) = (known.is_flat, &known.home, after)
-                && home.table.refund(id, *charged, charge.cost, now, &self.room).is_ok()
+                && home.table.refund(id, charged, charge.cost, now, &self.room).is_ok()
             {
                 return;
             }
@@ -212,17 +221,17 @@ impl MemoryStore {
         });
     }
 
-    fn settle(&self, policy: &Arc<Policy>, key: &str, delta: i64) -> Decision {
+    fn settle(&self, policy: &Arc<Policy>, key: &str, change: Change) -> Decision {
         let id = self.id(key);
         let mut moment = Moment::new(&self.clock, self.clock.now());
         self.known(policy, moment.now, |known| {
             if let (true, Some(home)) = (known.is_flat, &known.home)
-                && let Ok(state) = home.table.adjust(id, delta, &mut moment, &self.room)
+                && let Ok(state) = home.table.adjust(id, change, &mut moment, &self.room)
             {
                 let limit = home.table.layout().limit();
                 return worded(limit, decide_one(limit, state, moment.now, 0).0, 0, moment.now);
             }
-            self.map.adjust(policy, key, delta, before(known, id), moment.now)
+            self.map.adjust(policy, key, change, before(known, id), moment.now)
         })
     }
 
@@ -264,9 +273,9 @@ fn before(known: &Known, id: u64) -> Option<Before<'_>> {
 fn decide_all(charges: &[Charge<'_>], states: &[Option<Kept>], now: Timestamp) -> Decision {
     let mut parts: SmallVec<[Part<'_>; 8]> = SmallVec::new();
     for (number, (charge, states)) in charges.iter().zip(states).enumerate() {
-        parts.extend(shard::parts(charge, states.as_deref(), number as u16));
+        parts.extend(shard::parts(charge, states.clone(), number as u16));
     }
-    decide(&parts, now).0
+    decide(&mut parts, now).0
 }
 
 /// The decision of a request of one charge with one limit.
@@ -315,19 +324,32 @@ impl Store for MemoryStore {
     }
 
     fn apply(&self, requests: &[Request<'_>]) -> Reply<Vec<Decision>> {
+        if own::has_own(requests) {
+            return self.own.apply(requests, |request| self.answer(request));
+        }
         let decisions = requests.iter().map(|request| self.answer(request)).collect();
         Box::pin(std::future::ready(Ok(decisions)))
     }
 
+    #[inline]
     fn apply_now(&self, request: &Request<'_>) -> Option<Result<Decision, StoreError>> {
+        if own::has_own(std::slice::from_ref(request)) {
+            return None;
+        }
         Some(Ok(self.answer(request)))
     }
 
-    fn adjust(&self, policy: &Arc<Policy>, key: &str, delta: i64) -> Reply<Decision> {
-        Box::pin(std::future::ready(Ok(self.settle(policy, key, delta))))
+    fn adjust(&self, policy: &Arc<Policy>, key: &str, change: Change) -> Reply<Decision> {
+        if !policy.is_built_in() {
+            return self.own.store().adjust(policy, key, change);
+        }
+        Box::pin(std::future::ready(Ok(self.settle(policy, key, change))))
     }
 
     fn reset(&self, policy: &Arc<Policy>, key: &str) -> Reply<()> {
+        if !policy.is_built_in() {
+            return self.own.store().reset(policy, key);
+        }
         self.forget(policy, key);
         Box::pin(std::future::ready(Ok(())))
     }

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
 use tollway_core::{
-    Algorithm, Align, Charge, Clock, Decision, ManualClock, Part, Policy, Request, State, Store, Timestamp, adjust_one,
-    decide,
+    Algorithm, Align, Change, Charge, Clock, Decision, ManualClock, Part, Policy, Request, State, Store, Timestamp,
+    adjust_one, decide,
 };
 use tollway_stores::memory::MemoryStore;
 
@@ -15,6 +15,8 @@ const SECOND: u64 = 1_000_000_000;
 const START: Timestamp = Timestamp::from_secs(1_700_000_000);
 
 fn policy(name: &str, rate: &str, algorithm: Algorithm) -> Arc<Policy> {
+    let calendar = rate.replace("/d", "/month");
+    let rate = if algorithm == Algorithm::Calendar { &calendar } else { rate };
     Arc::new(Policy::new(name, rate, algorithm).unwrap())
 }
 
@@ -87,6 +89,7 @@ fn time_of(states: &[State]) -> Vec<u64> {
     let time = |state: &State| match *state {
         State::Schedule { full_at, .. } => full_at,
         State::Window { start, .. } | State::Sliding { start, .. } => start,
+        State::Log(_) | State::Custom(_) => unreachable!("no such policy here"),
     };
     states.iter().map(time).collect()
 }
@@ -100,11 +103,11 @@ impl Model {
         for (charge, (policy, key, cost)) in asked.iter().enumerate() {
             let known = self.0.get(&(*policy, *key));
             for (index, limit) in policies[*policy].limits().iter().enumerate() {
-                let state = known.map(|states| states[index]);
+                let state = known.map(|states| states[index].clone());
                 parts.push(Part { limit, state, cost: *cost, charge: charge as u16, index: index as u16 });
             }
         }
-        let (decision, next) = decide(&parts, now);
+        let (decision, next) = decide(&mut parts, now);
         if !peek {
             let mut next = next.into_iter();
             for (policy, key, _) in asked {
@@ -126,14 +129,23 @@ impl Model {
     fn adjust(&mut self, policies: &[Arc<Policy>], policy: usize, key: u8, delta: i64, now: Timestamp) -> Decision {
         let known = self.0.get(&(policy, key));
         let limits = policies[policy].limits().iter().enumerate();
-        let states: Vec<_> =
-            limits.map(|(index, limit)| adjust_one(limit, known.map(|states| states[index]), now, delta)).collect();
+        let states: Vec<_> = limits
+            .map(|(index, limit)| {
+                adjust_one(limit, known.map(|states| states[index].clone()), now, Change::by(delta)).1
+            })
+            .collect();
         let whole = known.is_none_or(|states| is_not_remembered(policy, states, now));
         if !whole || !is_not_remembered(policy, &states, now) {
             self.0.insert((policy, key), states.clone());
         }
-        let part = |(index, limit)| Part { limit, state: Some(states[index]), cost: 0, charge: 0, index: index as u16 };
-        decide(&policies[policy].limits().iter().enumerate().map(part).collect::<Vec<_>>(), now).0
+        let part = |(index, limit): (usize, _)| Part {
+            limit,
+            state: Some(states[index].clone()),
+            cost: 0,
+            charge: 0,
+            index: index as u16,
+        };
+        decide(&mut policies[policy].limits().iter().enumerate().map(part).collect::<Vec<_>>(), now).0
     }
 }
 
@@ -162,7 +174,7 @@ proptest! {
                     model.0.remove(&(*policy, *key));
                 }
                 Step::Adjust { policy, key, delta } => {
-                    let got = ready(store.adjust(&policies[*policy], &key.to_string(), *delta)).unwrap();
+                    let got = ready(store.adjust(&policies[*policy], &key.to_string(), Change::by(*delta))).unwrap();
                     let expected = model.adjust(&policies, *policy, *key, *delta, clock.now());
                     prop_assert_eq!(got, expected, "step {} {:?}", number, step);
                 }
@@ -345,11 +357,11 @@ fn charges_together_are_all_or_nothing_on_many_threads() {
 
 #[test]
 fn settling_for_ever_keeps_a_key_in_its_table() {
-    for algorithm in Algorithm::all() {
+    for algorithm in Algorithm::all().into_iter().take(7) {
         let clock = Arc::new(ManualClock::new(START));
         let store = MemoryStore::with_clock(16, clock.clone());
         let limit = policy("p", "1000/m", algorithm);
-        let adjust = |delta| ready(store.adjust(&limit, "k", delta)).unwrap().remaining;
+        let adjust = |delta| ready(store.adjust(&limit, "k", Change::by(delta))).unwrap().remaining;
         for turn in 0..100_000 {
             assert!(ask(&store, &limit, "k", 507).allowed, "{algorithm}: {turn}");
             let left = adjust(-207);
@@ -363,16 +375,16 @@ fn settling_for_ever_keeps_a_key_in_its_table() {
 #[test]
 fn what_is_charged_unasked_on_many_threads_is_all_counted() {
     let store = MemoryStore::with_clock(64, Arc::new(ManualClock::new(START)));
-    for algorithm in Algorithm::all() {
+    for algorithm in Algorithm::all().into_iter().filter(|algorithm| !algorithm.is_log()) {
         let limit = policy(algorithm.name().replace(':', "-").as_str(), "1000000/d", algorithm);
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for turn in 0..1_000 {
-                        ready(store.adjust(&limit, "k", 7)).unwrap();
+                        ready(store.adjust(&limit, "k", Change::Charge(7))).unwrap();
                         assert!(ask(&store, &limit, "k", 3).allowed);
                         if turn % 2 == 0 {
-                            ready(store.adjust(&limit, "k", -5)).unwrap();
+                            ready(store.adjust(&limit, "k", Change::Refund(5))).unwrap();
                         }
                     }
                 });

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tollway_core::{
-    Algorithm, Capabilities, Charge, ConfigError, Decision, FailMode, Mode, NEVER, Policy, Reason, Reply, Request,
-    Store, StoreError, Timestamp,
+    Algorithm, Bucket, Capabilities, Change, Charge, ConfigError, Decision, FailMode, Limit, Mode, NEVER, Policy,
+    Reason, Reply, Request, Store, StoreError, Timestamp,
 };
 
 use crate::Limiter;
@@ -129,7 +129,12 @@ impl Share {
         // An algorithm whose options ask for more than the share is kept as the simplest one.
         let cut = [policy.algorithm(), Algorithm::Gcra].into_iter();
         let mut cut = cut.filter_map(|algorithm| Policy::from_rates(policy.name(), rates.clone(), algorithm).ok());
-        cut.next().unwrap_or_else(|| policy.clone())
+        let Some(cut) = cut.next() else { return policy.clone() };
+        let (whole, least) = (policy.limits()[0].bucket(), cut.limits().iter().map(Limit::capacity).min());
+        let least = least.unwrap_or(1);
+        let initial = whole.initial.map(|initial| initial.min(least));
+        let bucket = Bucket { initial, per_request: whole.per_request.min(least), ..*whole };
+        cut.clone().with_bucket(bucket).unwrap_or(cut)
     }
 
     fn with<T>(&self, requests: &[Request<'_>], ask: impl FnOnce(&[Request<'_>]) -> T) -> T {
@@ -176,8 +181,16 @@ impl Store for Share {
         Some(answer.map(|decision| worded(request, decision)))
     }
 
-    fn adjust(&self, policy: &Arc<Policy>, key: &str, delta: i64) -> Reply<Decision> {
-        self.inner.adjust(&self.share_of(policy), key, delta)
+    fn adjust(&self, policy: &Arc<Policy>, key: &str, change: Change) -> Reply<Decision> {
+        self.inner.adjust(&self.share_of(policy), key, change)
+    }
+
+    fn reset_prefix(&self, policy: &Arc<Policy>, prefix: &str) -> Reply<()> {
+        self.inner.reset_prefix(&self.share_of(policy), prefix)
+    }
+
+    fn keeps(&self, policy: &Policy) -> Result<(), ConfigError> {
+        self.inner.keeps(policy)
     }
 
     fn reset(&self, policy: &Arc<Policy>, key: &str) -> Reply<()> {

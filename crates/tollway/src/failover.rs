@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tollway_core::{
-    BreakerSettings, BreakerState, Capabilities, Charge, ConfigError, Decision, Policy, Reply, Request, Store,
+    BreakerSettings, BreakerState, Capabilities, Change, Charge, ConfigError, Decision, Policy, Reply, Request, Store,
     StoreError, StoreErrorKind,
 };
 
@@ -207,10 +207,10 @@ impl Store for Failover {
     }
 
     /// Where the key is counted now.
-    fn adjust(&self, policy: &Arc<Policy>, key: &str, delta: i64) -> Reply<Decision> {
+    fn adjust(&self, policy: &Arc<Policy>, key: &str, change: Change) -> Reply<Decision> {
         let charges = [Charge { policy, key, cost: 0 }];
         let mut order = self.order(Some(&Request { charges: &charges, peek: true }));
-        if delta < 0 {
+        if change.delta() < 0 {
             // Another store would give back what others have spent there: rather nothing than that.
             let open = |member: &usize| matches!(self.members[*member].state(), BreakerState::Open(_));
             let first = order.iter().copied().find(|member| !open(member)).unwrap_or(order[0]);
@@ -218,13 +218,21 @@ impl Store for Failover {
         }
         let (members, current) = (Arc::clone(&self.members), Arc::clone(&self.current));
         let (policy, key) = (Arc::clone(policy), key.to_owned());
-        Box::pin(async move { ask(&members, &order, &current, |guard| guard.adjust(&policy, &key, delta)).await })
+        Box::pin(async move { ask(&members, &order, &current, |guard| guard.adjust(&policy, &key, change)).await })
     }
 
     /// Resets the key in every store that can be reached, wherever it was counted.
     fn reset(&self, policy: &Arc<Policy>, key: &str) -> Reply<()> {
         let replies: Vec<_> = self.members.iter().map(|member| member.reset(policy, key)).collect();
         all_reached(replies)
+    }
+
+    fn reset_prefix(&self, policy: &Arc<Policy>, prefix: &str) -> Reply<()> {
+        all_reached(self.members.iter().map(|member| member.reset_prefix(policy, prefix)).collect())
+    }
+
+    fn keeps(&self, policy: &Policy) -> Result<(), ConfigError> {
+        self.members.iter().try_for_each(|member| member.keeps(policy))
     }
 
     /// Succeeds when one store answers.

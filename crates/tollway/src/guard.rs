@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use futures_timer::Delay;
 use tokio::sync::Notify;
 use tollway_core::{
-    Breaker, BreakerSettings, BreakerState, Capabilities, Condition, Decision, Permit, Policy, Reply, Request, Store,
-    StoreError, StoreErrorKind, Timestamp,
+    Breaker, BreakerSettings, BreakerState, Capabilities, Change, Condition, ConfigError, Decision, Permit, Policy,
+    Reply, Request, Store, StoreError, StoreErrorKind, Timestamp,
 };
 
 use crate::deadline::before;
@@ -224,12 +224,20 @@ impl Store for Guard {
         self.inner.apply_now(request)
     }
 
-    fn adjust(&self, policy: &Arc<Policy>, key: &str, delta: i64) -> Reply<Decision> {
-        self.watched(|store| store.adjust(policy, key, delta))
+    fn adjust(&self, policy: &Arc<Policy>, key: &str, change: Change) -> Reply<Decision> {
+        self.watched(|store| store.adjust(policy, key, change))
     }
 
     fn reset(&self, policy: &Arc<Policy>, key: &str) -> Reply<()> {
         self.watched(|store| store.reset(policy, key))
+    }
+
+    fn reset_prefix(&self, policy: &Arc<Policy>, prefix: &str) -> Reply<()> {
+        self.watched(|store| store.reset_prefix(policy, prefix))
+    }
+
+    fn keeps(&self, policy: &Policy) -> Result<(), ConfigError> {
+        self.inner.keeps(policy)
     }
 
     fn ping(&self) -> Reply<()> {

@@ -4,7 +4,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use tollway_core::{Charge, Decision, FailMode, Policy, Reply, Request, Store, StoreError, StoreErrorKind};
+use tollway_core::{
+    Change, Charge, ConfigError, Decision, FailMode, Policy, Reply, Request, Store, StoreError, StoreErrorKind,
+};
 
 use crate::Observer;
 use crate::acquire::Queues;
@@ -130,15 +132,15 @@ impl Limiter {
     /// # Errors
     /// What the store said, when no fallback counts either.
     pub fn refund(&self, policy: &Arc<Policy>, key: &str, cost: u32) -> Reply<Decision> {
-        self.adjust(policy, key, -i64::from(cost), false)
+        self.adjust(policy, key, Change::Refund(policy.charged(cost)), false)
     }
 
     /// Charges or gives back without asking, where the request was counted: in the fallback when its
     /// decision was degraded, else in the store.
-    pub(crate) fn adjust(&self, policy: &Arc<Policy>, key: &str, delta: i64, degraded: bool) -> Reply<Decision> {
+    pub(crate) fn adjust(&self, policy: &Arc<Policy>, key: &str, change: Change, degraded: bool) -> Reply<Decision> {
         match (self.fail_mode_of(policy), &self.local) {
-            (FailMode::Local, Some(local)) if degraded => local.adjust(policy, key, delta),
-            _ => self.store.adjust(policy, key, delta),
+            (FailMode::Local, Some(local)) if degraded => local.adjust(policy, key, change),
+            _ => self.store.adjust(policy, key, change),
         }
     }
 
@@ -157,8 +159,30 @@ impl Limiter {
     /// # Errors
     /// What the store said.
     pub fn reset(&self, policy: &Arc<Policy>, key: &str) -> Reply<()> {
-        let local = self.local.as_ref().map(|local| local.reset(policy, key));
-        let remote = self.store.reset(policy, key);
+        self.everywhere(|store| store.reset(policy, key))
+    }
+
+    /// Forgets what every key of `policy` that begins with `prefix` has spent; an empty prefix is all
+    /// of them. As many round trips as the store takes to find them.
+    ///
+    /// # Errors
+    /// What the store said; one that cannot find keys again says so.
+    pub fn reset_prefix(&self, policy: &Arc<Policy>, prefix: &str) -> Reply<()> {
+        self.everywhere(|store| store.reset_prefix(policy, prefix))
+    }
+
+    /// Whether the store keeps such a policy: for configuration, before the first request.
+    ///
+    /// # Errors
+    /// Names the store and the algorithm.
+    pub fn keeps(&self, policy: &Policy) -> Result<(), ConfigError> {
+        self.store.keeps(policy)
+    }
+
+    /// Does the same in the local fallback and in the store.
+    fn everywhere(&self, step: impl Fn(&dyn Store) -> Reply<()>) -> Reply<()> {
+        let local = self.local.as_ref().map(|local| step(&**local));
+        let remote = step(&*self.store);
         Box::pin(async move {
             if let Some(local) = local {
                 local.await?;

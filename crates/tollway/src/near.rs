@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tollway_core::{Capabilities, Decision, Policy, Reason, Reply, Request, Store, StoreError};
+use tollway_core::{Capabilities, Change, ConfigError, Decision, Policy, Reason, Reply, Request, Store, StoreError};
 
 /// The most refusals remembered; beyond that the ones that are over make room, or nothing is added.
 const ROOM: usize = 65_536;
@@ -153,12 +153,20 @@ impl Store for NearCache {
         known.map(Ok).or_else(|| self.inner.apply_now(request))
     }
 
-    fn adjust(&self, policy: &Arc<Policy>, key: &str, delta: i64) -> Reply<Decision> {
-        self.forgetting(self.inner.adjust(policy, key, delta))
+    fn adjust(&self, policy: &Arc<Policy>, key: &str, change: Change) -> Reply<Decision> {
+        self.forgetting(self.inner.adjust(policy, key, change))
     }
 
     fn reset(&self, policy: &Arc<Policy>, key: &str) -> Reply<()> {
         self.forgetting(self.inner.reset(policy, key))
+    }
+
+    fn reset_prefix(&self, policy: &Arc<Policy>, prefix: &str) -> Reply<()> {
+        self.forgetting(self.inner.reset_prefix(policy, prefix))
+    }
+
+    fn keeps(&self, policy: &Policy) -> Result<(), ConfigError> {
+        self.inner.keeps(policy)
     }
 
     fn ping(&self) -> Reply<()> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tollway_core::{Charge, Decision, Policy, Reply, StoreError};
+use tollway_core::{Change, Charge, Decision, Policy, Reply, StoreError};
 
 use crate::{FailMode, Limiter};
 
@@ -70,7 +70,7 @@ impl Reservation {
             // Nobody counted it, so nothing is to be settled.
             return Box::pin(std::future::ready(Ok(decision)));
         }
-        let reply = limiter.adjust(&policy, &key, delta, decision.degraded);
+        let reply = limiter.adjust(&policy, &key, Change::by(delta), decision.degraded);
         Box::pin(async move { reply.await.or_else(|error| limiter.unsettled(&policy, decision, error)) })
     }
 }

@@ -32,7 +32,7 @@ impl Store for Away {
         Box::pin(std::future::ready(Err(Self::error())))
     }
 
-    fn adjust(&self, _: &Arc<Policy>, _: &str, _: i64) -> Reply<Decision> {
+    fn adjust(&self, _: &Arc<Policy>, _: &str, _: tollway::Change) -> Reply<Decision> {
         Box::pin(std::future::ready(Err(Self::error())))
     }
 

@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tollway::{
-    BreakerSettings, BreakerState, Charge, FailMode, Failover, Guard, Limiter, NearCache, Request, Status, Store,
-    StoreErrorKind, Strategy,
+    BreakerSettings, BreakerState, Change, Charge, FailMode, Failover, Guard, Limiter, NearCache, Request, Status,
+    Store, StoreErrorKind, Strategy,
 };
 use tollway_stores::SystemClock;
 use tollway_stores::memory::MemoryStore;
@@ -87,8 +87,8 @@ async fn an_open_breaker_covers_every_operation() {
     assert!(guard.apply(&[check]).await.is_err(), "check");
     assert!(guard.apply(&[peek]).await.is_err(), "peek");
     assert!(guard.apply(&[check, check]).await.is_err(), "many");
-    assert!(guard.adjust(&policy, "k", -1).await.is_err(), "refund");
-    assert!(guard.adjust(&policy, "k", 1).await.is_err(), "commit");
+    assert!(guard.adjust(&policy, "k", Change::Refund(1)).await.is_err(), "refund");
+    assert!(guard.adjust(&policy, "k", Change::Charge(1)).await.is_err(), "commit");
     assert!(guard.reset(&policy, "k").await.is_err(), "reset");
     assert_eq!(remote.asked(), 1, "none of these went there");
     assert!(guard.ping().await.is_err());

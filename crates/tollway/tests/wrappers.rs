@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tollway::{
-    BreakerSettings, BreakerState, Charge, Clock, Failover, Guard, ManualClock, NearCache, Request, Store,
+    BreakerSettings, BreakerState, Change, Charge, Clock, Failover, Guard, ManualClock, NearCache, Request, Store,
     StoreErrorKind, Strategy, Timestamp, conformance,
 };
 use tollway_stores::SystemClock;
@@ -224,6 +224,6 @@ async fn a_refund_never_frees_what_was_spent_elsewhere() {
     assert!(ask(&failover, &policy, "k", 5).await.unwrap().allowed);
     assert!(ask(&*remotes[1].clone(), &policy, "k", 7).await.unwrap().allowed);
     remotes[0].away.store(true, Ordering::SeqCst);
-    assert!(failover.adjust(&policy, "k", -5).await.is_err(), "the store that counted is away");
+    assert!(failover.adjust(&policy, "k", Change::Refund(5)).await.is_err(), "the store that counted is away");
     assert_eq!(ask(&*remotes[1].clone(), &policy, "k", 0).await.unwrap().remaining, 3);
 }

@@ -1,11 +1,10 @@
-//! One counter for each window.
+//! One counter for each window: of a fixed length, or of the calendar.
 
-use super::{Align, State, Verdict, clamp_window, never, refused};
+use super::{Algorithm, Align, State, Verdict, clamp_window, never, refused};
 use crate::Limit;
 
-pub(super) fn decide(limit: &Limit, align: Align, state: Option<State>, now: u64, cost: u32) -> (Verdict, State) {
-    let (start, count) = window(limit, align, state, now);
-    let end = start.saturating_add(limit.period);
+pub(super) fn decide(limit: &Limit, state: Option<State>, now: u64, cost: u32) -> (Verdict, State) {
+    let Window { start, end, count } = window(limit, state, now);
     let left = limit.capacity.saturating_sub(count);
     let reset_after = |count: u32| if count == 0 { 0 } else { end.saturating_sub(now) };
     if cost > left {
@@ -17,21 +16,38 @@ pub(super) fn decide(limit: &Limit, align: Align, state: Option<State>, now: u64
     (verdict, State::Window { start, count: next })
 }
 
-/// The window that `now` falls into and what was spent in it.
-fn window(limit: &Limit, align: Align, state: Option<State>, now: u64) -> (u64, u32) {
-    let fresh = |at: u64| match align {
-        Align::Clock => at - at % limit.period,
-        Align::First => at,
-    };
-    let Some(State::Window { start, count }) = state else {
-        return (fresh(now), 0);
-    };
-    let at = clamp_window(start, now, limit.period);
-    if at >= start.saturating_add(limit.period) {
-        (fresh(at), 0)
-    } else if at < start {
-        (fresh(at), count)
-    } else {
-        (start, count)
+struct Window {
+    start: u64,
+    end: u64,
+    count: u32,
+}
+
+/// Where the window that begins a new count at `at` starts and ends.
+pub(super) fn window_at(limit: &Limit, at: u64) -> (u64, u64) {
+    if let Some(window) = limit.calendar_window(at) {
+        return window;
     }
+    let start = match limit.algorithm() {
+        Algorithm::FixedWindow(Align::First) => at,
+        _ => at - at % limit.period,
+    };
+    (start, start.saturating_add(limit.period))
+}
+
+/// The window that `now` falls into and what was spent in it.
+fn window(limit: &Limit, state: Option<State>, now: u64) -> Window {
+    let Some(State::Window { start, count }) = state else {
+        let (start, end) = window_at(limit, now);
+        return Window { start, end, count: 0 };
+    };
+    let known_end = match limit.calendar_window(start) {
+        Some((_, end)) => end,
+        None => start.saturating_add(limit.period),
+    };
+    let at = clamp_window(start, now, known_end.saturating_sub(start));
+    if (start..known_end).contains(&at) {
+        return Window { start, end: known_end, count };
+    }
+    let (fresh, end) = window_at(limit, at);
+    Window { start: fresh, end, count: if at < start { count } else { 0 } }
 }

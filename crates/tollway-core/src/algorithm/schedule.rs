@@ -2,15 +2,34 @@
 //! it says what is owed.
 
 use super::{State, Verdict, never, refused};
-use crate::{Limit, Units};
+use crate::{Limit, NEVER, Units};
 
 /// A point in time with its fraction, ordered.
 type Instant = Units;
 
+#[inline]
 pub(super) fn decide(limit: &Limit, state: Option<State>, now: u64, cost: u32) -> (Verdict, State) {
+    let step = limit.bucket.refill_every;
+    if step == 0 {
+        return decide_at(limit, state, now, cost);
+    }
+    // Between two lumps no time passes for the bucket; who waits waits for the lump that suffices.
+    let seen = now - now % step;
+    let (mut verdict, next) = decide_at(limit, state, seen, cost);
+    let lump = |wait: u64| match wait {
+        0 | NEVER => wait,
+        _ => seen.saturating_add(wait).div_ceil(step).saturating_mul(step).saturating_sub(now),
+    };
+    verdict.retry_after = lump(verdict.retry_after);
+    verdict.reset_after = lump(verdict.reset_after);
+    (verdict, next)
+}
+
+fn decide_at(limit: &Limit, state: Option<State>, now: u64, cost: u32) -> (Verdict, State) {
     let here = Instant { nanos: now, fraction: 0 };
-    let full_at = match state {
-        Some(State::Schedule { full_at, fraction }) => Instant { nanos: full_at, fraction },
+    let full_at = match (state, limit.bucket.initial) {
+        (Some(State::Schedule { full_at, fraction }), _) => Instant { nanos: full_at, fraction },
+        (_, Some(initial)) => add(limit, here, limit.span(limit.capacity - initial)),
         _ => here,
     };
     let horizon = add(limit, here, limit.tolerance);
@@ -40,6 +59,7 @@ pub(super) fn decide(limit: &Limit, state: Option<State>, now: u64, cost: u32) -
 /// `amount` permits are given back, or charged without asking; at most one capacity is owed.
 pub(crate) fn adjust(limit: &Limit, state: State, now: u64, amount: u32, give_back: bool) -> State {
     let State::Schedule { full_at, fraction } = state else { return state };
+    let now = if limit.bucket.refill_every == 0 { now } else { now - now % limit.bucket.refill_every };
     let here = Instant { nanos: now, fraction: 0 };
     let base = Instant { nanos: full_at, fraction }.max(here);
     let most = add(limit, add(limit, here, limit.tolerance), limit.tolerance);

@@ -3,14 +3,19 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Part, Rate, adjust_one, decide};
+use crate::{Bucket, CalendarUnit, Change, Part, Rate, adjust_one, decide};
 
 const START: u64 = 1_700_000_000_000_000_000;
 const MS: u64 = 1_000_000;
 
 fn limit(algorithm: Algorithm, permits: u32, period: u64, burst: u32) -> Limit {
-    let bucket = matches!(algorithm, Algorithm::Gcra | Algorithm::TokenBucket | Algorithm::LeakyBucket(_));
-    Limit::new(Rate::new(permits, period, if bucket { burst } else { 0 }).unwrap(), algorithm).unwrap()
+    let burst = if algorithm.is_bucket() { burst } else { 0 };
+    Limit::new(Rate::new(permits, period, burst).unwrap(), algorithm).unwrap()
+}
+
+/// The algorithms of fixed periods; calendars have tests of their own.
+fn all() -> Vec<Algorithm> {
+    Algorithm::all().into_iter().filter(|algorithm| *algorithm != Algorithm::Calendar).collect()
 }
 
 fn at(offset: u64) -> Timestamp {
@@ -18,7 +23,7 @@ fn at(offset: u64) -> Timestamp {
 }
 
 fn any_algorithm() -> impl Strategy<Value = Algorithm> {
-    prop::sample::select(Algorithm::all().to_vec())
+    prop::sample::select(all())
 }
 
 /// Small limits, so that random traffic meets them; odd numbers, so that nothing divides.
@@ -37,7 +42,7 @@ fn run(limit: &Limit, traffic: &[(u64, u32)]) -> Vec<(u64, u64)> {
     let (mut now, mut state, mut passed) = (0, None, Vec::new());
     for &(gap, cost) in traffic {
         now += gap;
-        let (verdict, next) = decide_one(limit, state, at(now), cost);
+        let (verdict, next) = decide_one(limit, state.clone(), at(now), cost);
         if verdict.allowed && cost > 0 {
             state = Some(next);
             passed.push((now, u64::from(cost)));
@@ -65,8 +70,9 @@ proptest! {
                 let bound = capacity + (span * permits).div_ceil(period);
                 prop_assert!(densest(&passed, span) <= bound);
             }
+            Algorithm::SlidingLog | Algorithm::Concurrency => prop_assert!(densest(&passed, period) <= permits),
             Algorithm::FixedWindow(Align::First) => prop_assert!(densest(&passed, period) <= 2 * permits),
-            Algorithm::FixedWindow(Align::Clock) | Algorithm::SlidingWindow => {
+            _ => {
                 for window in passed.iter().map(|(t, _)| (START + t) / period) {
                     let in_window: u64 = passed.iter().filter(|(t, _)| (START + t) / period == window).map(|(_, c)| c).sum();
                     prop_assert!(in_window <= permits);
@@ -81,15 +87,15 @@ proptest! {
         let (mut now, mut state) = (0, None);
         for (gap, cost) in traffic {
             now += gap;
-            let (verdict, next) = decide_one(&limit, state, at(now), cost);
+            let (verdict, next) = decide_one(&limit, state.clone(), at(now), cost);
             if verdict.allowed {
                 state = Some(next);
             } else if cost > limit.capacity() {
                 prop_assert_eq!(verdict.retry_after, NEVER);
             } else {
                 prop_assert!(verdict.retry_after > 0);
-                prop_assert!(decide_one(&limit, state, at(now + verdict.retry_after), cost).0.allowed);
-                prop_assert!(!decide_one(&limit, state, at(now + verdict.retry_after - 1), cost).0.allowed);
+                prop_assert!(decide_one(&limit, state.clone(), at(now + verdict.retry_after), cost).0.allowed);
+                prop_assert!(!decide_one(&limit, state.clone(), at(now + verdict.retry_after - 1), cost).0.allowed);
             }
         }
     }
@@ -99,9 +105,9 @@ proptest! {
         let (mut now, mut state) = (0, None);
         for (gap, cost) in traffic {
             now += gap;
-            let (verdict, next) = decide_one(&limit, state, at(now), cost);
+            let (verdict, next) = decide_one(&limit, state.clone(), at(now), cost);
             state = verdict.allowed.then_some(next).or(state);
-            let full = |after: u64| decide_one(&limit, state, at(now + after), 0).0.remaining == limit.capacity();
+            let full = |after: u64| decide_one(&limit, state.clone(), at(now + after), 0).0.remaining == limit.capacity();
             prop_assert!(full(verdict.reset_after));
             if verdict.reset_after > 0 && !matches!(limit.algorithm(), Algorithm::SlidingWindow) {
                 prop_assert!(!full(verdict.reset_after - 1) || matches!(limit.algorithm(), Algorithm::Gcra | Algorithm::TokenBucket | Algorithm::LeakyBucket(_)));
@@ -114,19 +120,19 @@ proptest! {
         let (mut now, mut state) = (0, None);
         for (gap, cost) in traffic {
             now += gap;
-            let (verdict, next) = decide_one(&limit, state, at(now), cost);
+            let (verdict, next) = decide_one(&limit, state.clone(), at(now), cost);
             if !verdict.allowed {
                 for later in [0, 1, MS / 3, 7 * MS] {
-                    let (kept, _) = decide_one(&limit, Some(next), at(now + later), cost);
-                    prop_assert_eq!(kept, decide_one(&limit, state, at(now + later), cost).0);
+                    let (kept, _) = decide_one(&limit, Some(next.clone()), at(now + later), cost);
+                    prop_assert_eq!(kept, decide_one(&limit, state.clone(), at(now + later), cost).0);
                 }
                 prop_assert!(verdict.remaining < cost);
-                prop_assert!(decide_one(&limit, state, at(now), verdict.remaining).0.allowed);
+                prop_assert!(decide_one(&limit, state.clone(), at(now), verdict.remaining).0.allowed);
             } else {
                 state = Some(next);
-                prop_assert!(decide_one(&limit, state, at(now), verdict.remaining).0.allowed);
+                prop_assert!(decide_one(&limit, state.clone(), at(now), verdict.remaining).0.allowed);
                 if verdict.remaining < limit.capacity() {
-                    prop_assert!(!decide_one(&limit, state, at(now), verdict.remaining + 1).0.allowed);
+                    prop_assert!(!decide_one(&limit, state.clone(), at(now), verdict.remaining + 1).0.allowed);
                 }
             }
         }
@@ -137,11 +143,11 @@ proptest! {
         let (mut now, mut state) = (400 * MS, None);
         for (gap, cost) in traffic {
             now += gap;
-            let (verdict, next) = decide_one(&limit, state, at(now), cost);
+            let (verdict, next) = decide_one(&limit, state.clone(), at(now), cost);
             state = verdict.allowed.then_some(next).or(state);
         }
-        let full = decide_one(&limit, state, at(now), 0).0.remaining;
-        let (early, state) = decide_one(&limit, state, at(now - back), 0);
+        let full = decide_one(&limit, state.clone(), at(now), 0).0.remaining;
+        let (early, state) = decide_one(&limit, state.clone(), at(now - back), 0);
         prop_assert!(early.remaining <= full, "freed {} to {}: {:?}", full, early.remaining, limit);
         let lifetime = 2 * limit.lifetime() + limit.period();
         let later = decide_one(&limit, Some(state), at(now - back + lifetime), 0).0;
@@ -156,14 +162,15 @@ proptest! {
         let (mut now, mut state) = (0, None);
         for (gap, cost) in traffic {
             now += gap;
-            let (verdict, next) = decide_one(&limit, state, at(now), cost);
+            let (verdict, next) = decide_one(&limit, state.clone(), at(now), cost);
             state = verdict.allowed.then_some(next).or(state);
         }
-        let (reserved, held) = decide_one(&limit, state, at(now), cost);
+        let (reserved, held) = decide_one(&limit, state.clone(), at(now), cost);
         if reserved.allowed {
-            let settled = adjust_one(&limit, Some(held), at(now), i64::from(actual) - i64::from(cost));
-            let (exact, direct) = decide_one(&limit, state, at(now), actual);
-            prop_assert_eq!(decide_one(&limit, Some(settled), at(now), 0).0, decide_one(&limit, Some(direct), at(now), 0).0);
+            let settled = adjust_one(&limit, Some(held.clone()), at(now), Change::by(i64::from(actual) - i64::from(cost))).1;
+            let (exact, direct) = decide_one(&limit, state.clone(), at(now), actual);
+            let told = |state: &State| decide_one(&limit, Some(state.clone()), at(now), 0).0;
+            prop_assert_eq!(told(&settled), told(&direct));
             prop_assert!(exact.allowed);
         }
     }
@@ -174,15 +181,15 @@ proptest! {
         let origin = START - START % limit.period();
         let now = Timestamp::from_nanos(origin);
         let (_, full) = decide_one(&limit, None, now, limit.capacity());
-        let owing = adjust_one(&limit, Some(full), now, i64::from(over));
-        let verdict = decide_one(&limit, Some(owing), now, 1).0;
-        let plain = decide_one(&limit, Some(full), now, 1).0;
+        let owing = adjust_one(&limit, Some(full.clone()), now, Change::Charge(over)).1;
+        let verdict = decide_one(&limit, Some(owing.clone()), now, 1).0;
+        let plain = decide_one(&limit, Some(full.clone()), now, 1).0;
         prop_assert!(!verdict.allowed && verdict.remaining == 0);
         prop_assert!(verdict.retry_after >= plain.retry_after);
-        prop_assert!(decide_one(&limit, Some(owing), now.plus(verdict.retry_after), 1).0.allowed);
+        prop_assert!(decide_one(&limit, Some(owing.clone()), now.plus(verdict.retry_after), 1).0.allowed);
         prop_assert!(verdict.reset_after >= plain.reset_after);
-        let freed = adjust_one(&limit, Some(owing), now, -2 * i64::from(limit.capacity()));
-        prop_assert_eq!(decide_one(&limit, Some(freed), now, 0).0.remaining, limit.capacity());
+        let freed = adjust_one(&limit, Some(owing.clone()), now, Change::Refund(2 * limit.capacity())).1;
+        prop_assert_eq!(decide_one(&limit, Some(freed.clone()), now, 0).0.remaining, limit.capacity());
     }
 
     #[test]
@@ -192,9 +199,9 @@ proptest! {
         for (gap, cost) in traffic {
             now += gap;
             let parts: Vec<_> = limits.iter().zip(&states).enumerate()
-                .map(|(i, (limit, state))| Part { limit, state: *state, cost, charge: 0, index: i as u16 }).collect();
-            let (decision, next) = decide(&parts, at(now));
-            let alone: Vec<_> = parts.iter().map(|p| decide_one(p.limit, p.state, at(now), cost).0).collect();
+                .map(|(i, (limit, state))| Part { limit, state: state.clone(), cost, charge: 0, index: i as u16 }).collect();
+            let (decision, next) = decide(&mut parts.clone(), at(now));
+            let alone: Vec<_> = parts.iter().map(|p| decide_one(p.limit, p.state.clone(), at(now), cost).0).collect();
             prop_assert_eq!(decision.allowed, alone.iter().all(|v| v.allowed));
             let longest = alone.iter().map(|v| v.retry_after).max().unwrap();
             prop_assert_eq!(decision.retry_after, longest);
@@ -203,8 +210,8 @@ proptest! {
                 for (state, next) in states.iter_mut().zip(next) { *state = Some(next); }
             } else {
                 for (part, next) in parts.iter().zip(next) {
-                    let before = decide_one(part.limit, part.state, at(now), 0).0;
-                    prop_assert_eq!(before, decide_one(part.limit, Some(next), at(now), 0).0);
+                    let before = decide_one(part.limit, part.state.clone(), at(now), 0).0;
+                    prop_assert_eq!(before, decide_one(part.limit, Some(next.clone()), at(now), 0).0);
                 }
             }
         }
@@ -225,14 +232,14 @@ fn n_periods_admit_n_times_the_rate() {
     // A client that takes every permit the moment it is there; numbers that do not divide.
     for (permits, period) in [(7, 1_000 * MS), (3, 10 * MS), (999_983, 1_000 * MS), (1_000_000_000, MS), (11, 13 * MS)]
     {
-        for algorithm in Algorithm::all() {
+        for algorithm in all().into_iter().filter(|algorithm| permits <= algorithm.most_permits()) {
             let limit = limit(algorithm, permits, period, 0);
             let origin = START - START % period;
             let (mut now, mut state, mut total) = (origin, None, 0_u64);
             let end = origin + 20 * period;
             while now < end {
-                let left = decide_one(&limit, state, Timestamp::from_nanos(now), 0).0.remaining;
-                let (verdict, next) = decide_one(&limit, state, Timestamp::from_nanos(now), left.max(1));
+                let left = decide_one(&limit, state.clone(), Timestamp::from_nanos(now), 0).0.remaining;
+                let (verdict, next) = decide_one(&limit, state.clone(), Timestamp::from_nanos(now), left.max(1));
                 if verdict.allowed {
                     state = Some(next);
                     total += u64::from(left.max(1));
@@ -252,8 +259,8 @@ fn n_periods_admit_n_times_the_rate() {
                         "{permits}/{period} {algorithm}: {total}"
                     );
                 }
-                Algorithm::FixedWindow(_) => assert_eq!(total, rate, "{permits}/{period} {algorithm}"),
                 Algorithm::SlidingWindow => assert!(total <= rate && total * 3 >= rate * 2, "{permits}: {total}"),
+                _ => assert_eq!(total, rate, "{permits}/{period} {algorithm}"),
             }
         }
     }
@@ -262,12 +269,13 @@ fn n_periods_admit_n_times_the_rate() {
 #[test]
 fn a_knocking_client_gets_its_fair_rate() {
     // 5 per 3 s, knocking each 0.2 s for 12 s.
-    for algorithm in Algorithm::all() {
+    for algorithm in all() {
         let limit = limit(algorithm, 5, 3_000 * MS, 0);
         let origin = START - START % (3_000 * MS);
         let (mut state, mut passed) = (None, 0);
         for knock in 0..60 {
-            let (verdict, next) = decide_one(&limit, state, Timestamp::from_nanos(origin + knock * 200 * MS), 1);
+            let (verdict, next) =
+                decide_one(&limit, state.clone(), Timestamp::from_nanos(origin + knock * 200 * MS), 1);
             if verdict.allowed {
                 state = Some(next);
                 passed += 1;
@@ -281,7 +289,7 @@ fn a_knocking_client_gets_its_fair_rate() {
 fn the_extremes_neither_round_to_zero_nor_to_unlimited() {
     let year = 365 * 86_400 * 1_000 * MS;
     for (permits, period) in [(1, MS), (1_000_000_000, MS), (1, year), (1_000_000_000, year)] {
-        for algorithm in Algorithm::all() {
+        for algorithm in all().into_iter().filter(|algorithm| permits <= algorithm.most_permits()) {
             let limit = limit(algorithm, permits, period, 0);
             let (first, state) = decide_one(&limit, None, at(0), permits);
             assert!(first.allowed, "{permits}/{period} {algorithm}");
@@ -300,15 +308,128 @@ fn a_queue_lets_requests_leave_one_interval_apart() {
     let (mut state, mut leaves) = (None, Vec::new());
     for step in 0..40 {
         let now = at(step * 90 * MS);
-        let part = Part { limit, state, cost: 1, charge: 0, index: 0 };
-        let (decision, next) = decide(&[part], now);
+        let part = Part { limit, state: state.take(), cost: 1, charge: 0, index: 0 };
+        let (decision, mut next) = decide(&mut [part], now);
+        state = next.pop();
         if decision.allowed {
             leaves.push(now.plus(decision.delay(&policy)).nanos());
-            state = Some(next[0]);
         }
     }
     assert!(leaves.len() > 20);
     for pair in leaves.windows(2) {
         assert!(pair[1] - pair[0] >= 142_857_142, "{pair:?}");
     }
+}
+
+proptest! {
+    #[test]
+    fn what_is_judged_is_what_is_decided(limit in any_limit(), traffic in any_traffic(), cost in 0_u32..14, back in 0..90 * MS) {
+        let (mut now, mut state) = (100 * MS, None);
+        for (gap, cost) in traffic {
+            now += gap;
+            state = Some(decide_one(&limit, state, at(now), cost).1);
+        }
+        let now = at(now - back.min(now));
+        prop_assert_eq!(judge_one(&limit, state.as_ref(), now, cost), decide_one(&limit, state, now, cost).0);
+    }
+
+    #[test]
+    fn held_permits_are_never_more_than_the_limit(steps in prop::collection::vec((0_u8..3, 0..9 * MS, 1_u32..4), 1..120)) {
+        // Holders that take, renew and give back at random, against a list of who holds what until when.
+        let limit = limit(Algorithm::Concurrency, 7, 20 * MS, 0);
+        let (mut now, mut state, mut holders) = (0, None, Vec::<(u64, u32)>::new());
+        for (step, gap, cost) in steps {
+            now += gap;
+            holders.retain(|(since, _)| since + 20 * MS > now);
+            let held: u32 = holders.iter().map(|(_, cost)| cost).sum();
+            match (step, holders.pop()) {
+                (1, Some((since, cost))) => {
+                    let (_, next) = adjust_one(&limit, state, at(now), Change::Release { since: at(since), cost });
+                    state = Some(next);
+                }
+                (2, Some((since, cost))) => {
+                    let (done, next) = adjust_one(&limit, state, at(now), Change::Renew { since: at(since), cost });
+                    prop_assert!(done);
+                    state = Some(next);
+                    holders.push((now, cost));
+                }
+                (_, last) => {
+                    holders.extend(last);
+                    let (verdict, next) = decide_one(&limit, state, at(now), cost);
+                    prop_assert_eq!(verdict.allowed, held + cost <= 7);
+                    if verdict.allowed {
+                        holders.push((now, cost));
+                    }
+                    state = Some(next);
+                }
+            }
+            let held: u32 = holders.iter().map(|(_, cost)| cost).sum();
+            prop_assert_eq!(judge_one(&limit, state.as_ref(), at(now), 0).remaining, 7 - held);
+        }
+    }
+
+    #[test]
+    fn lumps_come_late_but_never_early(
+        permits in 1_u32..30, lump_ms in 1_u64..20, traffic in any_traffic(), initial in prop::option::of(0_u32..30)
+    ) {
+        let plain = limit(Algorithm::TokenBucket, permits, 40 * MS, 0);
+        let initial = initial.map(|initial| initial.min(permits));
+        let bucket = Bucket { refill_every: lump_ms * MS, initial, ..Bucket::default() };
+        let lumpy = plain.clone().with_bucket(bucket).unwrap();
+        let (mut now, mut state, mut passed) = (0, None, Vec::new());
+        for (gap, cost) in traffic {
+            now += gap;
+            let (verdict, next) = decide_one(&lumpy, state.clone(), at(now), cost);
+            if verdict.allowed {
+                state = Some(next);
+                passed.push((now, u64::from(cost)));
+            } else if verdict.retry_after != NEVER {
+                // A refused newcomer is remembered where the bucket does not begin full.
+                state = Some(next);
+                let then = now + verdict.retry_after;
+                prop_assert!(decide_one(&lumpy, state.clone(), at(then), cost).0.allowed);
+                prop_assert!(!decide_one(&lumpy, state.clone(), at(then - 1), cost).0.allowed);
+            }
+        }
+        // A lump more than evenly, in any span.
+        for span in [lump_ms * MS, 40 * MS, 100 * MS] {
+            let bound = u64::from(permits) + ((span + lump_ms * MS) * u64::from(permits)).div_ceil(40 * MS);
+            prop_assert!(densest(&passed, span) <= bound);
+        }
+        let first = passed.iter().take_while(|(t, _)| *t == passed[0].0).map(|(_, c)| c).sum::<u64>();
+        prop_assert!(first <= u64::from(initial.unwrap_or(permits)) || passed[0].0 > 0);
+    }
+}
+
+#[test]
+fn a_bucket_that_serves_in_part_gives_what_is_there() {
+    let bucket = Bucket { partial: true, ..Bucket::default() };
+    let limit = limit(Algorithm::TokenBucket, 10, 1_000 * MS, 0).with_bucket(bucket).unwrap();
+    let ask = |state: Option<State>, cost| {
+        let (decision, mut next) = decide(&mut [Part { limit: &limit, state, cost, charge: 0, index: 0 }], at(0));
+        (decision, next.pop())
+    };
+    let (most, state) = ask(None, 25);
+    assert_eq!((most.allowed, most.cost, most.remaining), (true, 10, 0));
+    let (none, _) = ask(state, 25);
+    assert_eq!((none.allowed, none.cost, none.reason), (false, 25, crate::Reason::CostAboveLimit));
+}
+
+#[test]
+fn a_calendar_quota_holds_from_edge_to_edge() {
+    let rate = Rate::calendar(3, CalendarUnit::Month, Some("Europe/Berlin")).unwrap();
+    let limit = Limit::new(rate, Algorithm::Gcra).unwrap();
+    assert_eq!(limit.algorithm(), Algorithm::Calendar);
+    // 31 January 2024, 22:59:59 UTC: a second before February begins in Berlin.
+    let late = Timestamp::from_secs(1_706_741_999);
+    let (verdict, state) = decide_one(&limit, None, late, 3);
+    assert!(verdict.allowed);
+    let (refused, state) = decide_one(&limit, Some(state), late, 1);
+    assert_eq!((refused.allowed, refused.retry_after), (false, 1_000_000_000));
+    // February 2024 has 29 days there.
+    let (fresh, state) = decide_one(&limit, Some(state), late.plus(1_000_000_000), 1);
+    assert_eq!((fresh.allowed, fresh.remaining, fresh.reset_after), (true, 2, 29 * 86_400_000_000_000));
+    // The clock goes back an hour into January: what is spent stays spent.
+    let (back, _) = decide_one(&limit, Some(state), late, 0);
+    assert_eq!(back.remaining, 2);
 }

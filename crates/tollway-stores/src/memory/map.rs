@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ahash::RandomState;
-use tollway_core::{Charge, Decision, Policy, State, Timestamp};
+use tollway_core::{Change, Charge, Decision, Policy, State, Timestamp};
 
 use super::policies::Home;
 use super::shard::{Applied, Kept, Shard};
@@ -69,9 +69,10 @@ impl Map {
         before: Option<Before<'_>>,
         now: Timestamp,
         peek: bool,
+        record: bool,
     ) -> Applied {
         let hash = self.hash(charge.policy, charge.key);
-        self.shard(hash, before, now).apply(hash, charge, now, peek)
+        self.shard(hash, before, now).apply(hash, charge, now, peek, record)
     }
 
     pub(super) fn refund(&self, policy: &Arc<Policy>, key: &str, charged: &[State], cost: u32, now: Timestamp) {
@@ -83,12 +84,12 @@ impl Map {
         &self,
         policy: &Arc<Policy>,
         key: &str,
-        delta: i64,
+        change: Change,
         before: Option<Before<'_>>,
         now: Timestamp,
     ) -> Decision {
         let hash = self.hash(policy, key);
-        self.shard(hash, before, now).adjust(hash, policy, delta, now)
+        self.shard(hash, before, now).adjust(hash, policy, change, now)
     }
 
     pub(super) fn reset(&self, policy: &Arc<Policy>, key: &str, before: Option<Before<'_>>, now: Timestamp) {

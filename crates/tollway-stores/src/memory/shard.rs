@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 use tollway_core::{
-    Charge, Decision, Part, Policy, State, States, Timestamp, adjust_one, carry_states, decide, decide_one,
+    Change, Charge, Decision, Limit, Part, Policy, State, Timestamp, adjust, carry_states, decide, judge_one,
 };
 
 use crate::table::give_back;
@@ -17,11 +17,11 @@ const SEARCH: usize = 64;
 /// The states of one key, in the order of its policy's limits.
 pub(super) type Kept = SmallVec<[State; 1]>;
 
-/// What a charge came to.
+/// What a charge came to, with the states before and after it where they were asked for.
 pub(super) struct Applied {
     pub(super) decision: Decision,
     pub(super) before: Option<Kept>,
-    pub(super) after: States,
+    pub(super) after: Kept,
 }
 
 #[derive(Debug)]
@@ -73,17 +73,32 @@ impl Shard {
         self.entries.len()
     }
 
-    pub(super) fn apply(&mut self, hash: u128, charge: &Charge<'_>, now: Timestamp, peek: bool) -> Applied {
+    /// Charges a key. A peek changes nothing; with `record` the answer holds the states.
+    pub(super) fn apply(
+        &mut self,
+        hash: u128,
+        charge: &Charge<'_>,
+        now: Timestamp,
+        peek: bool,
+        record: bool,
+    ) -> Applied {
         let place = self.places.get(&hash).map(|place| *place as usize);
         let same = place.is_some_and(|place| Arc::ptr_eq(&self.entries[place].policy, charge.policy));
-        let before = place.map(|place| carry(&self.entries[place], charge.policy, now));
-        let parts: SmallVec<[Part<'_>; 2]> = parts(charge, before.as_deref(), 0).collect();
-        let (decision, after) = decide(&parts, now);
+        let known = place.map(|place| match same && !peek {
+            // Taken out and put back, so that a long log is never copied.
+            true => std::mem::take(&mut self.entries[place].states),
+            false => carry(&self.entries[place], charge.policy, now),
+        });
+        let before = if record { known.clone() } else { None };
+        let mut parts: SmallVec<[Part<'_>; 2]> = parts(charge, known, 0).collect();
+        let (decision, states) = decide(&mut parts, now);
         drop(parts);
+        let states: Kept = states.into_iter().collect();
+        let after = if record { states.clone() } else { Kept::new() };
         if !peek {
             match place {
-                Some(place) if same => self.entries[place].update(&after, &decision, now),
-                _ => self.put(hash, charge.policy, &after, &decision, now),
+                Some(place) if same => self.entries[place].update(states, &decision, now),
+                _ => self.put(hash, charge.policy, states, &decision, now),
             }
         }
         Applied { decision, before, after }
@@ -96,7 +111,7 @@ impl Shard {
     /// Takes over what a key has spent elsewhere.
     pub(super) fn adopt(&mut self, hash: u128, policy: &Arc<Policy>, state: State, now: Timestamp) {
         let place = self.place(hash, policy, now);
-        self.entries[place].keep(&[state], Timestamp::default(), now);
+        self.entries[place].keep(Kept::from_iter([state]), Timestamp::default(), now);
     }
 
     /// Hands back `cost` of what came to the states `charged`.
@@ -105,22 +120,19 @@ impl Shard {
         let entry = &mut self.entries[*place as usize];
         if *entry.policy == *policy {
             let states: Kept = (policy.limits().iter().zip(&entry.states).zip(charged))
-                .map(|((limit, state), charged)| give_back(limit, *state, *charged, cost))
+                .map(|((limit, state), charged)| give_back(limit, state.clone(), charged, cost))
                 .collect();
-            entry.keep(&states, Timestamp::default(), now);
+            entry.keep(states, Timestamp::default(), now);
         }
     }
 
-    /// Charges `delta` without asking, or gives it back below zero; answers how the key stands then.
-    pub(super) fn adjust(&mut self, hash: u128, policy: &Arc<Policy>, delta: i64, now: Timestamp) -> Decision {
+    /// Charges or gives back without asking; answers how the key stands then.
+    pub(super) fn adjust(&mut self, hash: u128, policy: &Arc<Policy>, change: Change, now: Timestamp) -> Decision {
         let known = self.states(hash, policy, now);
-        let states: Kept = (policy.limits().iter().enumerate())
-            .map(|(index, limit)| adjust_one(limit, known.as_ref().map(|states| states[index]), now, delta))
-            .collect();
-        let parts: SmallVec<[Part<'_>; 2]> = parts(&Charge { policy, key: "", cost: 0 }, Some(&states), 0).collect();
-        let (decision, _) = decide(&parts, now);
+        let mut parts: SmallVec<[Part<'_>; 2]> = parts(&Charge { policy, key: "", cost: 0 }, known, 0).collect();
+        let (decision, states) = adjust(&mut parts, now, change);
         drop(parts);
-        self.put(hash, policy, &states, &decision, now);
+        self.put(hash, policy, states.into_iter().collect(), &decision, now);
         decision
     }
 
@@ -129,11 +141,11 @@ impl Shard {
         self.places.get(&hash).map(|place| carry(&self.entries[*place as usize], policy, now))
     }
 
-    fn put(&mut self, hash: u128, policy: &Arc<Policy>, states: &[State], decision: &Decision, now: Timestamp) {
+    fn put(&mut self, hash: u128, policy: &Arc<Policy>, states: Kept, decision: &Decision, now: Timestamp) {
         let place = match self.places.get(&hash) {
             Some(place) => *place as usize,
             // A refused newcomer has spent nothing: there is nothing to remember.
-            None if !decision.allowed => return,
+            None if !decision.allowed && !policy.notes_arrivals() => return,
             None => self.place(hash, policy, now),
         };
         let entry = &mut self.entries[place];
@@ -157,7 +169,7 @@ impl Shard {
             policy: Arc::clone(policy),
             states: Kept::new(),
             whole_at: Timestamp::default(),
-            refused_until: Timestamp::default(),
+            refused_until: Entry::NEW,
         };
         let place = if self.entries.len() < self.room {
             self.entries.push(entry);
@@ -189,32 +201,39 @@ impl Shard {
 }
 
 impl Entry {
-    fn update(&mut self, states: &[State], decision: &Decision, now: Timestamp) {
-        let refused = !decision.allowed && !self.states.is_empty();
+    /// Stands for a time of refusal in an entry that has no states yet.
+    const NEW: Timestamp = Timestamp::from_nanos(u64::MAX);
+
+    fn update(&mut self, states: Kept, decision: &Decision, now: Timestamp) {
+        let refused = !decision.allowed && self.refused_until != Self::NEW;
         self.keep(states, if refused { now.plus(decision.retry_after) } else { Timestamp::default() }, now);
     }
 
-    fn keep(&mut self, states: &[State], refused_until: Timestamp, now: Timestamp) {
+    fn keep(&mut self, states: Kept, refused_until: Timestamp, now: Timestamp) {
         self.refused_until = refused_until;
-        self.states.clear();
-        self.states.extend_from_slice(states);
-        self.whole_at = (self.policy.limits().iter().zip(states))
-            .map(|(limit, state)| now.plus(decide_one(limit, Some(*state), now, 0).0.reset_after))
-            .max()
-            .unwrap_or(now);
+        self.states = states;
+        let lasts = |(limit, state): (&Limit, &State)| match limit.bucket().initial {
+            // Full is not the same as absent where a bucket does not begin full.
+            Some(_) => limit.lifetime(),
+            None => judge_one(limit, Some(state), now, 0).reset_after,
+        };
+        let lasts = self.policy.limits().iter().zip(&self.states).map(lasts).max();
+        self.whole_at = now.plus(lasts.unwrap_or(0));
     }
 }
 
 /// A charge's limits with what is known of its key.
 pub(super) fn parts<'a>(
     charge: &Charge<'a>,
-    states: Option<&'a [State]>,
+    states: Option<Kept>,
     number: u16,
 ) -> impl Iterator<Item = Part<'a>> + use<'a> {
     let cost = charge.cost;
+    let known = states.is_some();
+    let mut states = states.into_iter().flatten();
     charge.policy.limits().iter().enumerate().map(move |(index, limit)| Part {
         limit,
-        state: states.map(|states| states[index]),
+        state: if known { states.next() } else { None },
         cost,
         charge: number,
         index: index as u16,
@@ -226,6 +245,6 @@ fn carry(entry: &Entry, policy: &Arc<Policy>, now: Timestamp) -> Kept {
     if Arc::ptr_eq(&entry.policy, policy) || entry.policy == *policy {
         return entry.states.clone();
     }
-    let old: SmallVec<[_; 2]> = entry.policy.limits().iter().zip(entry.states.iter().copied()).collect();
+    let old: SmallVec<[_; 2]> = entry.policy.limits().iter().zip(entry.states.iter().cloned()).collect();
     carry_states(&old, policy, now).into_iter().collect()
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 use tollway_core::{
-    Decision, Limit, Part, Policy, Request, State, StoreError, StoreErrorKind, Timestamp, adjust_one, decide, store_key,
+    Change, Decision, Limit, Part, Policy, Request, State, StoreError, StoreErrorKind, Timestamp, adjust_one, decide,
+    store_key,
 };
 
 use super::form::{self, Entry, Flaw};
@@ -76,6 +77,9 @@ impl Ask {
             cost: charge.cost,
         };
         let dues: SmallVec<[Due; 1]> = request.charges.iter().map(due).collect();
+        for charge in request.charges {
+            form::keeps(charge.policy).or_else(|error| refuse(&error.to_string()).map(|_| ()))?;
+        }
         for (index, due) in dues.iter().enumerate().skip(1) {
             if dues[..index].iter().any(|other| other.key == due.key) {
                 return refuse("a request charges one policy and key twice: add the costs up");
@@ -130,7 +134,7 @@ impl Ask {
                 None => states.extend(due.policy.limits().iter().map(|_| None)),
                 Some(raw) => match form::read(raw) {
                     Ok(entry) if form::is_of(&entry, &due.policy) => {
-                        states.extend(entry.iter().map(|(_, state)| Some(*state)));
+                        states.extend(entry.iter().map(|(_, state)| Some(state.clone())));
                     }
                     _ => return Err(trouble::foreign(store, &due.key, raw)),
                 },
@@ -139,16 +143,17 @@ impl Ask {
         let mut parts: SmallVec<[Part<'_>; 4]> = SmallVec::new();
         for (charge, due) in self.dues.iter().enumerate() {
             for (index, limit) in due.policy.limits().iter().enumerate() {
-                let mut state = states[parts.len()];
+                let mut state = states[parts.len()].take();
                 let mut cost = due.cost;
                 if self.sign != 0 {
-                    state = Some(adjust_one(limit, state, answer.now, self.sign * i64::from(cost)));
+                    let change = Change::by(self.sign * i64::from(cost));
+                    state = Some(adjust_one(limit, state, answer.now, change).1);
                     cost = 0;
                 }
                 parts.push(Part { limit, state, cost, charge: charge as u16, index: index as u16 });
             }
         }
-        let (decision, _) = decide(&parts, answer.now);
+        let (decision, _) = decide(&mut parts, answer.now);
         if decision.allowed != (answer.letter == b'A') {
             return Err(trouble::unexpected(store, &format!("script and engine disagree on {:?}", self.dues[0].key)));
         }

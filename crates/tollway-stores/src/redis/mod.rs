@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use futures_channel::oneshot;
 use tokio::runtime::Handle;
 use tollway_core::{
-    Capabilities, Condition, ConfigError, Decision, Policy, Reply, Request, Store, StoreError, StoreErrorKind,
+    Capabilities, Change, Condition, ConfigError, Decision, Policy, Reply, Request, Store, StoreError, StoreErrorKind,
     store_key,
 };
 
@@ -202,8 +202,16 @@ impl Store for RedisStore {
         }
     }
 
-    fn adjust(&self, policy: &Arc<Policy>, key: &str, delta: i64) -> Reply<Decision> {
-        let ask = Ask::adjust(&self.prefix, policy, key, delta);
+    fn keeps(&self, policy: &Policy) -> Result<(), ConfigError> {
+        form::keeps(policy)
+    }
+
+    fn adjust(&self, policy: &Arc<Policy>, key: &str, change: Change) -> Reply<Decision> {
+        if let Err(error) = form::keeps(policy) {
+            let error = StoreError::new(StoreErrorKind::Unsupported, &*self.name, error.to_string());
+            return Box::pin(std::future::ready(Err(error)));
+        }
+        let ask = Ask::adjust(&self.prefix, policy, key, change.delta());
         let queue = match &self.server {
             Server::One(queue) => queue,
             Server::Cluster(cluster) => return cluster.adjust(ask),

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use portable_atomic::AtomicU128;
-use tollway_core::{State, Timestamp, Verdict};
+use tollway_core::{Change, State, Timestamp, Verdict};
 
 use super::ground::{Heap, WAYS};
 use super::layout::Layout;
@@ -201,21 +201,28 @@ impl<W: Word> Table<W> {
     }
 
     /// Hands back `cost` of what came to the state `charged`.
-    pub(crate) fn refund(&self, id: u64, charged: State, cost: u32, now: Timestamp, room: &Room) -> Result<(), Closed> {
+    pub(crate) fn refund(
+        &self,
+        id: u64,
+        charged: &State,
+        cost: u32,
+        now: Timestamp,
+        room: &Room,
+    ) -> Result<(), Closed> {
         self.run(id, room, now, |level, _| level.refund(&self.layout, id, charged, cost))
     }
 
-    /// Charges `delta` to a key without asking, or gives it back below zero; its state then.
+    /// Charges or gives back without asking; the key's state then.
     pub(crate) fn adjust(
         &self,
         id: u64,
-        delta: i64,
+        change: Change,
         moment: &mut Moment<'_>,
         room: &Room,
     ) -> Result<Option<State>, Closed> {
         let now = moment.now;
         let adjusted =
-            self.run(id, room, now, |level, may_grow| level.adjust(&self.layout, id, delta, moment, may_grow));
+            self.run(id, room, now, |level, may_grow| level.adjust(&self.layout, id, change, moment, may_grow));
         adjusted.map(|mark| self.layout.state(mark))
     }
 

@@ -14,7 +14,7 @@
 //! Whoever comes in starts no better than the floors of both buckets, so nobody comes back richer:
 //! under pressure newcomers are refused too early, never anybody too late.
 
-use tollway_core::{Clock, State, Timestamp, Verdict};
+use tollway_core::{Change, Clock, State, Timestamp, Verdict};
 
 use super::ground::{Ground, WAYS};
 use super::layout::{Layout, give_back};
@@ -328,19 +328,19 @@ impl<G: Ground> Level<G> {
     }
 
     /// Hands back `cost` of what came to the state `charged`.
-    pub(crate) fn refund(&self, layout: &Layout, id: u64, charged: State, cost: u32) -> Result<(), Blocked> {
+    pub(crate) fn refund(&self, layout: &Layout, id: u64, charged: &State, cost: u32) -> Result<(), Blocked> {
         self.rewrite(layout, id, |mark| {
             let state = layout.state(mark).map(|state| give_back(layout.limit(), state, charged, cost));
-            state.map_or(0, |state| layout.mark(state))
+            state.map_or(0, |state| layout.mark(&state))
         })
     }
 
-    /// Charges `delta` without asking, or gives it back below zero; the key's mark then.
+    /// Charges or gives back without asking; the key's mark then.
     pub(crate) fn adjust(
         &self,
         layout: &Layout,
         id: u64,
-        delta: i64,
+        change: Change,
         moment: &mut Moment<'_>,
         may_grow: bool,
     ) -> Result<u128, Blocked> {
@@ -352,7 +352,7 @@ impl<G: Ground> Level<G> {
                 Found::Frozen => return Err(Blocked::Frozen),
                 Found::Here(place, word) => {
                     let mark = packing.mark(word);
-                    let next = layout.adjust(mark, now, delta);
+                    let next = layout.adjust(mark, now, change);
                     if layout.is_idle(mark, now) && layout.is_idle(next, now) {
                         return Ok(next);
                     }
@@ -366,7 +366,7 @@ impl<G: Ground> Level<G> {
                     return Err(Blocked::Crowded);
                 }
                 Found::Nowhere(place, victim) => {
-                    let next = layout.adjust(self.start(layout, id, victim, now), now, delta);
+                    let next = layout.adjust(self.start(layout, id, victim, now), now, change);
                     (next, layout.is_idle(next, now) || self.keep(layout, id, (place, victim), next))
                 }
             };
@@ -405,7 +405,7 @@ impl<G: Ground> Level<G> {
 /// The answer where every slot is held far into the future: only after a clock was set back.
 fn no_room(layout: &Layout, now: Timestamp, cost: u32) -> Charged {
     let limit = layout.limit();
-    let whole = layout.mark(limit.spent(limit.capacity(), limit.capacity(), now));
+    let whole = layout.mark(&limit.spent(limit.capacity(), limit.capacity(), now));
     let (verdict, after) = layout.decide(whole, now, cost.max(1));
     Charged { verdict, before: whole, after }
 }

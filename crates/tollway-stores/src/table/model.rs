@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use shuttle::sync::Mutex;
 use shuttle::thread;
-use tollway_core::{Algorithm, ManualClock, Policy, Timestamp};
+use tollway_core::{Algorithm, Change, ManualClock, Policy, Timestamp};
 
 use super::ground::Heap;
 use super::growing::{Room, Table};
@@ -154,7 +154,7 @@ fn what_is_adjusted_while_others_insert_is_counted_once() {
                 thread::spawn(move || {
                     let mut moment = Moment::new(&*clock, NOW);
                     assert!(charge(&level, &layout, &clock, 1));
-                    level.adjust(&layout, 1, delta, &mut moment, false).unwrap();
+                    level.adjust(&layout, 1, Change::by(delta), &mut moment, false).unwrap();
                 })
             })
             .into();

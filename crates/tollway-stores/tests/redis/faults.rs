@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tollway_core::{Algorithm, Policy, Store, StoreError, StoreErrorKind};
+use tollway_core::{Algorithm, Change, Policy, Store, StoreError, StoreErrorKind};
 use tollway_stores::redis::{RedisOptions, RedisStore};
 
 use super::servers::{self, Redis};
@@ -115,7 +115,7 @@ async fn what_is_given_back_is_not_given_back_twice() {
     let store = open(&server.url(), patient());
     check(&store, &five(), "k", 3).await.unwrap();
     server.freeze();
-    let on_its_way = [store.adjust(&five(), "k", -1), store.adjust(&five(), "k", 1)];
+    let on_its_way = [store.adjust(&five(), "k", Change::by(-1)), store.adjust(&five(), "k", Change::by(1))];
     while store.waiting() > 1 {
         tokio::task::yield_now().await;
     }

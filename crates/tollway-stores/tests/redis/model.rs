@@ -48,7 +48,7 @@ impl Dice {
     }
 
     fn policy(&mut self, name: &str) -> Arc<Policy> {
-        let algorithm = self.pick(&Algorithm::all());
+        let algorithm = self.pick(&Algorithm::all()[..7]);
         loop {
             let rates = (0..1 + self.below(3)).map(|_| self.rate(algorithm)).collect();
             if let Ok(policy) = Policy::from_rates(name, rates, algorithm) {
@@ -77,6 +77,7 @@ impl Dice {
                 let previous = self.magnitude(u64::from(limit.capacity())) as u32;
                 State::Sliding { start: (at - at % period) * 1_000, current: count, previous }
             }
+            other => unreachable!("{other} is not drawn"),
         }
     }
 }
@@ -90,6 +91,7 @@ fn spell(policy: &Policy, states: &[State]) -> String {
             Algorithm::FixedWindow(Align::Clock) => "w",
             Algorithm::FixedWindow(Align::First) => "f",
             Algorithm::SlidingWindow => "s",
+            other => unreachable!("{other} is not drawn"),
         };
         let code = format!("{kind}{}/{}/{}", limit.permits(), limit.period() / MS, limit.capacity());
         text += &match *state {
@@ -101,14 +103,15 @@ fn spell(policy: &Policy, states: &[State]) -> String {
             }
             State::Window { start, count } => format!(" {code}:{}:{count}", start / 1_000),
             State::Sliding { start, current, previous } => format!(" {code}:{}:{current}:{previous}", start / 1_000),
+            State::Log(_) | State::Custom(_) => unreachable!("not drawn"),
         };
     }
     text
 }
 
 /// What lay in the future is pulled back even by a refusal.
-fn healed(limit: &Limit, state: State, now: Timestamp) -> bool {
-    let (start, ahead) = match state {
+fn healed(limit: &Limit, state: &State, now: Timestamp) -> bool {
+    let (start, ahead) = match *state {
         State::Schedule { full_at, fraction } => {
             // Twice the capacity: what can be spent and what can be owed.
             let whole = limit.span(limit.capacity());
@@ -118,6 +121,7 @@ fn healed(limit: &Limit, state: State, now: Timestamp) -> bool {
         }
         State::Window { start, .. } => (start, limit.period()),
         State::Sliding { start, .. } => (start, limit.period()),
+        State::Log(_) | State::Custom(_) => unreachable!("not drawn"),
     };
     start > now.nanos() && start - now.nanos() > ahead
 }
@@ -155,11 +159,11 @@ async fn random_states_are_answered_and_kept_as_the_pure_function_says() {
         let mut parts = Vec::new();
         for (charge, (policy, states)) in policies.iter().zip(&known).enumerate() {
             for (index, limit) in policy.limits().iter().enumerate() {
-                let state = states.as_ref().map(|states| states[index]);
+                let state = states.as_ref().map(|states| states[index].clone());
                 parts.push(Part { limit, state, cost: costs[charge], charge: charge as u16, index: index as u16 });
             }
         }
-        let (expected, next) = decide(&parts, got.at);
+        let (expected, next) = decide(&mut parts.clone(), got.at);
         assert_eq!(got, expected, "step {step}: {parts:?}");
         refusals += u32::from(!got.allowed);
 
@@ -169,7 +173,7 @@ async fn random_states_are_answered_and_kept_as_the_pure_function_says() {
             next = rest;
             let before = states.as_ref().map(|states| spell(policy, states));
             let heals = |states: &Vec<State>| {
-                policy.limits().iter().zip(states).any(|(limit, state)| healed(limit, *state, got.at))
+                policy.limits().iter().zip(states).any(|(limit, state)| healed(limit, state, got.at))
             };
             let expected = if peek {
                 before
@@ -178,7 +182,8 @@ async fn random_states_are_answered_and_kept_as_the_pure_function_says() {
             } else if let Some(states) = states.as_ref().filter(|states| heals(states)) {
                 pulled += 1;
                 let kept = policy.limits().iter().zip(states);
-                let kept: Vec<_> = kept.map(|(limit, state)| decide_one(limit, Some(*state), got.at, 0).1).collect();
+                let kept: Vec<_> =
+                    kept.map(|(limit, state)| decide_one(limit, Some(state.clone()), got.at, 0).1).collect();
                 Some(spell(policy, &kept))
             } else {
                 before
@@ -202,7 +207,7 @@ fn outlives(connection: &mut redis::Connection, number: usize, policy: &Policy, 
     // Below zero: it never goes away, or is gone since it was read.
     if let Ok(expiry) = u64::try_from(expiry) {
         for (limit, state) in policy.limits().iter().zip(states) {
-            let left = decide_one(limit, Some(*state), Timestamp::from_nanos(expiry * MS), 0).0.remaining;
+            let left = decide_one(limit, Some(state.clone()), Timestamp::from_nanos(expiry * MS), 0).0.remaining;
             assert_eq!(left, limit.capacity(), "{limit:?} forgets {state:?} at {expiry} ms");
         }
     }

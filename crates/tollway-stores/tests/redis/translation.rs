@@ -59,9 +59,10 @@ impl Case {
             Algorithm::FixedWindow(Align::Clock) => "w",
             Algorithm::FixedWindow(Align::First) => "f",
             Algorithm::SlidingWindow => "s",
+            other => unreachable!("{other} has no edges here"),
         };
         let (span, tolerance) = (micros(limit, self.cost.min(limit.capacity())), micros(limit, limit.capacity()));
-        let (a, b, c) = self.state.map_or((-1, 0, 0), |state| fields(limit, state));
+        let (a, b, c) = self.state.clone().map_or((-1, 0, 0), |state| fields(limit, state));
         [
             kind.to_owned(),
             limit.permits().to_string(),
@@ -81,7 +82,7 @@ impl Case {
 
     /// What the original answers, spelled as the script spells it.
     fn expected(&self) -> String {
-        let (verdict, state) = decide_one(&self.limit, self.state, Timestamp::from_micros(self.now), self.cost);
+        let (verdict, state) = decide_one(&self.limit, self.state.clone(), Timestamp::from_micros(self.now), self.cost);
         let (a, b, c) = fields(&self.limit, state);
         if verdict.allowed { format!("{a} {b} {c}") } else { "refused".to_owned() }
     }
@@ -97,6 +98,7 @@ fn fields(limit: &Limit, state: State) -> (i64, u64, u64) {
         }
         State::Window { start, count } => (start / 1_000, u64::from(count), 0),
         State::Sliding { start, current, previous } => (start / 1_000, u64::from(current), u64::from(previous)),
+        State::Log(_) | State::Custom(_) => unreachable!("no such limit here"),
     };
     (a as i64, b, c)
 }
@@ -137,15 +139,16 @@ fn edges(limit: &Limit) -> Vec<Case> {
                         states.push(Some(State::Sliding { start: aligned, current: count, previous }));
                     }
                 }
+                other => unreachable!("{other} has no edges here"),
             }
         }
     }
     let mut cases = Vec::new();
     for state in states {
         for now in [NOW, NOW - NOW % period, NOW - NOW % period + period / 3] {
-            let left = decide_one(limit, state, Timestamp::from_micros(now), 0).0.remaining;
+            let left = decide_one(limit, state.clone(), Timestamp::from_micros(now), 0).0.remaining;
             for cost in [0, 1, left.saturating_sub(1), left, left + 1, capacity, capacity + 1] {
-                cases.push(Case { limit: limit.clone(), state, now, cost });
+                cases.push(Case { limit: limit.clone(), state: state.clone(), now, cost });
             }
         }
     }
@@ -157,7 +160,7 @@ fn the_algorithms_are_translated_to_the_last_unit() {
     let server = Redis::start();
     let mut connection = server.connection();
     let mut cases = Vec::new();
-    for algorithm in Algorithm::all() {
+    for algorithm in Algorithm::all().into_iter().take(7) {
         for (permits, period_ms) in
             [(1, 1), (7, 1_000), (3, 10), (1_000_000_000, 1), (999_999_937, 366 * 86_400_000), (1, 366 * 86_400_000)]
         {

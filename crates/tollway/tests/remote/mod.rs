@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use tollway::{
-    Algorithm, Capabilities, Charge, Clock, Decision, Policy, Reply, Request, Store, StoreError, StoreErrorKind,
+    Algorithm, Capabilities, Change, Charge, Clock, Decision, Policy, Reply, Request, Store, StoreError, StoreErrorKind,
 };
 use tollway_stores::memory::MemoryStore;
 
@@ -68,8 +68,8 @@ impl Store for Remote {
         self.answer(|memory| memory.apply(requests))
     }
 
-    fn adjust(&self, policy: &Arc<Policy>, key: &str, delta: i64) -> Reply<Decision> {
-        self.answer(|memory| memory.adjust(policy, key, delta))
+    fn adjust(&self, policy: &Arc<Policy>, key: &str, change: Change) -> Reply<Decision> {
+        self.answer(|memory| memory.adjust(policy, key, change))
     }
 
     fn reset(&self, policy: &Arc<Policy>, key: &str) -> Reply<()> {
