@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tollway_core::{
-    Algorithm, Capabilities, Charge, Clock, ConfigError, Decision, Leak, Policy, Reason, Reply, Request, Store,
+    Algorithm, Capabilities, Change, Charge, Clock, ConfigError, Decision, Leak, Policy, Reason, Reply, Request, Store,
     StoreError, Timestamp,
 };
 
@@ -245,7 +245,7 @@ impl Table {
 
 /// Gives permits back, all at once. What cannot be given back stays charged.
 async fn give_back(store: &dyn Store, unspent: Vec<Unspent>) -> Result<(), StoreError> {
-    let refund = |(policy, key, left): &Unspent| store.adjust(policy, key, -i64::from(*left));
+    let refund = |(policy, key, left): &Unspent| store.adjust(policy, key, Change::Refund(*left));
     let replies: Vec<_> = unspent.iter().map(refund).collect();
     let mut last = Ok(());
     for reply in replies {
@@ -389,8 +389,8 @@ impl Store for Leases {
         held.map(Ok).or_else(|| self.inner.apply_now(request))
     }
 
-    fn adjust(&self, policy: &Arc<Policy>, key: &str, delta: i64) -> Reply<Decision> {
-        self.inner.adjust(policy, key, delta)
+    fn adjust(&self, policy: &Arc<Policy>, key: &str, change: Change) -> Reply<Decision> {
+        self.inner.adjust(policy, key, change)
     }
 
     fn reset(&self, policy: &Arc<Policy>, key: &str) -> Reply<()> {
@@ -403,6 +403,15 @@ impl Store for Leases {
             table.forget(&policy, &key);
             answer
         })
+    }
+
+    fn reset_prefix(&self, policy: &Arc<Policy>, prefix: &str) -> Reply<()> {
+        // What is held of other keys is given back by and by, as usual.
+        self.inner.reset_prefix(policy, prefix)
+    }
+
+    fn keeps(&self, policy: &Policy) -> Result<(), ConfigError> {
+        self.inner.keeps(policy)
     }
 
     fn ping(&self) -> Reply<()> {
