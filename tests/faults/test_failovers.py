@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -49,7 +50,7 @@ class Everybody:
     def wait_until_well(self) -> None:
         """Wait until each mode is answered by the backend again, and for a while."""
         for mode, callers in self.callers.items():
-            wait(f"{mode} is answered again", lambda callers=callers: self._is_well(callers))
+            wait(f"{mode} is answered again", partial(self._is_well, callers))
 
     @staticmethod
     def _is_well(callers: Callers) -> bool:
@@ -59,6 +60,10 @@ class Everybody:
 
     def stop(self) -> dict[str, Seen]:
         return {mode: callers.stop() for mode, callers in self.callers.items()}
+
+
+def _is_refused(callers: Callers) -> bool:
+    return callers.seen.refused > 20
 
 
 def _judge(seen: dict[str, Seen], failovers: int) -> None:
@@ -166,7 +171,7 @@ def test_a_slot_that_moves_is_followed_unseen(nodes: list[RedisServer]) -> None:
     for node in (target, source):
         assert node.ask("CLUSTER", "SETSLOT", str(slot), "NODE", names[target]) == b"+OK"
     for callers in everybody.callers.values():
-        wait("the limit is reached", lambda callers=callers: callers.seen.refused > 20)
+        wait("the limit is reached", partial(_is_refused, callers))
     for mode, seen in everybody.stop().items():
         assert (seen.errors, seen.degraded) == (0, 0), (mode, seen)
         assert seen.admitted == LIMIT, (mode, seen)
