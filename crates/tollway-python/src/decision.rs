@@ -9,7 +9,7 @@ use tollway::{Mode, NEVER, Policy};
 use tollway_http::{Fields, describe, fields, quota_exceeded};
 
 /// Whether a request may pass, and what its client needs to know. True when it may.
-#[pyclass(frozen, module = "tollway", freelist = 64)]
+#[pyclass(frozen, module = "tollway")]
 pub struct Decision {
     inner: tollway::Decision,
     policies: Arc<[Arc<Policy>]>,
