@@ -42,7 +42,9 @@ _AUTHENTICATION: Final = "django.contrib.auth.middleware.AuthenticationMiddlewar
 
 def register() -> None:
     """Register every check; done by the app's ``ready``."""
-    for check in (unknown_settings, bad_settings, middleware, stated_limits, many_processes):
+    for check in (unknown_settings, bad_settings, middleware, stated_limits):
+        checks.register(check, "ratelimit")
+    for check in (throttle_rates, many_processes):
         checks.register(check, "ratelimit")
     checks.register(trusted_everywhere, "ratelimit", checks.Tags.security)
     checks.register(memory_backend, "ratelimit", deploy=True)
@@ -157,6 +159,23 @@ def _wrong_with(limit: Limit, found: settings.Settings) -> Iterator[str]:
             yield str(error)
     if "jwt" in _kinds(limit) and found.jwt is None:
         yield f'the key "{limit.key}" needs RATELIMIT_JWT: only verified tokens count'
+
+
+def throttle_rates(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
+    """E004: a rate of REST framework's settings that our throttles cannot read."""
+    stated = getattr(django_settings, "REST_FRAMEWORK", None) or {}
+    classes = stated.get("DEFAULT_THROTTLE_CLASSES", ())
+    if not any(str(name).startswith("tollway.") for name in classes):
+        return []
+    messages: list[checks.CheckMessage] = []
+    for scope, rate in (stated.get("DEFAULT_THROTTLE_RATES") or {}).items():
+        try:
+            if rate is not None and not str(rate).startswith("0/"):
+                settings.rates(rate)
+        except ConfigError as error:
+            text = f"REST_FRAMEWORK['DEFAULT_THROTTLE_RATES'][{scope!r}]: {error}"
+            messages.append(checks.Error(text, id="tollway.E004"))
+    return messages
 
 
 def many_processes(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:

@@ -26,7 +26,9 @@ Pairs = tuple[tuple[Limit, str], ...]
 class Passage:
     """What is known of one request: the limits it has met, and the decision that speaks."""
 
-    __slots__ = ("_at_door", "_inside", "decision", "exceeded", "held", "met", "owed", "waiting")
+    __slots__ = (
+        *("_at_door", "_inside", "also", "decision", "exceeded", "held", "met", "owed", "waiting"),
+    )
 
     def __init__(self) -> None:
         self.decision: Decision | None = None
@@ -37,6 +39,8 @@ class Passage:
         """The middleware's limits, until somebody inside asks: then all are one check."""
         self.owed: list[_Toll] = []
         """What was charged by estimate and is settled after the answer."""
+        self.also: dict[str, str] | None = None
+        """Where REST framework keeps the headers that it writes last."""
         self._at_door: tuple[Decision | None, bool] = (None, False)
         self._inside = False
 
@@ -53,13 +57,21 @@ class Passage:
         setattr(plain(request), _ATTRIBUTE, passage)
         return passage
 
-    def hold(self) -> None:
-        """Keep what the middleware decided: each call of a view begins from there.
+    @classmethod
+    def join(cls, request: Any) -> Passage:
+        """The passage that somebody further out has begun, or a new one."""
+        found = cls.of(request)
+        return found if found.held or found._inside else cls.start(request)
 
-        The middleware writes the headers in the end, so the views inside it need not.
-        """
-        self._at_door = (self.decision, self.exceeded)
+    def hold(self) -> None:
+        """The middleware writes the headers in the end, so the views inside it need not."""
         self.held = True
+        self.stand()
+
+    def stand(self) -> None:
+        """Keep what was decided so far: each call of a view begins from there."""
+        if not self._inside:
+            self._at_door = (self.decision, self.exceeded)
 
     def enter(self) -> bool:
         """Enter a decorated view. True for the outermost, which must :meth:`leave` in the end.
@@ -148,7 +160,17 @@ def finish(passage: Passage, response: HttpResponseBase) -> HttpResponseBase:
     decision = passage.decision
     if decision is not None and hasattr(response, "headers"):
         responses.write_headers(response, decision, conf.current().settings)
+        if passage.also is not None:
+            tell(passage)
     return response
+
+
+def tell(passage: Passage) -> None:
+    """Have REST framework write the headers of the decision that speaks, whatever the answer."""
+    if passage.decision is not None and passage.also is not None:
+        settings = conf.current().settings
+        told = responses.fields(passage.decision, settings.x_headers, settings.ietf_headers)
+        passage.also.update(pair for pair in told if pair[0] != "Retry-After")
 
 
 def settle(request: Any, passage: Passage, response: HttpResponseBase) -> Steps[None]:
