@@ -6,20 +6,28 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
 
-from bench import checks, crate, servers
+from bench import checks, crate, remote, servers
+from bench.charts import chart
+from bench.progress import Progress
 from bench.results import Section, show
 
 # Wide enough for the widest table, where there is no terminal to fit.
 WIDTH = 110
 TOP = Path(__file__).resolve().parent.parent
 PAGE = TOP / "docs" / "performance.md"
+CHARTS = TOP / "docs" / "charts"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
-SECTIONS = {"checks": checks.measure, "crate": crate.measure, "servers": servers.measure}
+SECTIONS = {
+    "checks": checks.measure,
+    "crate": crate.measure,
+    "redis": remote.measure,
+    "servers": servers.measure,
+}
 
 
 def machine() -> dict[str, object]:
@@ -35,12 +43,15 @@ def machine() -> dict[str, object]:
     }
 
 
-def write(machine: str, found: Iterable[Section]) -> None:
-    """Replace the figures of the manual's page on performance."""
+def write(machine: str, found: Mapping[str, Section]) -> None:
+    """Replace the figures and charts of the manual's page on performance."""
     before, _, rest = PAGE.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
-    figures = "\n".join([machine, "", *(section.page() for section in found)])
-    PAGE.write_text(f"{before}{BEGIN}\n{figures}{END}{after}")
+    CHARTS.mkdir(exist_ok=True)
+    for name, section in found.items():
+        (CHARTS / f"{name}.svg").write_text(chart(section))
+    pages = [section.page(f"charts/{name}.svg") for name, section in found.items()]
+    PAGE.write_text("".join([before, BEGIN, "\n", "\n".join([machine, "", *pages]), END, after]))
 
 
 def main() -> int:
@@ -51,7 +62,9 @@ def main() -> int:
         "--only", choices=SECTIONS, action="append", help="a section; may be given several times"
     )
     parser.add_argument(
-        "--write", action="store_true", help=f"put the figures into {PAGE.relative_to(TOP)} too"
+        "--write",
+        action="store_true",
+        help=f"put the figures into {PAGE.relative_to(TOP)} and draw its charts",
     )
     options = parser.parse_args()
     if options.rounds < 1:
@@ -67,17 +80,18 @@ def main() -> int:
     )
     console.print(sentence, highlight=False, soft_wrap=True)
     found: dict[str, Section] = {}
-    for name, measure in SECTIONS.items():
-        if options.only and name not in options.only:
-            continue
-        try:
-            found[name] = measure(options.rounds)
-        except (RuntimeError, subprocess.CalledProcessError) as error:
-            print(f"bench: {name} could not be measured: {error}", file=sys.stderr)
-            return 1
-        show(found[name], console)
+    with Progress() as progress:
+        for name, measure in SECTIONS.items():
+            if options.only and name not in options.only:
+                continue
+            try:
+                found[name] = measure(options.rounds, progress)
+            except (RuntimeError, subprocess.CalledProcessError) as error:
+                print(f"bench: {name} could not be measured: {error}", file=sys.stderr)
+                return 1
+            show(found[name], console)
     if options.write:
-        write(f"{sentence}.", found.values())
+        write(f"{sentence}.", found)
     if options.json:
         sections = {name: section.document() for name, section in found.items()}
         print(json.dumps({"machine": told, "rounds": options.rounds, "sections": sections}))

@@ -3,12 +3,14 @@
 import itertools
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
-from limits.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter, RateLimiter
+from limits.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter
 
-from bench.results import Row, Section, interleaved
+from bench.progress import Progress
+from bench.results import Measuring, Section, Target
 from tollway import Limiter, Policy
 
 CALLS = 50_000
@@ -19,27 +21,22 @@ def keys(count: int) -> Iterator[str]:
     return itertools.cycle([f"10.0.{number >> 8}.{number & 255}" for number in range(count)])
 
 
-def timed(check: Callable[[str], object], stream: Iterator[str]) -> float:
-    """Nanoseconds a call, the loop and the key included, the same for everybody."""
+def timed(check: Callable[[Any, str], object], item: object, stream: Iterator[str]) -> float:
+    """Nanoseconds a call, the loop included, the same for everybody."""
     taken = list(itertools.islice(stream, CALLS))
     began = time.perf_counter_ns()
     for key in taken:
-        check(key)
+        check(item, key)
     return (time.perf_counter_ns() - began) / CALLS
 
 
-def ours(algorithm: str, rate: str) -> Callable[[str], object]:
-    limiter, policy = Limiter("memory://"), Policy("bench", rate, algorithm=algorithm)
-    return lambda key: limiter.check(policy, key)
+def contender(check: Callable[[Any, str], object], item: object, count: int) -> Callable[[], float]:
+    timed(check, item, keys(count))  # lets the keys in
+    return lambda: timed(check, item, keys(count))
 
 
-def theirs(kind: type[RateLimiter], permits: int) -> Callable[[str], object]:
-    limiter, item = kind(MemoryStorage()), RateLimitItemPerMinute(permits)
-    return lambda key: limiter.hit(item, key)
-
-
-def measure(rounds: int) -> Section:
-    section = Section("A check from Python, in memory", "ns")
+def measure(rounds: int, progress: Progress) -> Section:
+    measuring = Measuring(Section("A check from Python, in memory", "ns"), rounds, progress)
     cases = {
         "fixed window, 1 key, allowed": (1, PER_MINUTE, "fixed_window", FixedWindowRateLimiter),
         "fixed window, 10,000 keys": (10_000, PER_MINUTE, "fixed_window", FixedWindowRateLimiter),
@@ -47,14 +44,11 @@ def measure(rounds: int) -> Section:
         "gcra / moving window, 1 key, refused": (1, 5, "gcra", MovingWindowRateLimiter),
     }
     for case, (count, permits, algorithm, kind) in cases.items():
-        contenders = {
-            "tollway": ours(algorithm, f"{permits}/m"),
-            "limits": theirs(kind, permits),
-        }
-        rows = {name: Row(case, name, []) for name in contenders}
-        for check in contenders.values():
-            timed(check, keys(count))
-        for _, name in interleaved(rounds, list(contenders)):
-            rows[name].rounds.append(timed(contenders[name], keys(count)))
-        section.rows.extend(rows.values())
-    return section
+        policy = Policy("bench", f"{permits}/m", algorithm=algorithm)
+        item = RateLimitItemPerMinute(permits)
+        target = Target(20, ("limits",), 150) if kind is FixedWindowRateLimiter else None
+        ours = contender(Limiter("memory://").check, policy, count)
+        theirs = contender(kind(MemoryStorage()).hit, item, count)
+
+        measuring.case(case, {"tollway": ours, "limits": theirs}, target)
+    return measuring.section

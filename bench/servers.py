@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bench import crate
 from bench.http_load import Load, Server, drive, free_port, serving
+from bench.progress import Progress
 from bench.results import Row, Section, interleaved
 
 TOP = Path(__file__).resolve().parent.parent
@@ -105,8 +106,9 @@ def add(row: Row, load: Load, pipelined: bool) -> None:
         row.extra.setdefault(name, []).append(value)
 
 
-def measure(rounds: int) -> Section:
+def measure(rounds: int, progress: Progress) -> Section:
     section = Section("An HTTP request, one process, 64 connections", "CPU us")
+    progress.at(section.title, "preparing the servers")
     peer = newer_python()
     if peer is None:
         section.notes.append(
@@ -133,7 +135,8 @@ def measure(rounds: int) -> Section:
             rows = {name: Row(case, name, []) for name in names}
             for name in names:
                 drive(servers[name], path, WARM_SECONDS, pipelined, path == REFUSED)
-            for _, name in interleaved(rounds, names):
+            for number, name in interleaved(rounds, names):
+                progress.at(section.title, case, f"{name}, round {number + 1} of {rounds}")
                 load = drive(servers[name], path, RUN_SECONDS, pipelined, path == REFUSED)
                 add(rows[name], load, pipelined)
             section.rows.extend(rows.values())

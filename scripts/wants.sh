@@ -94,6 +94,7 @@ lint)
 bench)
     rust
     debian wrk wrk
+    debian redis-benchmark redis-server
     pins bench
     ;;
 docs)
