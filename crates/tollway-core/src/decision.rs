@@ -27,6 +27,10 @@ pub enum Reason {
     CostAboveLimit,
     /// The store did not answer and the fail mode decided.
     StoreUnavailable,
+    /// An access list turns the client away.
+    Denied,
+    /// Nothing was counted: an access list, a skip or an override says so.
+    Exempt,
 }
 
 impl Reason {
@@ -37,6 +41,8 @@ impl Reason {
             Self::RateLimited => "rate_limited",
             Self::CostAboveLimit => "cost_above_limit",
             Self::StoreUnavailable => "store_unavailable",
+            Self::Denied => "denied",
+            Self::Exempt => "exempt",
         }
     }
 }

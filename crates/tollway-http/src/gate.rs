@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode, request::Parts};
+use http::{HeaderMap, Response, request::Parts};
 use tollway::{Charge, Decision, Limiter, Policy, StoreError};
 
-use crate::problem::{quota_exceeded, respond, store_unavailable};
+use crate::problem::{problem, refusal_status, respond, store_unavailable};
 use crate::{ClientAddress, Facts, Fields, Identity, write_fields};
 
 /// Limits for one route: who is charged for what, and by which limiter.
@@ -133,8 +133,8 @@ impl Verdict {
         match &self.answer {
             Err(error) => store_unavailable::<Vec<u8>>(error).map(Bytes::from),
             Ok(decision) => {
-                let body = quota_exceeded(decision, &self.policies);
-                let mut response = respond::<Bytes>(StatusCode::TOO_MANY_REQUESTS, body, None);
+                let body = problem(decision, &self.policies);
+                let mut response = respond::<Bytes>(refusal_status(decision), body, None);
                 self.write_headers(response.headers_mut());
                 response
             }

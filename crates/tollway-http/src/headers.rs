@@ -1,7 +1,7 @@
 //! What an answer's headers say of the limits.
 
 use http::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use tollway::{Algorithm, Decision, Policy};
+use tollway::{Algorithm, Decision, Mode, Policy};
 
 /// Which families of headers to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,10 @@ pub fn fields<P: AsRef<Policy>>(
     let Some(policy) = policies.get(usize::from(decision.charge)).map(AsRef::as_ref) else {
         return fields;
     };
+    if decision.mode == Mode::Shadow {
+        // Clients are told of limits that bind.
+        return fields;
+    }
     let reset = decision.reset_after_secs();
     if which.x_ratelimit {
         fields.push((LIMIT, decision.limit.to_string()));

@@ -17,4 +17,4 @@ pub use gate::{Check, Gate, Verdict};
 pub use headers::{Fields, fields, retry_after, write_fields};
 pub use identity::{Facts, Identity};
 pub use layer::{Limit, LimitFuture, LimitLayer};
-pub use problem::{describe, quota_exceeded, store_unavailable};
+pub use problem::{describe, problem, refusal_status, store_unavailable};

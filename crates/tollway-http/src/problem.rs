@@ -2,7 +2,7 @@
 
 use http::{Response, StatusCode, header};
 use serde_json::json;
-use tollway::{Decision, NEVER, Policy, StoreError};
+use tollway::{Decision, NEVER, Policy, Reason, StoreError};
 
 use crate::headers::item_name;
 
@@ -12,6 +12,11 @@ const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#qu
 
 /// A refusal in one sentence for people.
 pub fn describe<P: AsRef<Policy>>(decision: &Decision, policies: &[P]) -> String {
+    match decision.reason {
+        Reason::Denied => return "This client has no access.".to_owned(),
+        Reason::Exempt => return "This request is not counted.".to_owned(),
+        _ => {}
+    }
     let limit = (policies.get(usize::from(decision.charge)))
         .and_then(|policy| policy.as_ref().limits().get(usize::from(decision.index)))
         .map_or_else(|| "the limit".to_owned(), |limit| format!("the limit of {}", limit.rate()));
@@ -25,8 +30,18 @@ pub fn describe<P: AsRef<Policy>>(decision: &Decision, policies: &[P]) -> String
     }
 }
 
-/// The body of a 429.
-pub fn quota_exceeded<P: AsRef<Policy>>(decision: &Decision, policies: &[P]) -> Vec<u8> {
+/// The status of a refusal: 403 for a client that an access list turns away, else 429.
+pub fn refusal_status(decision: &Decision) -> StatusCode {
+    if decision.reason == Reason::Denied { StatusCode::FORBIDDEN } else { StatusCode::TOO_MANY_REQUESTS }
+}
+
+/// The body of a refusal. It does not say which entry turns a client away: that is for the log.
+pub fn problem<P: AsRef<Policy>>(decision: &Decision, policies: &[P]) -> Vec<u8> {
+    if decision.reason == Reason::Denied {
+        let detail = describe(decision, policies);
+        let body = json!({"type": "about:blank", "title": "Forbidden", "status": 403, "detail": detail});
+        return body.to_string().into_bytes();
+    }
     let violated: Vec<_> = (policies.get(usize::from(decision.charge)))
         .map(|policy| item_name(policy.as_ref(), usize::from(decision.index)))
         .into_iter()

@@ -6,18 +6,35 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use tollway::{Mode, NEVER, Policy};
-use tollway_http::{Fields, describe, fields, quota_exceeded};
+use tollway_http::{Fields, describe, fields, problem, refusal_status};
 
 /// Whether a request may pass, and what its client needs to know. True when it may.
 #[pyclass(frozen, module = "tollway")]
 pub struct Decision {
     inner: tollway::Decision,
     policies: Arc<[Arc<Policy>]>,
+    told: Option<Box<Told>>,
+}
+
+/// What rules say of a decision.
+#[derive(Default)]
+pub(crate) struct Told {
+    /// The level that speaks.
+    pub(crate) level: Option<String>,
+    /// What chose the rate, or why nothing was counted.
+    pub(crate) rule: Option<String>,
+    /// What a shadow said.
+    pub(crate) shadow: Option<(tollway::Decision, Arc<[Arc<Policy>]>)>,
 }
 
 impl Decision {
     pub(crate) fn new(inner: tollway::Decision, policies: Arc<[Arc<Policy>]>) -> Self {
-        Self { inner, policies }
+        Self { inner, policies, told: None }
+    }
+
+    /// A decision that rules made.
+    pub(crate) fn ruled(inner: tollway::Decision, policies: Arc<[Arc<Policy>]>, told: Told) -> Self {
+        Self { inner, policies, told: Some(Box::new(told)) }
     }
 
     pub(crate) fn is_allowed(&self) -> bool {
@@ -110,10 +127,37 @@ impl Decision {
         self.inner.degraded
     }
 
-    /// `"allowed"`, `"rate_limited"`, `"cost_above_limit"` or `"store_unavailable"`.
+    /// `"allowed"`, `"rate_limited"`, `"cost_above_limit"`, `"store_unavailable"`, `"denied"` or
+    /// `"exempt"`.
     #[getter]
     fn reason(&self) -> &'static str {
         self.inner.reason.name()
+    }
+
+    /// The HTTP status: 200 when allowed, 403 when an access list turns the client away, else 429.
+    #[getter]
+    fn status(&self) -> u16 {
+        if self.inner.allowed { 200 } else { refusal_status(&self.inner).as_u16() }
+    }
+
+    /// The level of the limit that speaks, as the rules name it; `None` without rules.
+    #[getter]
+    fn level(&self) -> Option<&str> {
+        self.told.as_ref()?.level.as_deref()
+    }
+
+    /// The rule that chose the rate, such as `"tier pro"`, or why nothing was counted, such as
+    /// `"allow 10.0.0.0/8"`; `None` when the limit holds as it was written.
+    #[getter]
+    fn rule(&self) -> Option<&str> {
+        self.told.as_ref()?.rule.as_deref()
+    }
+
+    /// What a limit in shadow mode said of the same request; `None` when none was asked.
+    #[getter]
+    fn shadow(&self) -> Option<Self> {
+        let (shadow, policies) = self.told.as_ref()?.shadow.as_ref()?;
+        Some(Self::new(*shadow, Arc::clone(policies)))
     }
 
     /// The header fields of an answer, allowed or refused, as pairs of name and value.
@@ -124,9 +168,9 @@ impl Decision {
         fields.into_iter().map(|(name, value)| (spelled(name.as_str()), value)).collect()
     }
 
-    /// The body of a 429 as problem+json (RFC 9457).
+    /// The body of a refusal as problem+json (RFC 9457).
     fn problem<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &quota_exceeded(&self.inner, &self.policies))
+        PyBytes::new(py, &problem(&self.inner, &self.policies))
     }
 
     /// The decision in one sentence for people.

@@ -32,6 +32,7 @@ mod near;
 mod observe;
 mod owned;
 mod reserve;
+pub mod rules;
 
 pub use fail::Share;
 pub use failover::{Failover, Strategy};

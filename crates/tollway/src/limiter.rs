@@ -238,17 +238,26 @@ impl Limiter {
         })
     }
 
-    fn settle(&self, request: &Request<'_>, answer: Result<Decision, StoreError>) -> Result<Decision, StoreError> {
+    pub(crate) fn settle(
+        &self,
+        request: &Request<'_>,
+        answer: Result<Decision, StoreError>,
+    ) -> Result<Decision, StoreError> {
         let decision = answer.or_else(|error| {
             self.observers.iter().for_each(|observer| observer.on_failure(&error));
             self.fall_back(request, error)
         })?;
-        self.observers.iter().for_each(|observer| observer.on_decision(request.charges, &decision));
+        self.tell(request.charges, &decision);
         Ok(decision)
     }
 
+    /// Tells the observers of a decision.
+    pub(crate) fn tell(&self, charges: &[Charge<'_>], decision: &Decision) {
+        self.observers.iter().for_each(|observer| observer.on_decision(charges, decision));
+    }
+
     /// A request must not charge one budget twice: stores read all states before they write any.
-    fn distinct(&self, charges: &[Charge<'_>]) -> Result<(), StoreError> {
+    pub(crate) fn distinct(&self, charges: &[Charge<'_>]) -> Result<(), StoreError> {
         if charges.len() == 1 {
             return Ok(());
         }
