@@ -372,8 +372,9 @@ class Watched:
             roles = (self.role(self.replica), self.role(self.primary))
             # A busy machine may let a failover lapse; nobody begins another by himself.
             if roles[0] == "slave" and time.monotonic() > asked + 5:
-                ask(self.sentinels[2][1], "SENTINEL", "FAILOVER", self.service)
-                asked = time.monotonic()
+                said = ask(self.sentinels[2][1], "SENTINEL", "FAILOVER", self.service)
+                # It may not have heard of the replica for a second.
+                asked = time.monotonic() if said.startswith(b"+OK") else asked
             return roles == ("master", "slave")
 
         wait("the replica is the primary", swapped)

@@ -161,8 +161,10 @@ class Proxy:
         due: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
 
         async def read() -> None:
-            while chunk := await reader.read(CHUNK):
-                due.put_nowait((self._loop.time() + self._latency, chunk))
+            # A server that resets the connection ends it too.
+            with suppress(OSError):
+                while chunk := await reader.read(CHUNK):
+                    due.put_nowait((self._loop.time() + self._latency, chunk))
             due.put_nowait((self._loop.time() + self._latency, b""))
 
         reading = asyncio.create_task(read())

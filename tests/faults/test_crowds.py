@@ -74,7 +74,7 @@ def test_a_crowd_of_threads_before_a_small_queue(place: Place, mode: str) -> Non
     queue = 8
     limiter = limiter_of(place.between.url, mode, queue=queue, command_timeout=10)
     recovered(limiter, POLICY)
-    place.between.slow(0.5)
+    place.between.slow(0.2)
     seen, gate = Seen(), threading.Event()
 
     def one() -> None:

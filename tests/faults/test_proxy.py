@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.proxy import Proxy, port_that_swallows, proxy
+from tests.faults.proxy import ABORT, Proxy, port_that_swallows, proxy
 
 LONG = 30.0
 
@@ -115,6 +115,15 @@ def test_a_reset_is_one(between: Proxy) -> None:
             end.recv(1)
     with _connect(between) as end:
         assert _exchange(end, b"again") == b"again"
+
+
+def test_a_server_that_resets_ends_the_connection() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    with listener, proxy(listener.getsockname()[1]) as made, _connect(made) as end:
+        server, _ = listener.accept()
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
+        server.close()
+        assert end.recv(1) == b""
 
 
 def test_a_server_that_is_gone_is_a_closed_connection() -> None:
