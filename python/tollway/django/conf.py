@@ -6,6 +6,7 @@ Made at the first question, and made again when a test changes a setting.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any, Final
 
 from django.core.signals import setting_changed
@@ -34,10 +35,18 @@ class Setup:
         """Policies by limit and scope: the way of every request, so one look-up."""
         self._default = self._find(settings.backend)
 
-    def limiter(self, backend: Backend | None = None) -> Limiter:
+    def limiter(
+        self, backend: Backend | Callable[[], Limiter] | None = None, **changes: Any
+    ) -> Limiter:
         """The limiter of a backend: a limiter, a name in ``RATELIMIT_BACKENDS``, a URL, or the
-        default. One limiter per URL for the life of the process; it connects at its first check."""
-        return self._default if backend is None else self._find(backend)
+        default; or what a function answers with. ``changes`` are options in place of those of the
+        settings. One limiter per URL for the life of the process; it connects at its first check.
+        """
+        if backend is None:
+            return self._default
+        if callable(backend):
+            return backend()
+        return self._find(backend, changes)
 
     def policy(self, name: str, given: tuple[Rate, ...] | None, algorithm: str | None) -> Policy:
         """The policy of that name and rates, built once. Without rates it is
@@ -64,11 +73,13 @@ class Setup:
                 where.pop(next(iter(where)))
             return where.setdefault(key, policy)
 
-    def _find(self, backend: Backend) -> Limiter:
+    def _find(self, backend: Backend, changes: dict[str, Any] | None = None) -> Limiter:
+        options = changes or {}
+        variant = tuple(options.items())
         if isinstance(backend, str):
             backend = self.settings.backends.get(backend, backend)
             with self._lock:
-                known = self._limiters.get(backend)
+                known = self._limiters.get((backend, variant))
             if known is not None:
                 return known
         found = backends.loaded(backend)
@@ -76,27 +87,29 @@ class Setup:
             if not isinstance(backend, str):
                 return found
             with self._lock:
-                return self._limiters.setdefault(backend, found)
+                return self._limiters.setdefault((backend, variant), found)
         with self._lock:
-            limiter = self._limiters.get(found)
+            limiter = self._limiters.get((found, variant))
             if limiter is None:
-                limiter = self._limiters[found] = self._open(found)
+                limiter = self._limiters[found, variant] = self._open(found, options)
             # A dotted path is imported once.
-            return self._limiters.setdefault(backend, limiter)
+            return self._limiters.setdefault((backend, variant), limiter)
 
-    def _open(self, place: str | tuple[backends.Place, ...] | Store) -> Limiter:
+    def _open(
+        self, place: str | tuple[backends.Place, ...] | Store, changes: dict[str, Any]
+    ) -> Limiter:
         settings = self.settings
         try:
-            return Limiter(
-                list(place) if isinstance(place, tuple) else place,
-                fail_mode=settings.fail_mode,
-                prefix=settings.key_prefix,
-                connect_timeout=settings.connect_timeout,
-                command_timeout=settings.command_timeout,
-                max_keys=settings.max_keys,
-                strategy=settings.strategy,
-                near_cache=settings.near_cache,
-            )
+            options: dict[str, Any] = {
+                "fail_mode": settings.fail_mode,
+                "prefix": settings.key_prefix,
+                "connect_timeout": settings.connect_timeout,
+                "command_timeout": settings.command_timeout,
+                "max_keys": settings.max_keys,
+                "strategy": settings.strategy,
+                "near_cache": settings.near_cache,
+            }
+            return Limiter(list(place) if isinstance(place, tuple) else place, **options | changes)
         except ConfigError as error:
             names = tuple(settings.backends)
             if not isinstance(place, str) or "://" in place:

@@ -81,7 +81,7 @@ def rate_limit(
     STATED.add(stated)
 
     def decorate(view: View) -> View:
-        guarded: View = _guard(view, stated)
+        guarded: View = guard(view, stated)
         return guarded
 
     return decorate
@@ -97,11 +97,12 @@ ratelimit = rate_limit
 """The same decorator under the name that users of django-ratelimit know."""
 
 
-def _guard(view: Any, stated: Limit) -> Any:
+def guard(view: Any, stated: Limit) -> Any:
+    """``view`` with one more limit; the mechanism of :func:`rate_limit`."""
     if isinstance(view, type):
         if not hasattr(view, "dispatch"):
             raise ConfigError(f"rate_limit on {view.__qualname__}: it has no dispatch() to limit")
-        setattr(view, "dispatch", _guard(view.dispatch, stated))  # noqa: B010 (mypy)
+        setattr(view, "dispatch", guard(view.dispatch, stated))  # noqa: B010 (mypy)
         return view
     if not callable(view):
         raise ConfigError(f"rate_limit got {view!r}, not a view: write @rate_limit() first")
@@ -140,7 +141,7 @@ class _Plan:
     def __init__(self, view: Any, limits: tuple[Limit, ...]) -> None:
         names = [item.name("") for item in limits]
         for item, name in zip(limits, names, strict=True):
-            if names.count(name) > 1 and callable(item.key):
+            if names.count(name) > 1 and callable(item.key) and not item.merges:
                 raise ConfigError(
                     f"two limits of one view are both named {name!r}: give one of them group="
                 )

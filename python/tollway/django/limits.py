@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
-from typing import Any
+from typing import Any, Final
 from weakref import WeakSet
 
-from tollway import ConfigError, Policy, Rate, backends
+from tollway import ConfigError, Limiter, Policy, Rate, backends
 from tollway.answer import policy_name
 from tollway.django import conf, settings
 from tollway.django.identity import Key
@@ -40,10 +40,14 @@ class Limit:
     cost_of_answer: Callable[..., Any] | None
     skip_if: Callable[..., Any] | None
     response_callback: Callable[..., Any] | None
-    backend: backends.Backend | None
+    backend: backends.Backend | Callable[[], Limiter] | None
     per_route: bool
     serial: int
     where: str = ""
+    merges: bool = False
+    """Whether it may have the name of another on the same view: then they are one count."""
+    grouped: bool = False
+    """Whether the functions of its key and rate take the group too, before the request."""
 
     def applies(self, method: str | None) -> bool:
         """Whether requests with that method count."""
@@ -68,13 +72,19 @@ class Limit:
     def policy_for(self, setup: conf.Setup, scope: str, answer: object) -> Policy | None:
         """The policy for what the function of the rate has answered; ``None`` for no limit.
 
-        All its rates go by one name, so a caller whose rate changes keeps what it has spent.
+        All its rates go by one name, so a caller whose rate changes keeps what it has spent. Under
+        a rate of 0 nobody passes: see :data:`CLOSED`.
         """
         if answer is None:
             return None
+        if answer == 0:
+            return CLOSED
         rates = _compiled(answer) if isinstance(answer, str) else settings.rates(answer)
         return setup.policy(self.name(scope), rates, self.algorithm)
 
+
+CLOSED: Final = Policy("closed", ["1/d"])
+"""The policy of those whom a rate of 0 lets never pass: they are charged more than it holds."""
 
 STATED: WeakSet[Limit] = WeakSet()
 """The limits that decorators state, for the system checks."""
@@ -92,7 +102,7 @@ def limit(
     algorithm: str | None = None,
     algorithm_config: Mapping[str, Any] | None = None,
     block: bool = True,
-    backend: backends.Backend | None = None,
+    backend: backends.Backend | Callable[[], Limiter] | None = None,
     skip_if: Callable[..., Any] | None = None,
     cost: Cost = 1,
     adaptive: object = None,
@@ -134,7 +144,7 @@ def limit(
         cost_of_answer=cost if callable(cost) and _wants_answer(cost) else None,
         skip_if=skip_if,
         response_callback=response_callback,
-        backend=None if backend is None else backends.stated(backend),
+        backend=backend if backend is None or callable(backend) else backends.stated(backend),
         per_route=per_route,
         serial=next(_serial),
         where=where,

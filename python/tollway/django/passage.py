@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from django.http import HttpRequest, HttpResponseBase
@@ -12,7 +13,7 @@ from django.http import HttpRequest, HttpResponseBase
 from tollway import ConfigError, Decision, Limiter, Policy
 from tollway.answer import tightest
 from tollway.django import conf, identity, responses
-from tollway.django.limits import Limit
+from tollway.django.limits import CLOSED, Limit
 from tollway.django.steps import Call, Charge, Check, Settle, Steps
 from tollway.errors import StoreError
 
@@ -214,16 +215,23 @@ def _toll(setup: conf.Setup, request: Any, limit: Limit, scope: str) -> Steps[_T
         cost = yield Call("cost", cost, *arguments)
         _checked_cost(limit, cost)
     policy: Policy | None
+    named = (limit.group or scope,) if limit.grouped else ()
     if limit.rate_of is None:
         policy = limit.policy(setup, scope)
     else:
-        policy = limit.policy_for(setup, scope, (yield Call("rate", limit.rate_of, request)))
+        rate = yield Call("rate", limit.rate_of, *named, request)
+        policy = limit.policy_for(setup, scope, rate)
         if policy is None:
             return None
+        if policy is CLOSED:
+            cost = 2
     if limit.by_address:
         who = identity.address_key(request, setup)
     else:
-        who = yield from identity.who(setup, request, limit.key)
+        key = limit.key
+        if named and callable(key):
+            key = partial(key, *named)
+        who = yield from identity.who(setup, request, key)
     return _Toll(limit, setup.limiter(limit.backend), (policy, who, cost))
 
 
