@@ -157,8 +157,15 @@ def test_rates_may_be_functions(rf: RequestFactory, rate: Any) -> None:
 
 @pytest.mark.parametrize(
     ("rate", "expected"),
-    [("5/s", (5, 1)), ("100/5m", (100, 300)), ("100/300s", (100, 300)), ("100/300", (100, 300))]
-    + [("4/h", (4, 3600)), ("1/2d", (1, 172_800)), ((7, 60), (7, 60))],
+    [
+        ("5/s", (5, 1)),
+        ("100/5m", (100, 300)),
+        ("100/300s", (100, 300)),
+        ("100/300", (100, 300)),
+        ("4/h", (4, 3600)),
+        ("1/2d", (1, 172_800)),
+        ((7, 60), (7, 60)),
+    ],
 )
 def test_rates_read(rate: Any, expected: tuple[int, int]) -> None:
     parsed: Any = core.parse_rate(rate)

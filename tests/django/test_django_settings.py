@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,11 @@ def ids(**settings: Any) -> list[str | None]:
         ({"RATELIMIT_QQQQQQ": 1}, "RATELIMIT_QQQQQQ", "Known settings"),
     ],
 )
-def test_unknown_settings(settings: Any, text: str, hint: str) -> None:
+def test_unknown_settings(
+    settings: Any, text: str, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A project that uses the layer for django-ratelimit may set what that reads.
+    monkeypatch.delitem(sys.modules, "tollway.compat.django_ratelimit.core", raising=False)
     (message,) = found(DEBUG=True, **settings)
     assert message.id == "tollway.W001"
     assert text in message.msg
