@@ -25,6 +25,7 @@ pub struct Policy {
     limits: Box<[Limit]>,
     fail_mode: Option<FailMode>,
     built_in: bool,
+    per_request: u32,
 }
 
 impl Policy {
@@ -65,7 +66,7 @@ impl Policy {
         }
         let limits: Box<[_]> = rates.into_iter().map(|rate| Limit::new(rate, algorithm)).collect::<Result<_, _>>()?;
         let built_in = !limits.iter().any(|limit| matches!(limit.algorithm(), Algorithm::Custom(_)));
-        Ok(Self { name: name.into(), algorithm, limits, built_in, fail_mode: None })
+        Ok(Self { name: name.into(), algorithm, limits, built_in, per_request: 1, fail_mode: None })
     }
 
     /// The same with an answer of its own for when the store does not answer, whatever the limiter's.
@@ -96,7 +97,7 @@ impl Policy {
             return Err(ConfigError::new(format!("policy {:?}: a request pays at least 1 token, not 0", self.name)));
         }
         let limits = self.limits.into_iter().map(|limit| limit.with_bucket(bucket)).collect::<Result<_, _>>()?;
-        Ok(Self { limits, ..self })
+        Ok(Self { limits, per_request: bucket.per_request, ..self })
     }
 
     /// What `cost` requests are charged: the same, unless a request pays several tokens.
@@ -108,7 +109,7 @@ impl Policy {
     /// Tokens that one request pays, see [`Bucket::per_request`].
     #[inline]
     pub fn per_request(&self) -> u32 {
-        self.limits[0].bucket().per_request
+        self.per_request
     }
 
     /// Whether even the refusal of a key never seen is remembered: a bucket that does not begin full

@@ -22,7 +22,7 @@ pub(crate) struct Queues {
 
 impl Queues {
     /// The queue for these budgets; callers for the same ones stand in the same.
-    fn queue(&self, charges: &[Charge<'_>]) -> Arc<Turn<()>> {
+    pub(crate) fn queue(&self, charges: &[Charge<'_>]) -> Arc<Turn<()>> {
         let names: Vec<_> = charges.iter().map(|charge| (charge.policy.name(), charge.key)).collect();
         let signature = self.hasher.hash_one(names);
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);

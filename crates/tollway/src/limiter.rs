@@ -68,6 +68,11 @@ impl Limiter {
         self.local.as_ref()
     }
 
+    /// Whether a degraded decision on `policy` was counted nowhere.
+    pub(crate) fn passes_uncounted(&self, policy: &Policy) -> bool {
+        self.fail_mode_of(policy) == FailMode::Open
+    }
+
     pub(crate) fn queues(&self) -> &Queues {
         &self.queues
     }
@@ -114,8 +119,8 @@ impl Limiter {
         if let Some(error) = requests.iter().find_map(|request| self.distinct(request.charges).err()) {
             return Box::pin(std::future::ready(Err(error)));
         }
-        let reply = self.store.apply(requests);
-        let owned: Vec<_> = requests.iter().map(OwnedRequest::new).collect();
+        let owned: Vec<_> = requests.iter().map(OwnedRequest::paid).collect();
+        let reply = OwnedRequest::with_all(&owned, |requests| self.store.apply(requests));
         let limiter = self.clone();
         Box::pin(async move {
             let answers: Vec<_> = match reply.await {
@@ -208,7 +213,18 @@ impl Limiter {
         self.store.give_back()
     }
 
+    #[inline]
     fn ask_now(&self, charges: &[Charge<'_>], peek: bool) -> Option<Result<Decision, StoreError>> {
+        if charges.iter().any(|charge| charge.policy.per_request() != 1) {
+            return OwnedRequest::paid(&Request { charges, peek })
+                .with(|request| self.ask_paid_now(request.charges, peek));
+        }
+        self.ask_paid_now(charges, peek)
+    }
+
+    /// The same, the costs being what is paid.
+    #[inline]
+    fn ask_paid_now(&self, charges: &[Charge<'_>], peek: bool) -> Option<Result<Decision, StoreError>> {
         if let Err(error) = self.distinct(charges) {
             return Some(Err(error));
         }
@@ -225,9 +241,8 @@ impl Limiter {
         if let Some(answer) = self.ask_now(charges, peek) {
             return Box::pin(std::future::ready(answer));
         }
-        let request = Request { charges, peek };
-        let reply = self.store.apply(&[request]);
-        let owned = OwnedRequest::new(&request);
+        let owned = OwnedRequest::paid(&Request { charges, peek });
+        let reply = owned.with(|request| self.store.apply(&[*request]));
         let limiter = self.clone();
         Box::pin(async move {
             let answer = reply.await.and_then(|decisions| {

@@ -1,22 +1,30 @@
 //! A near-cache of refusals: a key refused until T is refused here until T, without a round trip.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tollway_core::{Capabilities, Change, ConfigError, Decision, Policy, Reason, Reply, Request, Store, StoreError};
+use tollway_core::{
+    Algorithm, Capabilities, Change, Charge, ConfigError, Decision, Policy, Reason, Reply, Request, Store, StoreError,
+};
 
 /// The most refusals remembered; beyond that the ones that are over make room, or nothing is added.
 const ROOM: usize = 65_536;
+/// Classes of keys by hash: a refund to one key forgets the refusals of its class only.
+const CLASSES: usize = 1_024;
 /// Shorter refusals are not worth remembering.
 const LEAST: Duration = Duration::from_millis(1);
 
 /// A store that remembers refusals and repeats them while they hold.
 ///
 /// What it answers is what the store would have answered: a key that is spent stays spent until its
-/// `retry_after` has passed, whoever asks. Only a reset changes that sooner; one through this cache
-/// empties it, one from elsewhere is seen after at most `hold`.
+/// `retry_after` has passed, whoever asks. Only a refund or a reset changes that sooner; through this
+/// cache it is effective at once, from elsewhere after at most `hold`. Permits that are held may come
+/// back at any time, and nobody knows what an algorithm of one's own does: their refusals are not
+/// remembered.
 #[derive(Debug)]
 pub struct NearCache {
     inner: Arc<dyn Store>,
@@ -28,6 +36,9 @@ struct Refusals {
     hold: Duration,
     hasher: RandomState,
     known: Mutex<HashMap<u64, Refusal>>,
+    /// How often keys of each class were changed without asking: a part of what stands for a request,
+    /// so that what was refused before a change is never found after it.
+    changes: [AtomicU64; CLASSES],
 }
 
 #[derive(Debug)]
@@ -47,11 +58,22 @@ impl Refusals {
     /// What stands for a request, or `None` when its refusal may not be repeated: with a cost above
     /// 1 some permits come back before enough do.
     fn sign(&self, request: &Request<'_>) -> Option<u64> {
-        if request.peek || request.charges.iter().any(|charge| charge.cost != 1) {
+        let lasts = |charge: &Charge<'_>| {
+            charge.cost == 1 && !matches!(charge.policy.algorithm(), Algorithm::Concurrency | Algorithm::Custom(_))
+        };
+        if request.peek || !request.charges.iter().all(lasts) {
             return None;
         }
-        let parts = request.charges.iter().map(|charge| (Arc::as_ptr(charge.policy) as usize, charge.key));
-        Some(self.hasher.hash_one(parts.collect::<Vec<_>>()))
+        let mut hasher = self.hasher.build_hasher();
+        for charge in request.charges {
+            let changes = self.changes[self.class(charge.policy, charge.key)].load(Ordering::Acquire);
+            (Arc::as_ptr(charge.policy) as usize, charge.key, changes).hash(&mut hasher);
+        }
+        Some(hasher.finish())
+    }
+
+    fn class(&self, policy: &Policy, key: &str) -> usize {
+        self.hasher.hash_one((policy.name(), key)) as usize % CLASSES
     }
 
     fn find(&self, signature: u64) -> Option<Decision> {
@@ -97,19 +119,27 @@ impl Refusals {
 impl NearCache {
     /// Remembers the refusals of `inner`, each for at most `hold`.
     pub fn new(inner: Arc<dyn Store>, hold: Duration) -> Self {
-        let refusals = Refusals { hold, hasher: RandomState::new(), known: Mutex::default() };
+        let changes = std::array::from_fn(|_| AtomicU64::new(0));
+        let refusals = Refusals { hold, hasher: RandomState::new(), known: Mutex::default(), changes };
         Self { inner, refusals: Arc::new(refusals) }
     }
 
-    /// A reply after which refusals may no longer hold. They are forgotten after the store has
-    /// answered, so that one on its way cannot be learnt again and stay.
-    fn forgetting<T: Send + 'static>(&self, reply: Reply<T>) -> Reply<T> {
+    /// A reply after which refusals of some classes of keys may no longer hold. They are forgotten
+    /// after the store has answered, so that one on its way cannot be learnt again and stay.
+    fn forgetting<T: Send + 'static>(&self, classes: Range<usize>, reply: Reply<T>) -> Reply<T> {
         let refusals = Arc::clone(&self.refusals);
         Box::pin(async move {
             let answer = reply.await;
-            refusals.lock().clear();
+            for changes in &refusals.changes[classes] {
+                changes.fetch_add(1, Ordering::AcqRel);
+            }
             answer
         })
+    }
+
+    fn class(&self, policy: &Policy, key: &str) -> Range<usize> {
+        let class = self.refusals.class(policy, key);
+        class..class + 1
     }
 
     /// Refusals remembered now, those that are over included.
@@ -154,15 +184,15 @@ impl Store for NearCache {
     }
 
     fn adjust(&self, policy: &Arc<Policy>, key: &str, change: Change) -> Reply<Decision> {
-        self.forgetting(self.inner.adjust(policy, key, change))
+        self.forgetting(self.class(policy, key), self.inner.adjust(policy, key, change))
     }
 
     fn reset(&self, policy: &Arc<Policy>, key: &str) -> Reply<()> {
-        self.forgetting(self.inner.reset(policy, key))
+        self.forgetting(self.class(policy, key), self.inner.reset(policy, key))
     }
 
     fn reset_prefix(&self, policy: &Arc<Policy>, prefix: &str) -> Reply<()> {
-        self.forgetting(self.inner.reset_prefix(policy, prefix))
+        self.forgetting(0..CLASSES, self.inner.reset_prefix(policy, prefix))
     }
 
     fn keeps(&self, policy: &Policy) -> Result<(), ConfigError> {

@@ -17,6 +17,13 @@ impl OwnedRequest {
         Self { charges: request.charges.iter().map(own).collect(), peek: request.peek }
     }
 
+    /// The same at what its policies ask for one request.
+    pub(crate) fn paid(request: &Request<'_>) -> Self {
+        let pay =
+            |charge: &Charge<'_>| (Arc::clone(charge.policy), charge.key.into(), charge.policy.charged(charge.cost));
+        Self { charges: request.charges.iter().map(pay).collect(), peek: request.peek }
+    }
+
     fn charges(&self) -> Vec<Charge<'_>> {
         self.charges.iter().map(|(policy, key, cost)| Charge { policy, key, cost: *cost }).collect()
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tollway_core::{Change, Charge, Decision, Policy, Reply, StoreError};
 
-use crate::{FailMode, Limiter};
+use crate::Limiter;
 
 /// Permits held for a request whose cost is not known yet.
 ///
@@ -15,7 +15,6 @@ pub struct Reservation {
     limiter: Limiter,
     policy: Arc<Policy>,
     key: String,
-    cost: u32,
     decision: Decision,
 }
 
@@ -31,7 +30,7 @@ impl Limiter {
         let (limiter, policy, key) = (self.clone(), Arc::clone(policy), key.to_owned());
         Box::pin(async move {
             let decision = answer.await?;
-            Ok(Reservation { limiter, policy, key, cost, decision })
+            Ok(Reservation { limiter, policy, key, decision })
         })
     }
 }
@@ -49,7 +48,8 @@ impl Reservation {
     /// What the store said, when the fail mode is closed. In the other modes the answer is the
     /// reservation's own, degraded. Either way the reservation then stays charged as it was.
     pub fn commit(self, actual: u32) -> Reply<Decision> {
-        let held = if self.decision.allowed { self.cost } else { 0 };
+        let held = if self.decision.allowed { self.decision.cost } else { 0 };
+        let actual = self.policy.charged(actual);
         self.settle(i64::from(actual) - i64::from(held))
     }
 
@@ -66,7 +66,7 @@ impl Reservation {
             return Box::pin(std::future::ready(Ok::<_, StoreError>(self.decision)));
         }
         let Self { limiter, policy, key, decision, .. } = self;
-        if decision.degraded && limiter.fail_mode_of(&policy) == FailMode::Open {
+        if decision.degraded && limiter.passes_uncounted(&policy) {
             // Nobody counted it, so nothing is to be settled.
             return Box::pin(std::future::ready(Ok(decision)));
         }
