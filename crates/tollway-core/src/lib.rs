@@ -58,6 +58,6 @@ pub use fail::FailMode;
 pub use key::{hash_identity, store_key};
 pub use limit::{Limit, Units};
 pub use policy::Policy;
-pub use rate::{CalendarUnit, MAX_PERMITS, Period, Rate, Rates, parse_duration};
+pub use rate::{CalendarUnit, MAX_PERMITS, Period, Rate, Rates, parse_duration, parse_period};
 pub use state::{Saved, StateError, carry_states, read_states, write_states};
 pub use store::{Capabilities, Charge, Condition, Reply, Request, Store};

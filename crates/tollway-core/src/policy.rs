@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Algorithm, Bucket, ConfigError, FailMode, Limit, Rate, Rates};
+use crate::{Algorithm, Bucket, Change, ConfigError, FailMode, Limit, Rate, Rates, Timestamp};
 
 /// The most rates one policy may combine.
 const MAX_RATES: usize = 8;
@@ -116,6 +116,15 @@ impl Policy {
     /// earns from then on.
     pub fn notes_arrivals(&self) -> bool {
         self.limits[0].bucket().initial.is_some()
+    }
+
+    /// Whether its algorithm knows such a change: an algorithm of one's own need not.
+    pub fn adjusts(&self, change: Change) -> bool {
+        let knows = |limit: &Limit| match limit.algorithm() {
+            Algorithm::Custom(custom) => custom.get().adjust(limit, None, Timestamp::default(), change).is_some(),
+            _ => true,
+        };
+        self.built_in || self.limits.iter().all(knows)
     }
 
     /// Whether every limit has one built-in law: not a custom algorithm, whose states are bytes.

@@ -271,6 +271,19 @@ pub fn parse_duration(text: &str) -> Result<u64, RateError> {
     }
 }
 
+/// A period such as `1m`, `month` or `day Europe/Berlin`.
+///
+/// # Errors
+/// Names the position at which the text stops being a period.
+pub fn parse_period(text: &str) -> Result<Period, RateError> {
+    let mut parser = Parser { text, at: 0 };
+    parser.space();
+    let period = parser.period()?;
+    let period = parser.in_zone(period)?;
+    parser.end("the end of the period")?;
+    Ok(period)
+}
+
 struct Parser<'a> {
     text: &'a str,
     at: usize,

@@ -1,5 +1,6 @@
 //! The native module of the Python package: conversion, GIL, event loop. No business rules.
 
+mod algorithm;
 mod answers;
 mod awaiting;
 mod breaker;
@@ -10,6 +11,7 @@ mod conformance;
 mod decision;
 mod errors;
 mod health;
+mod hold;
 mod identity;
 mod limiter;
 mod observe;
@@ -31,6 +33,7 @@ fn _tollway(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<decision::Decision>()?;
     module.add_class::<health::BackendHealth>()?;
     module.add_class::<health::Health>()?;
+    module.add_class::<hold::Held>()?;
     module.add_class::<identity::ClientAddress>()?;
     module.add_class::<limiter::Limiter>()?;
     module.add_class::<policy::Policy>()?;

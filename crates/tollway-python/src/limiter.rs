@@ -16,6 +16,7 @@ use crate::charges::{Charges, checked};
 use crate::clock::ManualClock;
 use crate::decision::Decision;
 use crate::health::Health;
+use crate::hold::Held;
 use crate::policy::Policy;
 use crate::reservation::Reservation;
 use crate::stores::{self, Recipe, patience, timeout, usable_prefix};
@@ -123,6 +124,29 @@ impl Limiter {
         let made = Arc::new(Py::new(event_loop.py(), Mailbox::new(event_loop.clone().unbind()))?);
         *mailbox = Some(Arc::clone(&made));
         Ok(made)
+    }
+
+    fn resetting(&self, policy: &Bound<'_, Policy>, key: Option<&str>, prefix: Option<&str>) -> PyResult<Reply<()>> {
+        let (limiter, policy) = (self.shared()?, &policy.get().inner);
+        match (key, prefix) {
+            (Some(key), None) => Ok(limiter.reset(policy, key)),
+            (None, Some(prefix)) => Ok(limiter.reset_prefix(policy, prefix)),
+            _ => Err(errors::config("reset() takes a key, or prefix=\"...\" for all keys that begin so")),
+        }
+    }
+
+    fn holding(
+        &self,
+        policy: &Bound<'_, Policy>,
+        key: &str,
+        cost: i64,
+        timeout: f64,
+    ) -> PyResult<Reply<tollway::Held>> {
+        let (limiter, policy, cost) = (self.shared()?, &policy.get().inner, checked(cost)?);
+        Ok(match patience(timeout)? {
+            Duration::ZERO => limiter.hold(policy, key, cost),
+            patience => limiter.hold_within(policy, key, cost, patience),
+        })
     }
 
     fn single<'a>(&self, policy: &'a Bound<'_, Policy>, key: &'a str, cost: i64) -> PyResult<(Charge<'a>, Policies)> {
@@ -346,16 +370,61 @@ impl Limiter {
         self.adecide(py, &[charge], policies, true)
     }
 
-    /// Forgets what `key` has spent of `policy`. One round trip on a remote backend.
-    fn reset(&self, py: Python<'_>, policy: &Bound<'_, Policy>, key: &str) -> PyResult<()> {
-        let reply = self.shared()?.reset(&policy.get().inner, key);
-        wait(py, reply)?.map_err(|error| errors::from_store(&error))
+    /// Forgets what `key` has spent of `policy`, in one round trip on a remote backend; or what every
+    /// key that begins with `prefix` has (`""` is all of them), in as many as it takes to find them.
+    #[pyo3(signature = (policy, key = None, *, prefix = None))]
+    fn reset(
+        &self,
+        py: Python<'_>,
+        policy: &Bound<'_, Policy>,
+        key: Option<&str>,
+        prefix: Option<&str>,
+    ) -> PyResult<()> {
+        wait(py, self.resetting(policy, key, prefix)?)?.map_err(|error| errors::from_store(&error))
     }
 
     /// The same for `await`.
-    fn areset<'py>(&self, py: Python<'py>, policy: &Bound<'py, Policy>, key: &str) -> PyResult<Bound<'py, PyAny>> {
-        let reply = self.shared()?.reset(&policy.get().inner, key);
-        self.later(py, reply, nothing)
+    #[pyo3(signature = (policy, key = None, *, prefix = None))]
+    fn areset<'py>(
+        &self,
+        py: Python<'py>,
+        policy: &Bound<'py, Policy>,
+        key: Option<&str>,
+        prefix: Option<&str>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.later(py, self.resetting(policy, key, prefix)?, nothing)
+    }
+
+    /// Takes permits of a concurrency limit and holds them, renewed, until they are released: use it
+    /// in a `with` block. Waits for up to `timeout` seconds, first come first served in this process.
+    #[pyo3(signature = (policy, key, cost = 1, *, timeout = 0.0))]
+    fn hold(this: &Bound<'_, Self>, policy: &Bound<'_, Policy>, key: &str, cost: i64, timeout: f64) -> PyResult<Held> {
+        let reply = this.get().holding(policy, key, cost, timeout)?;
+        let held = wait(this.py(), reply)?.map_err(|error| errors::from_store(&error))?;
+        Held::new(this.py(), this.clone().unbind(), held, Arc::clone(&policy.get().alone))
+    }
+
+    /// The same for `async with await limiter.ahold(...)`.
+    #[pyo3(signature = (policy, key, cost = 1, *, timeout = 0.0))]
+    fn ahold<'py>(
+        this: &Bound<'py, Self>,
+        policy: &Bound<'py, Policy>,
+        key: &str,
+        cost: i64,
+        timeout: f64,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let reply = this.get().holding(policy, key, cost, timeout)?;
+        let (limiter, policies) = (this.clone().unbind(), Arc::clone(&policy.get().alone));
+        this.get().later(this.py(), reply, move |py, answer| {
+            let held = answer.map_err(|error| errors::from_store(&error))?;
+            Ok(Py::new(py, Held::new(py, limiter, held, policies)?)?.into_any())
+        })
+    }
+
+    /// Raises `ConfigError` when the backend cannot keep a policy: for configuration, before the
+    /// first request. Asks nobody.
+    fn require(&self, policy: &Bound<'_, Policy>) -> PyResult<()> {
+        self.shared()?.keeps(&policy.get().inner).map_err(|error| errors::from_config(&error))
     }
 
     /// Succeeds when the backend answers, else raises `StoreUnavailable`. One round trip.

@@ -6,15 +6,16 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
-use tollway::{Algorithm, Period, parse_duration};
+use tollway::{Algorithm, Bucket, Period, parse_duration, parse_period};
 
+use crate::charges::checked;
 use crate::errors;
 
 /// What is allowed: `Rate(100, "1m", burst=20)` or `Rate("100/m burst 20")`.
 #[pyclass(frozen, eq, hash, module = "tollway", from_py_object)]
 #[derive(Clone, PartialEq)]
 pub struct Rate {
-    inner: tollway::Rate,
+    pub(crate) inner: tollway::Rate,
 }
 
 impl Hash for Rate {
@@ -36,13 +37,19 @@ impl Rate {
             return Ok(Self { inner: if smooth { rate.smooth() } else { rate } });
         }
         let per = per.ok_or_else(|| errors::config("a rate needs a period: Rate(100, \"1m\")"))?;
-        let period = parse_duration(per).map_err(|error| errors::rate(&error))?;
         let count = |name, value: i64| {
             u32::try_from(value)
                 .map_err(|_| errors::config(format!("{name} must be from 0 to 1000000000, not {value}")))
         };
         let permits = count("permits", permits.extract()?)?;
-        let rate = tollway::Rate::new(permits, period, count("burst", burst)?).map_err(|e| errors::from_config(&e))?;
+        let rate = match parse_period(per).map_err(|error| errors::rate(&error))? {
+            Period::Fixed(period) => tollway::Rate::new(permits, period, count("burst", burst)?),
+            Period::Calendar { .. } if burst != 0 || smooth => {
+                return Err(errors::config(format!("a calendar quota such as {permits}/{per} has no burst")));
+            }
+            Period::Calendar { unit, zone } => tollway::Rate::calendar(permits, unit, zone.as_deref()),
+        };
+        let rate = rate.map_err(|error| errors::from_config(&error))?;
         Ok(Self { inner: if smooth { rate.smooth() } else { rate } })
     }
 
@@ -77,7 +84,7 @@ impl Rate {
         self.inner.capacity()
     }
 
-    /// The period in seconds; `None` for a calendar month or year.
+    /// The period in seconds; `None` for a calendar day, week, month or year.
     #[getter]
     fn period(&self) -> Option<f64> {
         match self.inner.period() {
@@ -107,24 +114,39 @@ pub struct Policy {
 #[pymethods]
 impl Policy {
     #[new]
-    #[pyo3(signature = (name = "default", rates = None, *, algorithm = "gcra", key = None, fail_mode = None))]
+    #[pyo3(signature = (name = "default", rates = None, *, algorithm = None, key = None, fail_mode = None,
+        refill_every = None, initial_tokens = None, tokens_per_request = 1, allow_partial = false))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python class")]
     fn new(
         py: Python<'_>,
         name: &str,
         rates: Option<&Bound<'_, PyAny>>,
-        algorithm: &str,
+        algorithm: Option<&Bound<'_, PyAny>>,
         key: Option<Py<PyAny>>,
         fail_mode: Option<&str>,
+        refill_every: Option<&str>,
+        initial_tokens: Option<i64>,
+        tokens_per_request: i64,
+        allow_partial: bool,
     ) -> PyResult<Self> {
         let rates =
             rates.ok_or_else(|| errors::config(format!("policy {name:?} has no rates: give it rates=\"100/m\"")))?;
-        let algorithm: Algorithm = algorithm.parse().map_err(|error| errors::from_config(&error))?;
+        let algorithm = algorithm.map_or(Ok(Algorithm::Gcra), crate::algorithm::read)?;
         let mut list = Vec::new();
         collect(rates, &mut list, name)?;
         let mut policy =
             tollway::Policy::from_rates(name, list, algorithm).map_err(|error| errors::from_config(&error))?;
         if let Some(fail_mode) = fail_mode {
             policy = policy.with_fail_mode(fail_mode.parse().map_err(|error| errors::from_config(&error))?);
+        }
+        let bucket = Bucket {
+            refill_every: refill_every.map_or(Ok(0), parse_duration).map_err(|error| errors::rate(&error))?,
+            initial: initial_tokens.map(checked).transpose()?,
+            per_request: checked(tokens_per_request)?,
+            partial: allow_partial,
+        };
+        if bucket != Bucket::default() {
+            policy = policy.with_bucket(bucket).map_err(|error| errors::from_config(&error))?;
         }
         let inner = Arc::new(policy);
         Ok(Self { alone: Arc::new([Arc::clone(&inner)]), inner, key: key.unwrap_or_else(|| py.None()) })
@@ -152,6 +174,30 @@ impl Policy {
     #[getter]
     fn key(&self, py: Python<'_>) -> Py<PyAny> {
         self.key.clone_ref(py)
+    }
+
+    /// How often a token bucket is refilled, in seconds; 0.0 when its tokens come evenly.
+    #[getter]
+    fn refill_every(&self) -> f64 {
+        self.inner.limits()[0].bucket().refill_every as f64 / 1e9
+    }
+
+    /// Tokens of a client that is not known; `None` when it begins with a full bucket.
+    #[getter]
+    fn initial_tokens(&self) -> Option<u32> {
+        self.inner.limits()[0].bucket().initial
+    }
+
+    /// Tokens that one request pays.
+    #[getter]
+    fn tokens_per_request(&self) -> u32 {
+        self.inner.per_request()
+    }
+
+    /// Whether a request that costs more than is there takes what is there.
+    #[getter]
+    fn allow_partial(&self) -> bool {
+        self.inner.limits()[0].bucket().partial
     }
 
     /// What is answered when the backend does not; `None` leaves it to the limiter.

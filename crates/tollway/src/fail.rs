@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use tollway_core::{
     Algorithm, Bucket, Capabilities, Change, Charge, ConfigError, Decision, FailMode, Limit, Mode, NEVER, Policy,
-    Reason, Reply, Request, Store, StoreError, Timestamp,
+    Reason, Reply, Request, Store, StoreError, StoreErrorKind, Timestamp,
 };
 
 use crate::Limiter;
@@ -26,9 +27,13 @@ impl Limiter {
 
     /// The answer to `request` after `error`.
     pub(crate) fn fall_back(&self, request: &Request<'_>, error: StoreError) -> Result<Decision, StoreError> {
+        if error.kind == StoreErrorKind::Unsupported {
+            // A mistake of whoever configured it, which no fallback may hide.
+            return Err(error);
+        }
         let decision = match (self.mode_of(request.charges), self.local()) {
             (FailMode::Open, _) => pass(request),
-            (FailMode::Local, Some(local)) => match local.apply_now(request) {
+            (FailMode::Local, Some(local)) => match at_once(&**local, request) {
                 Some(answer) => answer?,
                 None => return Err(error),
             },
@@ -40,6 +45,15 @@ impl Limiter {
             ..decision
         })
     }
+}
+
+/// What a store in memory answers, which never has to be waited for.
+fn at_once(local: &dyn Store, request: &Request<'_>) -> Option<Result<Decision, StoreError>> {
+    let at_once = local.apply_now(request);
+    at_once.or_else(|| match local.apply(&[*request]).as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(answer) => answer.map(|decisions| decisions.first().copied()).transpose(),
+        Poll::Pending => None,
+    })
 }
 
 /// A pass that nobody counted: the limits as if nothing were spent.

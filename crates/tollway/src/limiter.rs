@@ -143,6 +143,14 @@ impl Limiter {
     /// Charges or gives back without asking, where the request was counted: in the fallback when its
     /// decision was degraded, else in the store.
     pub(crate) fn adjust(&self, policy: &Arc<Policy>, key: &str, change: Change, degraded: bool) -> Reply<Decision> {
+        if !policy.adjusts(change) {
+            let detail = format!(
+                "policy {:?} uses {}, which cannot charge or give back afterwards: give it an adjust()",
+                policy.name(),
+                policy.algorithm()
+            );
+            return Box::pin(std::future::ready(Err(self.broken(StoreErrorKind::Unsupported, &detail))));
+        }
         match (self.fail_mode_of(policy), &self.local) {
             (FailMode::Local, Some(local)) if degraded => local.adjust(policy, key, change),
             _ => self.store.adjust(policy, key, change),
