@@ -3,6 +3,7 @@
 //! | feature | scheme | module |
 //! |---|---|---|
 //! | `memory` (default) | `memory://` | [`memory`] |
+//! | `shm` (Linux) | `shm://` | `shm` |
 //! | `redis` | `redis://`, `redis+unix://` | `redis` |
 //! | `redis` | `redis+sentinel://`, `redis+cluster://` | `redis` |
 //! | `redis-tls` | `rediss://`, `rediss+sentinel://`, `rediss+cluster://` | `redis` |
@@ -18,9 +19,15 @@ pub mod cas;
 pub mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(feature = "shm")]
+pub mod shm;
 
 mod clock;
-#[cfg(feature = "memory")]
+#[cfg(any(feature = "memory", feature = "shm"))]
+mod places;
+#[cfg(any(feature = "memory", feature = "shm"))]
+mod prefixes;
+#[cfg(any(feature = "memory", feature = "shm"))]
 mod table;
 
 pub use clock::SystemClock;

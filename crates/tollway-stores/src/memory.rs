@@ -17,25 +17,23 @@ mod own;
 mod policies;
 mod shard;
 
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 
 use ahash::RandomState;
 use smallvec::SmallVec;
 use tollway_core::{
-    Capabilities, Change, Charge, Clock, Decision, Limit, Mode, NEVER, Part, Policy, Reason, Reply, Request, State,
-    Store, StoreError, Timestamp, Verdict, decide, decide_one,
+    Capabilities, Change, Charge, Clock, Decision, Part, Policy, Reply, Request, Store, StoreError, Timestamp, decide,
+    decide_one,
 };
 
 use crate::SystemClock;
-use crate::table::{Moment, Room};
+use crate::table::{Applied, Moment, Room, Together, together, worded};
 use map::{Before, Map};
 use own::Own;
 use policies::{Known, Policies};
-use shard::{Applied, Kept};
-
-/// How often a request of several charges begins again because others were faster.
-const TRIES: usize = 16;
+use shard::Kept;
 
 /// A bounded table of keys in this process.
 ///
@@ -124,7 +122,9 @@ impl MemoryStore {
             }
             return self.known(charge.policy, moment.now, |known| self.one(known, charge, request.peek, &mut moment));
         }
-        self.several(request, &mut moment)
+        let parts: SmallVec<[(usize, Charge<'_>); 4]> = request.charges.iter().copied().enumerate().collect();
+        let Ok(decision) = together(self, &parts, request.peek, &mut moment);
+        decision
     }
 
     #[inline(never)]
@@ -143,82 +143,6 @@ impl MemoryStore {
             }
         }
         self.map.charge(charge, before(known, id), moment.now, peek, false).decision
-    }
-
-    /// Charges one after the other; when one does not pass after all, those before it are handed back.
-    #[cold]
-    fn several(&self, request: &Request<'_>, moment: &mut Moment<'_>) -> Decision {
-        let charges = request.charges;
-        let mut tries = 0;
-        loop {
-            let states: SmallVec<[Option<Kept>; 4]> =
-                charges.iter().map(|charge| self.look(charge, moment.now)).collect();
-            let decision = decide_all(charges, &states, moment.now);
-            if request.peek || !decision.allowed {
-                return decision;
-            }
-            let mut done: SmallVec<[Applied; 4]> = SmallVec::new();
-            let refused = charges.iter().find_map(|charge| {
-                let applied = self.charge(charge, moment);
-                let refused = (!applied.decision.allowed).then_some(applied.decision);
-                if refused.is_none() {
-                    done.push(applied);
-                }
-                refused
-            });
-            let Some(refused) = refused else {
-                let states: SmallVec<[Option<Kept>; 4]> = done.into_iter().map(|applied| applied.before).collect();
-                return decide_all(charges, &states, moment.now);
-            };
-            for (charge, applied) in charges.iter().zip(&done) {
-                self.refund(charge, &applied.after, moment.now);
-            }
-            tries += 1;
-            if tries == TRIES {
-                return Decision { charge: done.len() as u16, ..refused };
-            }
-        }
-    }
-
-    fn look(&self, charge: &Charge<'_>, now: Timestamp) -> Option<Kept> {
-        let id = self.id(charge.key);
-        self.known(charge.policy, now, |known| {
-            if let (true, Some(home)) = (known.is_flat, &known.home)
-                && let Ok(state) = home.table.look(id, now, &self.room)
-            {
-                return state.map(|state| Kept::from_iter([state]));
-            }
-            self.map.look(charge, before(known, id), now)
-        })
-    }
-
-    fn charge(&self, charge: &Charge<'_>, moment: &mut Moment<'_>) -> Applied {
-        let id = self.id(charge.key);
-        self.known(charge.policy, moment.now, |known| {
-            if let (true, Some(home)) = (known.is_flat, &known.home)
-                && let Ok(charged) = home.table.charge(id, charge.cost, moment, &self.room)
-            {
-                let layout = home.table.layout();
-                return Applied {
-                    decision: worded(layout.limit(), charged.verdict, charge.cost, moment.now),
-                    before: layout.state(charged.before).map(|state| Kept::from_iter([state])),
-                    after: layout.state(charged.after).into_iter().collect(),
-                };
-            }
-            self.map.charge(charge, before(known, id), moment.now, false, true)
-        })
-    }
-
-    fn refund(&self, charge: &Charge<'_>, after: &[State], now: Timestamp) {
-        let id = self.id(charge.key);
-        self.known(charge.policy, now, |known| {
-            if let (true, Some(home), [charged]) = (known.is_flat, &known.home, after)
-                && home.table.refund(id, charged, charge.cost, now, &self.room).is_ok()
-            {
-                return;
-            }
-            self.map.refund(charge.policy, charge.key, after, charge.cost, now);
-        });
     }
 
     fn settle(&self, policy: &Arc<Policy>, key: &str, change: Change) -> Decision {
@@ -248,6 +172,73 @@ impl MemoryStore {
     }
 }
 
+impl Together<(usize, Charge<'_>)> for MemoryStore {
+    type Before = Option<Kept>;
+    type After = Kept;
+    type Error = Infallible;
+
+    fn look(&self, (_, charge): &(usize, Charge<'_>), moment: &mut Moment<'_>) -> Result<Option<Kept>, Infallible> {
+        let (id, now) = (self.id(charge.key), moment.now);
+        Ok(self.known(charge.policy, now, |known| {
+            if let (true, Some(home)) = (known.is_flat, &known.home)
+                && let Ok(state) = home.table.look(id, now, &self.room)
+            {
+                return state.map(|state| Kept::from_iter([state]));
+            }
+            self.map.look(charge, before(known, id), now)
+        }))
+    }
+
+    fn charge(
+        &self,
+        (number, charge): &(usize, Charge<'_>),
+        moment: &mut Moment<'_>,
+    ) -> Result<Applied<Option<Kept>, Kept>, Infallible> {
+        let id = self.id(charge.key);
+        let mut applied = self.known(charge.policy, moment.now, |known| {
+            if let (true, Some(home)) = (known.is_flat, &known.home)
+                && let Ok(charged) = home.table.charge(id, charge.cost, moment, &self.room)
+            {
+                let layout = home.table.layout();
+                return Applied {
+                    decision: worded(layout.limit(), charged.verdict, charge.cost, moment.now),
+                    before: layout.state(charged.before).map(|state| Kept::from_iter([state])),
+                    after: layout.state(charged.after).into_iter().collect(),
+                };
+            }
+            self.map.charge(charge, before(known, id), moment.now, false, true)
+        });
+        applied.decision.charge = *number as u16;
+        Ok(applied)
+    }
+
+    fn refund(
+        &self,
+        (_, charge): &(usize, Charge<'_>),
+        after: &Kept,
+        moment: &mut Moment<'_>,
+    ) -> Result<(), Infallible> {
+        let (id, now) = (self.id(charge.key), moment.now);
+        self.known(charge.policy, now, |known| {
+            if let (true, Some(home), [charged]) = (known.is_flat, &known.home, &after[..])
+                && home.table.refund(id, charged, charge.cost, now, &self.room).is_ok()
+            {
+                return;
+            }
+            self.map.refund(charge.policy, charge.key, after, charge.cost, now);
+        });
+        Ok(())
+    }
+
+    fn decide(&self, charges: &[(usize, Charge<'_>)], states: &[Option<Kept>], moment: &Moment<'_>) -> Decision {
+        let mut parts: SmallVec<[Part<'_>; 8]> = SmallVec::new();
+        for ((number, charge), states) in charges.iter().zip(states) {
+            parts.extend(shard::parts(charge, states.clone(), *number as u16));
+        }
+        decide(&mut parts, moment.now).0
+    }
+}
+
 /// The store's own clock, called directly, or another.
 #[derive(Debug)]
 enum Time {
@@ -268,38 +259,6 @@ impl Clock for Time {
 /// The closed table a key may have to be taken out of. One that is open closes before keys go to the map.
 fn before(known: &Known, id: u64) -> Option<Before<'_>> {
     known.home.as_deref().map(|home| Before { home, id })
-}
-
-fn decide_all(charges: &[Charge<'_>], states: &[Option<Kept>], now: Timestamp) -> Decision {
-    let mut parts: SmallVec<[Part<'_>; 8]> = SmallVec::new();
-    for (number, (charge, states)) in charges.iter().zip(states).enumerate() {
-        parts.extend(shard::parts(charge, states.clone(), number as u16));
-    }
-    decide(&mut parts, now).0
-}
-
-/// The decision of a request of one charge with one limit.
-#[inline]
-fn worded(limit: &Limit, verdict: Verdict, cost: u32, now: Timestamp) -> Decision {
-    let reason = match (verdict.allowed, verdict.retry_after) {
-        (true, _) => Reason::Allowed,
-        (false, NEVER) => Reason::CostAboveLimit,
-        (false, _) => Reason::RateLimited,
-    };
-    Decision {
-        allowed: verdict.allowed,
-        charge: 0,
-        index: 0,
-        limit: limit.capacity(),
-        remaining: verdict.remaining,
-        cost,
-        reset_after: verdict.reset_after,
-        retry_after: verdict.retry_after,
-        at: now,
-        mode: Mode::Enforced,
-        degraded: false,
-        reason,
-    }
 }
 
 impl fmt::Debug for MemoryStore {

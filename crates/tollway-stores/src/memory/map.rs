@@ -6,7 +6,8 @@ use ahash::RandomState;
 use tollway_core::{Change, Charge, Decision, Policy, State, Timestamp};
 
 use super::policies::Home;
-use super::shard::{Applied, Kept, Shard};
+use super::shard::{Kept, Shard};
+use crate::table::Applied;
 
 const SHARDS: usize = 64;
 
@@ -70,7 +71,7 @@ impl Map {
         now: Timestamp,
         peek: bool,
         record: bool,
-    ) -> Applied {
+    ) -> Applied<Option<Kept>, Kept> {
         let hash = self.hash(charge.policy, charge.key);
         self.shard(hash, before, now).apply(hash, charge, now, peek, record)
     }

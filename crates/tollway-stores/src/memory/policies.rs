@@ -6,16 +6,13 @@
 //! by one as they are asked for, each with its share of what was spent.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tollway_core::{Policy, Timestamp};
 
+use crate::places::Places;
 use crate::table::{Layout, Room, Table};
-
-/// Policies found by their address alone, and how many places one may stand in. Others, such as
-/// policies built anew for each call, are found by name, under a lock.
-const PLACES: usize = 256;
-const TRIES: usize = 8;
 
 /// A table and the policy it was built for.
 pub(super) struct Home {
@@ -26,7 +23,6 @@ pub(super) struct Home {
 /// A policy with the table of its name.
 #[derive(Clone)]
 pub(super) struct Known {
-    policy: Arc<Policy>,
     /// The table of that name, if it has or had one.
     pub(super) home: Option<Arc<Home>>,
     /// Whether the table is for this very policy, not for one that had its name before.
@@ -42,13 +38,13 @@ impl Known {
 }
 
 pub(super) struct Policies {
-    places: Box<[OnceLock<Known>]>,
+    places: Places<Known>,
     names: Mutex<HashMap<Box<str>, Option<Arc<Home>>>>,
 }
 
 impl Policies {
     pub(super) fn new() -> Self {
-        Self { places: (0..PLACES).map(|_| OnceLock::new()).collect(), names: Mutex::new(HashMap::new()) }
+        Self { places: Places::new(), names: Mutex::new(HashMap::new()) }
     }
 
     /// Runs `step` with what is known of `policy`.
@@ -61,35 +57,17 @@ impl Policies {
         now: Timestamp,
         step: impl FnOnce(&Known) -> T,
     ) -> T {
-        match self.seen(policy) {
-            Some(known) => step(known),
-            None => step(&self.met(policy, room, most, now)),
-        }
+        let Ok(done) = self.places.with(policy, || Ok::<_, Infallible>(self.meet(policy, room, most, now)), step);
+        done
     }
 
-    /// Where a policy may stand among those found by their address.
-    #[inline]
-    fn places(&self, policy: &Arc<Policy>) -> impl Iterator<Item = &OnceLock<Known>> {
-        let first = (Arc::as_ptr(policy) as usize).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-        (0..TRIES).map(move |turn| &self.places[(first + turn) % PLACES])
-    }
-
-    /// What is known of a policy that stands there.
+    /// What is known of a policy that was seen before.
     #[inline]
     pub(super) fn seen(&self, policy: &Arc<Policy>) -> Option<&Known> {
-        self.places(policy).map_while(OnceLock::get).find(|known| Arc::ptr_eq(&known.policy, policy))
+        self.places.seen(policy)
     }
 
     #[cold]
-    fn met(&self, policy: &Arc<Policy>, room: &Room, most: usize, now: Timestamp) -> Known {
-        let known = self.meet(policy, room, most, now);
-        if let Some(place) = self.places(policy).find(|place| place.get().is_none()) {
-            // Kept alive here, so its address stays its own.
-            let _ = place.set(known.clone());
-        }
-        known
-    }
-
     fn meet(&self, policy: &Arc<Policy>, room: &Room, most: usize, now: Timestamp) -> Known {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         let home = match names.get(policy.name()) {
@@ -108,7 +86,7 @@ impl Policies {
         {
             home.table.close(now);
         }
-        Known { policy: Arc::clone(policy), home, is_flat }
+        Known { home, is_flat }
     }
 
     /// Keys in all tables.

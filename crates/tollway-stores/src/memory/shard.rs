@@ -9,20 +9,13 @@ use tollway_core::{
     Change, Charge, Decision, Limit, Part, Policy, State, Timestamp, adjust, carry_states, decide, judge_one,
 };
 
-use crate::table::give_back;
+use crate::table::{Applied, give_back};
 
 /// How many places a full shard looks at to find one to give away.
 const SEARCH: usize = 64;
 
 /// The states of one key, in the order of its policy's limits.
 pub(super) type Kept = SmallVec<[State; 1]>;
-
-/// What a charge came to, with the states before and after it where they were asked for.
-pub(super) struct Applied {
-    pub(super) decision: Decision,
-    pub(super) before: Option<Kept>,
-    pub(super) after: Kept,
-}
 
 #[derive(Debug)]
 struct Entry {
@@ -81,7 +74,7 @@ impl Shard {
         now: Timestamp,
         peek: bool,
         record: bool,
-    ) -> Applied {
+    ) -> Applied<Option<Kept>, Kept> {
         let place = self.places.get(&hash).map(|place| *place as usize);
         let same = place.is_some_and(|place| Arc::ptr_eq(&self.entries[place].policy, charge.policy));
         let known = place.map(|place| match same && !peek {

@@ -96,6 +96,26 @@ impl<G: Ground> Level<G> {
         self.slots().filter(|slot| slot.load() & ID != 0).count()
     }
 
+    /// Whether no key has anything spent, here or pushed out from here. Reads every slot.
+    pub(crate) fn is_idle(&self, layout: &Layout, now: Timestamp) -> bool {
+        let idle = |word: u128| word & ID == 0 || layout.is_idle(layout.packing().mark(word), now);
+        self.slots().all(|slot| idle(slot.load()))
+            && (0..self.buckets()).all(|bucket| layout.is_idle(self.floor(bucket), now))
+    }
+
+    /// What a key has spent, if it is here.
+    pub(crate) fn peek(&self, layout: &Layout, id: u64) -> Option<State> {
+        match self.find(layout, id) {
+            Found::Here(_, word) => layout.state(layout.packing().mark(word)),
+            _ => None,
+        }
+    }
+
+    /// Whether a key is here.
+    pub(crate) fn holds(&self, layout: &Layout, id: u64) -> bool {
+        matches!(self.find(layout, id), Found::Here(..))
+    }
+
     /// The two buckets of a fingerprint. When a level is a multiple of another, the buckets of a key
     /// in it are among the multiples of its old ones: see [`Level::children`].
     #[inline]

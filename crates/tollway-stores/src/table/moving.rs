@@ -97,7 +97,7 @@ impl<G: Ground> Level<G> {
     }
 
     /// Puts a key that moves in its place, unless it is there already.
-    fn settle(&self, layout: &Layout, id: u64, mark: u128, now: Timestamp) -> Result<(), Blocked> {
+    pub(crate) fn settle(&self, layout: &Layout, id: u64, mark: u128, now: Timestamp) -> Result<(), Blocked> {
         loop {
             let (place, victim) = match self.find(layout, id) {
                 Found::Frozen => return Err(Blocked::Frozen),
