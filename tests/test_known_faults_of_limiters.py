@@ -259,6 +259,19 @@ def test_a_sliding_window_lets_twice_the_limit_pass_at_its_edge(
     assert sum(limiter.check(policy, "k").allowed for _ in range(99)) == 1, "a tenth out of sight"
 
 
+def test_the_busiest_span_of_a_log_holds_more_than_the_limit(
+    limiter: Limiter, clock: ManualClock
+) -> None:
+    policy, passed = Policy("p", "10/2s", algorithm="sliding_log"), []
+    clock.advance(1.5)
+    for step in range(800):
+        if limiter.check(policy, "k"):
+            passed.append(step)
+        clock.advance(0.01)
+    assert max(sum(first <= at < first + 200 for at in passed) for first in passed) == 10
+    assert len(passed) == 40
+
+
 def test_a_cost_above_the_limit_is_promised_a_time(either: Limiter) -> None:
     refused = either.check(Policy("p", "5/52w"), "k", 6)
     assert (refused.reason, refused.retry_after) == ("cost_above_limit", float("inf"))
@@ -281,7 +294,7 @@ def test_retry_after_is_rounded_down_and_so_too_early(limiter: Limiter, clock: M
         assert limiter.check(policy, "k").retry_after_seconds == told
 
 
-@pytest.mark.parametrize("algorithm", ["fixed_window", "fixed_window:first"])
+@pytest.mark.parametrize("algorithm", ["fixed_window", "fixed_window:first", "sliding_log"])
 def test_the_whole_period_is_told_and_not_what_is_left_of_it(
     limiter: Limiter, clock: ManualClock, algorithm: str
 ) -> None:

@@ -21,9 +21,12 @@ ALGORITHMS = (
     "fixed_window:first",
     "sliding_window",
 )
+# Those that not every backend keeps.
+IN_MEMORY = (*ALGORITHMS, "sliding_log")
 BUCKETS = ("gcra", "token_bucket", "leaky_bucket", "leaky_bucket:queue")
 # A multiple of every period used here, so that windows begin at it.
 START = 1_699_999_200.0
+in_memory = pytest.mark.parametrize("algorithm", IN_MEMORY)
 every_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
 
 
@@ -83,7 +86,7 @@ def test_several_limits_and_keys_pass_together_or_not_at_all(
 
 @settings(max_examples=150, deadline=None)
 @given(
-    algorithm=st.sampled_from(ALGORITHMS),
+    algorithm=st.sampled_from(IN_MEMORY),
     permits=st.integers(1, 1_000),
     period=st.sampled_from(["10ms", "1s", "7s", "1m", "1h"]),
     traffic=st.lists(
@@ -175,7 +178,7 @@ def test_no_rate_rounds_to_nothing_or_to_everything(
         assert remote.check(policy, "k", permits).allowed is False
 
 
-@every_algorithm
+@in_memory
 def test_a_client_that_keeps_knocking_gets_its_fair_rate(algorithm: str) -> None:
     clock = ManualClock(START)
     limiter, policy = on(clock), Policy("p", "5/3s", algorithm=algorithm)
@@ -188,7 +191,7 @@ def test_a_client_that_keeps_knocking_gets_its_fair_rate(algorithm: str) -> None
     assert least <= passed <= most
 
 
-@every_algorithm
+@in_memory
 def test_a_spray_of_keys_frees_nobody_who_is_refused(algorithm: str) -> None:
     clock = ManualClock(START)
     keys = 1_000

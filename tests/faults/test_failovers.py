@@ -105,14 +105,16 @@ def test_a_primary_that_stops_is_replaced_by_sentinels(watched: Watched) -> None
     assert ask(again, exact, LIMIT).admitted == LIMIT - spent
 
 
-def test_a_sentinel_that_stops_is_passed_over(watched: Watched) -> None:
+def test_a_sentinel_and_a_replica_that_stop_are_passed_over(watched: Watched) -> None:
     process, _ = watched.sentinels[0]
     process.send_signal(signal.SIGSTOP)
+    watched.replica.freeze()
     try:
         # It is the first of the URL; each sentinel gets its share of the time to connect.
         limiter = limiter_of(watched.url, "closed", connect_timeout=4, command_timeout=4)
         seen = ask(limiter, Policy("sentinel", "5/52w"), 10)
     finally:
+        watched.replica.thaw()
         process.send_signal(signal.SIGCONT)
     assert (seen.admitted, seen.refused, seen.errors) == (5, 5, 0)
     assert seen.slow == 0
