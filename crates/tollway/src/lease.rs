@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tollway_core::{
-    Algorithm, Capabilities, Change, Charge, Clock, ConfigError, Decision, Leak, Policy, Reason, Reply, Request, Store,
-    StoreError, Timestamp,
+    Algorithm, Capabilities, Change, Charge, Clock, ConfigError, Decision, Leak, Limit, Policy, Reason, Reply, Request,
+    Store, StoreError, Timestamp,
 };
 
 use crate::deadline::before;
@@ -56,7 +56,8 @@ impl LeaseSettings {
 /// Who is refused is refused by the store, at the plain cost. Permits are taken only of a key that was
 /// asked for within `hold` before, at most half of what is left of it, so near a limit there are no
 /// leases. They serve requests of one charge; `peek`, batches, several charges and a cost above half a
-/// lease go to the store, and so do algorithms that remember each request. What is not handed out in
+/// lease go to the store, and so do algorithms that remember each request, and buckets whose requests
+/// pay several tokens or are served in part. What is not handed out in
 /// time is given back within a quarter of `hold`; when that fails, or the process ends, it stays
 /// charged. A reset forgets the leases here; those of other processes last until their time is over.
 ///
@@ -148,9 +149,15 @@ impl Table {
                 | Algorithm::FixedWindow(_)
                 | Algorithm::SlidingWindow
         );
+        let is_plain = |limit: &Limit| limit.bucket().per_request == 1 && !limit.bucket().partial;
         // So that who is given more is also given what it came for.
         let fits = charge.cost > 0 && charge.cost <= self.settings.permits / 2;
-        (counts && fits && !request.peek && self.is_watched.load(Ordering::Relaxed)).then_some(*charge)
+        (counts
+            && fits
+            && charge.policy.limits().iter().all(is_plain)
+            && !request.peek
+            && self.is_watched.load(Ordering::Relaxed))
+        .then_some(*charge)
     }
 
     /// Hands permits out, if enough are held.
@@ -234,11 +241,14 @@ impl Table {
         unspent
     }
 
-    fn forget(&self, policy: &Arc<Policy>, key: &str) {
-        if let Some(lease) = self.lock().get_mut(&self.sign(policy, key)) {
-            lease.resets += 1;
-            lease.left = 0;
-            lease.answer = None;
+    /// Forgets what is held of a policy's keys that were reset, whichever object names the policy.
+    fn forget(&self, policy: &Policy, is_reset: impl Fn(&str) -> bool) {
+        for lease in self.lock().values_mut() {
+            if lease.policy.name() == policy.name() && is_reset(&lease.key) {
+                lease.resets += 1;
+                lease.left = 0;
+                lease.answer = None;
+            }
         }
     }
 }
@@ -307,6 +317,22 @@ impl Leases {
     /// Permits held of all keys now.
     pub fn held(&self) -> u64 {
         self.table.lock().values().map(|lease| u64::from(lease.left)).sum()
+    }
+
+    /// A reset, and what it forgets here: what is held now, and what is taken while it is on its way.
+    fn forgetting(
+        &self,
+        policy: &Arc<Policy>,
+        is_reset: impl Fn(&str) -> bool + Send + 'static,
+        reply: Reply<()>,
+    ) -> Reply<()> {
+        let (table, policy) = (Arc::clone(&self.table), Arc::clone(policy));
+        table.forget(&policy, &is_reset);
+        Box::pin(async move {
+            let answer = reply.await;
+            table.forget(&policy, &is_reset);
+            answer
+        })
     }
 
     fn settle(&self, all: bool) -> Reply<()> {
@@ -394,20 +420,13 @@ impl Store for Leases {
     }
 
     fn reset(&self, policy: &Arc<Policy>, key: &str) -> Reply<()> {
-        let (table, policy, key) = (Arc::clone(&self.table), Arc::clone(policy), key.to_owned());
-        table.forget(&policy, &key);
-        let reply = self.inner.reset(&policy, &key);
-        Box::pin(async move {
-            let answer = reply.await;
-            // What was taken while the reset was on its way.
-            table.forget(&policy, &key);
-            answer
-        })
+        let name = key.to_owned();
+        self.forgetting(policy, move |key| key == name, self.inner.reset(policy, key))
     }
 
     fn reset_prefix(&self, policy: &Arc<Policy>, prefix: &str) -> Reply<()> {
-        // What is held of other keys is given back by and by, as usual.
-        self.inner.reset_prefix(policy, prefix)
+        let start = prefix.to_owned();
+        self.forgetting(policy, move |key| key.starts_with(&start), self.inner.reset_prefix(policy, prefix))
     }
 
     fn keeps(&self, policy: &Policy) -> Result<(), ConfigError> {

@@ -36,6 +36,9 @@ struct Refusals {
     hold: Duration,
     hasher: RandomState,
     known: Mutex<HashMap<u64, Refusal>>,
+    /// When refusals that are over last made room, on the clock of `start`, in nanoseconds.
+    cleaned: AtomicU64,
+    start: Instant,
     /// How often keys of each class were changed without asking: a part of what stands for a request,
     /// so that what was refused before a change is never found after it.
     changes: [AtomicU64; CLASSES],
@@ -106,7 +109,7 @@ impl Refusals {
         }
         let refusal = Refusal { _policies: policies, decision: *decision, since: asked, until: asked + wait };
         let mut known = self.lock();
-        if known.len() >= ROOM {
+        if known.len() >= ROOM && self.is_time_to_clean() {
             let now = Instant::now();
             known.retain(|_, refusal| refusal.until > now);
         }
@@ -116,11 +119,24 @@ impl Refusals {
     }
 }
 
+impl Refusals {
+    /// At most eight times in a hold: a flood of keys must not make each of them look through all.
+    fn is_time_to_clean(&self) -> bool {
+        let now = self.start.elapsed().as_nanos() as u64;
+        let is_time = now.saturating_sub(self.cleaned.load(Ordering::Relaxed)) >= self.hold.as_nanos() as u64 / 8;
+        if is_time {
+            self.cleaned.store(now, Ordering::Relaxed);
+        }
+        is_time
+    }
+}
+
 impl NearCache {
     /// Remembers the refusals of `inner`, each for at most `hold`.
     pub fn new(inner: Arc<dyn Store>, hold: Duration) -> Self {
         let changes = std::array::from_fn(|_| AtomicU64::new(0));
-        let refusals = Refusals { hold, hasher: RandomState::new(), known: Mutex::default(), changes };
+        let (hasher, known) = (RandomState::new(), Mutex::default());
+        let refusals = Refusals { hold, hasher, known, cleaned: AtomicU64::new(0), start: Instant::now(), changes };
         Self { inner, refusals: Arc::new(refusals) }
     }
 

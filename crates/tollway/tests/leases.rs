@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use tollway::{
-    Algorithm, Charge, Clock, FailMode, Leak, LeaseSettings, Leases, Limiter, ManualClock, NearCache, Policy, Request,
-    Store, StoreErrorKind, Timestamp, conformance,
+    Algorithm, Bucket, Charge, Clock, FailMode, Leak, LeaseSettings, Leases, Limiter, ManualClock, NearCache, Policy,
+    Request, Store, StoreErrorKind, Timestamp, conformance,
 };
 use tollway_stores::SystemClock;
 
@@ -131,6 +131,23 @@ async fn a_reset_forgets_what_is_held() {
 }
 
 #[tokio::test]
+async fn a_reset_by_prefix_forgets_what_is_held_of_its_keys() {
+    let bench = Bench::new();
+    let (leases, _watch) = bench.process(10);
+    let policy = policy("1000/h");
+    for key in ["org-1/a", "org-2/a"] {
+        for _ in 0..2 {
+            assert!(ask(&*leases, &policy, key, 1).await.unwrap().allowed);
+        }
+    }
+    assert_eq!(leases.held(), 18);
+    // Whether the backend can do it or not, what is held here is not handed out afterwards.
+    let again = Arc::new(Policy::new("p", "1000/h", Algorithm::Gcra).unwrap());
+    let _ = leases.reset_prefix(&again, "org-1/").await;
+    assert_eq!(leases.held(), 9);
+}
+
+#[tokio::test]
 async fn a_watch_gives_back_by_itself_and_at_the_end() {
     let remote = Remote::new(Arc::new(SystemClock::new()), StoreErrorKind::Timeout);
     let settings = LeaseSettings { permits: 10, hold: Duration::from_millis(20) };
@@ -177,6 +194,8 @@ async fn only_plain_requests_are_served_from_a_lease() {
     let (leases, _watch) = bench.process(10);
     let (policy, other) = (policy("1000/h"), policy("500/m"));
     let queue = Arc::new(Policy::new("queue", "1000/h", Algorithm::LeakyBucket(Leak::Queue)).unwrap());
+    let bucket = |bucket| Policy::new("bucket", "1000/h", Algorithm::TokenBucket).unwrap().with_bucket(bucket).unwrap();
+    let dear = Arc::new(bucket(Bucket { per_request: 2, ..Bucket::default() }));
     for _ in 0..3 {
         assert!(ask(&*leases, &policy, "k", 1).await.unwrap().allowed);
     }
@@ -197,8 +216,9 @@ async fn only_plain_requests_are_served_from_a_lease() {
     assert_eq!(leases.apply(&batch).await.unwrap().len(), 2);
     for _ in 0..5 {
         assert!(ask(&*leases, &queue, "k", 1).await.unwrap().allowed);
+        assert!(ask(&*leases, &dear, "k", 1).await.unwrap().allowed);
     }
-    assert_eq!((bench.remote.asked(), leases.held()), (asked + 6, held));
+    assert_eq!((bench.remote.asked(), leases.held()), (asked + 11, held));
 }
 
 #[tokio::test]

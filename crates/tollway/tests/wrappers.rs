@@ -133,6 +133,46 @@ async fn under_attack_the_store_is_hardly_asked() {
 }
 
 #[tokio::test]
+async fn what_is_freed_is_asked_for_again_and_nothing_else_is() {
+    let clock = Arc::new(ManualClock::new(Timestamp::from_secs(1_700_000_000)));
+    let remote = Remote::new(clock, StoreErrorKind::Timeout);
+    let near = NearCache::new(remote.clone(), Duration::from_secs(3_600));
+    let policy = policy("1/h");
+    for key in ["victim", "attacker"] {
+        assert!(ask(&near, &policy, key, 1).await.unwrap().allowed);
+        assert!(!ask(&near, &policy, key, 1).await.unwrap().allowed);
+    }
+    let charges = [Charge { policy: &policy, key: "victim", cost: 1 }];
+    let on_its_way = near.apply(&[Request { charges: &charges, peek: false }]);
+    let named_anew = Arc::new(tollway::Policy::new("p", "1/h", tollway::Algorithm::Gcra).unwrap());
+    near.adjust(&named_anew, "victim", Change::Refund(1)).await.unwrap();
+    assert!(!on_its_way.await.unwrap()[0].allowed, "decided before");
+    assert!(ask(&near, &policy, "victim", 1).await.unwrap().allowed, "and not believed after");
+    let asked = remote.asked();
+    for _ in 0..100 {
+        assert!(!ask(&near, &policy, "attacker", 1).await.unwrap().allowed);
+    }
+    assert_eq!(remote.asked(), asked, "somebody else's refund is no reason to ask");
+    for number in 0..3_000 {
+        near.adjust(&policy, &format!("other-{number}"), Change::Refund(1)).await.unwrap();
+    }
+    assert!(!ask(&near, &policy, "attacker", 1).await.unwrap().allowed, "whatever was forgotten");
+}
+
+#[tokio::test]
+async fn permits_in_flight_come_back_at_any_time() {
+    let clock = Arc::new(ManualClock::new(Timestamp::from_secs(1_700_000_000)));
+    let remote = Remote::new(clock, StoreErrorKind::Timeout);
+    let near = NearCache::new(remote.clone(), Duration::from_secs(3_600));
+    let policy = Arc::new(tollway::Policy::new("p", "1/m", tollway::Algorithm::Concurrency).unwrap());
+    let held = ask(&near, &policy, "k", 1).await.unwrap();
+    assert!(held.allowed && !ask(&near, &policy, "k", 1).await.unwrap().allowed);
+    // By another process.
+    remote.adjust(&policy, "k", Change::Release { since: held.at, cost: 1 }).await.unwrap();
+    assert!(ask(&near, &policy, "k", 1).await.unwrap().allowed);
+}
+
+#[tokio::test]
 async fn wrapped_stores_still_conform() {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let remote = Remote::new(clock, StoreErrorKind::Timeout);
