@@ -359,6 +359,12 @@ class Watched:
 
         wait("the replica is in step", in_step)
 
+    def swap_names(self) -> None:
+        """Call the one that took over the primary, and wait until the other follows it."""
+        self.primary, self.replica = self.replica, self.primary
+        wait("the old primary is a replica", lambda: self.role(self.replica) == "slave")
+        self.wait_until_in_step()
+
     def role(self, server: RedisServer) -> str:
         lines = self._replication(server).splitlines()
         return next(line.removeprefix("role:") for line in lines if line.startswith("role:"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,10 +18,11 @@ TIME_OUT = 0.15
 PATIENCE = 30.0
 
 
-def limiter_of(url: str, mode: str, **options: Any) -> Limiter:
+def limiter_of(url: str | Sequence[str], mode: str, **options: Any) -> Limiter:
     """A limiter that gives up soon and remembers no refusals, so that each call is one."""
     given = {"connect_timeout": TIME_OUT, "command_timeout": TIME_OUT, "near_cache": 0} | options
-    return Limiter(url, fail_mode=mode, **given)
+    backends: Any = url if isinstance(url, str) else list(url)
+    return Limiter(backends, fail_mode=mode, **given)
 
 
 def patient(url: str) -> Limiter:

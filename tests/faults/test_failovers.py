@@ -5,16 +5,21 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 
 from tests.faults.calling import MODES, Callers, Seen, ask, limiter_of, patient, recovered
 from tests.servers import RedisServer, Watched, redis_cluster, wait, watched_servers
-from tollway import Policy
+from tollway import Breaker, Policy
 
 LIMIT = 300
 # What the limiters of these tests give up after: a server with much to do is slow and not away.
-GIVE_UP = {"connect_timeout": 1, "command_timeout": 0.5}
+GIVE_UP: dict[str, Any] = {
+    "connect_timeout": 1,
+    "command_timeout": 0.5,
+    "breaker": Breaker(max_pause=0.5),
+}
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +88,7 @@ def test_sentinels_swap_primary_and_replica(watched: Watched) -> None:
     watched.fail_over()
     everybody.wait_until_well()
     _judge(everybody.stop(), failovers=1)
-    watched.primary, watched.replica = watched.replica, watched.primary
-    watched.wait_until_in_step()
+    watched.swap_names()
 
 
 def test_a_primary_that_stops_is_replaced_by_sentinels(watched: Watched) -> None:
@@ -103,6 +107,7 @@ def test_a_primary_that_stops_is_replaced_by_sentinels(watched: Watched) -> None
     again = limiter_of(watched.url, "closed", **GIVE_UP)
     assert recovered(again, exact) < 30
     assert ask(again, exact, LIMIT).admitted == LIMIT - spent
+    watched.swap_names()
 
 
 def test_a_sentinel_and_a_replica_that_stop_are_passed_over(watched: Watched) -> None:

@@ -33,11 +33,29 @@ class Outage:
     forgets: bool = False
 
 
+def _leave_no_memory(at: Place) -> None:
+    at.server.ask("CONFIG", "SET", "maxmemory", "1")
+
+
+def _leave_memory(at: Place) -> None:
+    at.server.ask("CONFIG", "SET", "maxmemory", "0")
+
+
+def _make_a_replica(at: Place) -> None:
+    at.server.ask("REPLICAOF", "127.0.0.1", str(free_port()))
+
+
+def _make_a_primary(at: Place) -> None:
+    at.server.ask("REPLICAOF", "NO", "ONE")
+
+
 OUTAGES = [
     Outage("killed", lambda at: at.server.kill(), lambda at: at.server.restart(), forgets=True),
     Outage("stopped", lambda at: at.server.freeze(), lambda at: at.server.thaw()),
     Outage("black hole", lambda at: at.between.black_hole(), lambda at: at.between.heal()),
     Outage("slow", lambda at: at.between.slow(0.3), lambda at: at.between.heal()),
+    Outage("out of memory", _leave_no_memory, _leave_memory),
+    Outage("made a replica", _make_a_replica, _make_a_primary),
 ]
 
 
