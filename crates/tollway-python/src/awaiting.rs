@@ -1,10 +1,15 @@
 //! Answers for `await`: at once, or when the store has answered.
 
-use std::sync::{Arc, Mutex, PoisonError};
+#[cfg(unix)]
+use std::io::{Read, Write};
+#[cfg(unix)]
+use std::os::{fd::AsRawFd, unix::net::UnixStream};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use pyo3::exceptions::PyStopIteration;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::MutexExt;
 
 /// An awaitable whose answer is already there: `await` costs no turn of the loop.
 #[pyclass(frozen)]
@@ -46,16 +51,100 @@ pub(crate) type Convert = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Se
 pub(crate) struct Mailbox {
     event_loop: Py<PyAny>,
     letters: Mutex<Vec<(Py<PyAny>, Convert)>>,
+    wire: OnceLock<Wire>,
+}
+
+/// What wakes a loop without the GIL, for which its own `call_soon_threadsafe` would make the thread
+/// that brings the answers wait.
+#[cfg(unix)]
+struct Wire {
+    ear: UnixStream,
+    mouth: UnixStream,
+}
+
+#[cfg(unix)]
+impl Wire {
+    /// A wire that makes `event_loop` call `mailbox`; `None` where the loop watches no files.
+    fn between(event_loop: &Bound<'_, PyAny>, mailbox: &Bound<'_, Mailbox>) -> Option<Self> {
+        let (ear, mouth) = UnixStream::pair().ok()?;
+        ear.set_nonblocking(true).and_then(|()| mouth.set_nonblocking(true)).ok()?;
+        event_loop.call_method1(intern!(event_loop.py(), "add_reader"), (ear.as_raw_fd(), mailbox)).ok()?;
+        Some(Self { ear, mouth })
+    }
+
+    fn ring(&self) {
+        // It takes a byte whenever the last one was read, and one that waits is enough.
+        let _ = (&self.mouth).write(&[0]);
+    }
+
+    fn hush(&self) {
+        let _ = (&self.ear).read(&mut [0; 16]);
+    }
+}
+
+#[cfg(not(unix))]
+enum Wire {}
+
+#[cfg(not(unix))]
+impl Wire {
+    fn between(_: &Bound<'_, PyAny>, _: &Bound<'_, Mailbox>) -> Option<Self> {
+        None
+    }
+
+    fn ring(&self) {
+        match *self {}
+    }
+
+    fn hush(&self) {
+        match *self {}
+    }
+}
+
+/// The mailboxes of the loops in use.
+static MAILBOXES: Mutex<Vec<Arc<Py<Mailbox>>>> = Mutex::new(Vec::new());
+
+fn mailboxes(py: Python<'_>) -> MutexGuard<'static, Vec<Arc<Py<Mailbox>>>> {
+    MAILBOXES.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Mailbox {
-    pub(crate) fn new(event_loop: Py<PyAny>) -> Self {
-        Self { event_loop, letters: Mutex::new(Vec::new()) }
+    /// The mailbox of `event_loop`.
+    pub(crate) fn of(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Py<Self>>> {
+        let known = mailboxes(event_loop.py());
+        match known.iter().find(|mailbox| mailbox.get().event_loop.is(event_loop)) {
+            Some(mailbox) => Ok(Arc::clone(mailbox)),
+            None => {
+                let others = known.clone();
+                drop(known);
+                Self::set_up(event_loop, &others)
+            }
+        }
     }
 
-    /// Whether this is the mailbox of `event_loop`.
-    pub(crate) fn serves(&self, event_loop: &Bound<'_, PyAny>) -> bool {
-        self.event_loop.is(event_loop)
+    /// A new mailbox, which takes the place of those whose loops were closed.
+    #[cold]
+    fn set_up(event_loop: &Bound<'_, PyAny>, others: &[Arc<Py<Self>>]) -> PyResult<Arc<Py<Self>>> {
+        let py = event_loop.py();
+        let letters = Mutex::new(Vec::new());
+        let made = Py::new(py, Self { event_loop: event_loop.clone().unbind(), letters, wire: OnceLock::new() })?;
+        if let Some(wire) = Wire::between(event_loop, made.bind(py)) {
+            let _ = made.get().wire.set(wire);
+        }
+        let made = Arc::new(made);
+        let is_closed = |mailbox: &&Arc<Py<Self>>| {
+            let closed = mailbox.get().event_loop.bind(py).call_method0(intern!(py, "is_closed"));
+            closed.and_then(|closed| closed.is_truthy()).unwrap_or(true)
+        };
+        let closed: Vec<_> = others.iter().filter(is_closed).map(Arc::as_ptr).collect();
+        let mut known = mailboxes(py);
+        let (gone, mut open): (Vec<_>, Vec<_>) =
+            known.drain(..).partition(|mailbox| closed.contains(&Arc::as_ptr(mailbox)));
+        open.push(Arc::clone(&made));
+        *known = open;
+        drop(known);
+        // Not under the lock: what goes with them may be Python's.
+        drop(gone);
+        Ok(made)
     }
 
     /// From any thread: `future` gets what `convert` makes.
@@ -66,15 +155,23 @@ impl Mailbox {
             letters.push((future, convert));
             letters.len() == 1
         };
-        if first {
-            // A loop that is closed, or an interpreter at its end, has nobody waiting any more.
-            let _ = Python::try_attach(|py| {
-                let event_loop = mailbox.event_loop.bind(py);
-                if event_loop.call_method1(intern!(py, "call_soon_threadsafe"), (this.bind(py),)).is_err() {
-                    mailbox.letters.lock().unwrap_or_else(PoisonError::into_inner).clear();
-                }
-            });
+        match mailbox.wire.get() {
+            Some(wire) if first => wire.ring(),
+            None if first => Self::call(this),
+            _ => {}
         }
+    }
+
+    /// Has the loop call the mailbox, by the loop's own means.
+    fn call(this: &Arc<Py<Self>>) {
+        let mailbox = this.get();
+        // A loop that is closed, or an interpreter at its end, has nobody waiting any more.
+        let _ = Python::try_attach(|py| {
+            let event_loop = mailbox.event_loop.bind(py);
+            if event_loop.call_method1(intern!(py, "call_soon_threadsafe"), (this.bind(py),)).is_err() {
+                mailbox.letters.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            }
+        });
     }
 }
 
@@ -82,6 +179,9 @@ impl Mailbox {
 impl Mailbox {
     /// On the loop: hands out what has come in.
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {
+        if let Some(wire) = self.wire.get() {
+            wire.hush();
+        }
         let letters = std::mem::take(&mut *self.letters.lock().unwrap_or_else(PoisonError::into_inner));
         for (future, convert) in letters {
             let future = future.bind(py);

@@ -31,7 +31,6 @@ pub struct Limiter {
     made: Mutex<Option<(u32, Arc<tollway::Limiter>)>>,
     /// The same without the lock, when a fork changes nothing.
     local: Option<Arc<tollway::Limiter>>,
-    mailbox: Mutex<Option<Arc<Py<Mailbox>>>>,
     default_policy: Option<Py<Policy>>,
 }
 
@@ -103,7 +102,7 @@ impl Limiter {
         convert: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
     ) -> PyResult<Bound<'py, PyAny>> {
         let event_loop = running_loop(py)?;
-        let mailbox = self.mailbox(&event_loop)?;
+        let mailbox = Mailbox::of(&event_loop)?;
         let future = event_loop.call_method0(pyo3::intern!(py, "create_future"))?;
         let waiting = future.clone().unbind();
         runtime::handle()?.spawn(async move {
@@ -112,18 +111,6 @@ impl Limiter {
             Mailbox::post(&mailbox, waiting, convert);
         });
         Ok(future)
-    }
-
-    fn mailbox(&self, event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Py<Mailbox>>> {
-        let mut mailbox = self.mailbox.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(mailbox) = &*mailbox
-            && mailbox.get().serves(event_loop)
-        {
-            return Ok(Arc::clone(mailbox));
-        }
-        let made = Arc::new(Py::new(event_loop.py(), Mailbox::new(event_loop.clone().unbind()))?);
-        *mailbox = Some(Arc::clone(&made));
-        Ok(made)
     }
 
     fn resetting(&self, policy: &Bound<'_, Policy>, key: Option<&str>, prefix: Option<&str>) -> PyResult<Reply<()>> {
@@ -200,7 +187,6 @@ impl Limiter {
             local: recipe.is_local().then(|| Arc::clone(&made)),
             recipe,
             made: Mutex::new(Some((std::process::id(), made))),
-            mailbox: Mutex::new(None),
             default_policy,
         })
     }
