@@ -79,6 +79,7 @@ test)
     rust
     debian redis-server redis-server
     debian openssl openssl
+    compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || debian initdb postgresql
     debian faketime faketime
     pins test
     ;;

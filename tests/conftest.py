@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.databases import postgres_server
 from tests.servers import redis_server
 
 
@@ -13,4 +14,11 @@ from tests.servers import redis_server
 def redis_url() -> Iterator[str]:
     """The URL of a real `redis-server` that lives as long as the test run."""
     with redis_server() as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The URL of a real PostgreSQL server that lives as long as the test run."""
+    with postgres_server() as server:
         yield server.url

@@ -4,9 +4,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -18,12 +19,12 @@ CHAINS = list(chains(TOP))
 
 
 def run(
-    chain: Sequence[Snippet], folder: Path, redis_url: str | None = None
+    chain: Sequence[Snippet], folder: Path, servers: Mapping[str, str] = MappingProxyType({})
 ) -> subprocess.CompletedProcess[str]:
+    """`servers` are the URLs to put in place of those of the page, longer ones first."""
     told = json.dumps([asdict(snippet) for snippet in chain])
-    if redis_url is not None:
-        told = told.replace("redis://127.0.0.1:6379/0", redis_url)
-        told = told.replace("redis://127.0.0.1:6379", redis_url)
+    for written, real in servers.items():
+        told = told.replace(written, real)
     # sync Django code in a snippet may stand beside a top-level `await`
     environment = os.environ | {"DJANGO_ALLOW_ASYNC_UNSAFE": "1"}
     return subprocess.run(
@@ -41,11 +42,15 @@ def run(
 def test_a_snippet_runs(
     chain: list[Snippet], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    redis_url = None
-    if any("redis" in snippet.words for snippet in chain):
+    words = {word for snippet in chain for word in snippet.words}
+    servers = {}
+    if "redis" in words:
         database = 1 + CHAINS.index(chain) % 15  # what other snippets counted is not here
-        redis_url = f"{request.getfixturevalue('redis_url')}/{database}"
-    done = run(chain, tmp_path, redis_url)
+        url = f"{request.getfixturevalue('redis_url')}/{database}"
+        servers |= {"redis://127.0.0.1:6379/0": url, "redis://127.0.0.1:6379": url}
+    if "postgres" in words:
+        servers["postgres://me@127.0.0.1/shop"] = request.getfixturevalue("postgres_url")
+    done = run(chain, tmp_path, servers)
     assert done.returncode == 0, done.stderr
 
 

@@ -12,6 +12,8 @@ use tollway_stores::cas::CasStore;
 use tollway_stores::memory::MemoryStore;
 #[cfg(feature = "redis")]
 use tollway_stores::redis::{RedisOptions, RedisStore};
+#[cfg(feature = "sql")]
+use tollway_stores::sql::{SqlOptions, SqlStore};
 
 use crate::cell::PyCell;
 use crate::errors;
@@ -48,8 +50,17 @@ pub(crate) struct Recipe {
     pub(crate) clock: Option<Arc<dyn Clock>>,
 }
 
-const SCHEMES: [&str; 8] =
-    ["memory", "redis", "rediss", "redis+unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"];
+const SCHEMES: [&str; 9] = [
+    "memory",
+    "redis",
+    "rediss",
+    "redis+unix",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+    "postgres",
+];
 
 impl Recipe {
     /// Whether state lives in this process, so that a fork simply has its own.
@@ -143,6 +154,18 @@ impl Recipe {
                     queue: self.queue,
                 };
                 let store = RedisStore::open(url, options, &runtime::handle()?);
+                Ok(Arc::new(store.map_err(|error| errors::from_config(&error))?))
+            }
+            #[cfg(feature = "sql")]
+            "postgres" | "postgresql" => {
+                let options = SqlOptions {
+                    prefix: self.prefix.clone(),
+                    connect_timeout: self.connect_timeout,
+                    command_timeout: self.command_timeout,
+                    queue: self.queue,
+                    ..SqlOptions::default()
+                };
+                let store = SqlStore::open(url, options, &runtime::handle()?);
                 Ok(Arc::new(store.map_err(|error| errors::from_config(&error))?))
             }
             _ => Err(errors::config(unknown_scheme(scheme))),

@@ -7,6 +7,7 @@
 //! | `redis` | `redis://`, `redis+unix://` | `redis` |
 //! | `redis` | `redis+sentinel://`, `redis+cluster://` | `redis` |
 //! | `redis-tls` | `rediss://`, `rediss+sentinel://`, `rediss+cluster://` | `redis` |
+//! | `postgres` | `postgres://` | `sql` |
 //!
 //! [`cas`] makes a store of any place that can load and swap: a backend of your own.
 //!
@@ -21,6 +22,8 @@ pub mod memory;
 pub mod redis;
 #[cfg(feature = "shm")]
 pub mod shm;
+#[cfg(feature = "sql")]
+pub mod sql;
 
 mod clock;
 #[cfg(any(feature = "memory", feature = "shm"))]
@@ -29,5 +32,7 @@ mod places;
 mod prefixes;
 #[cfg(any(feature = "memory", feature = "shm"))]
 mod table;
+#[cfg(any(feature = "redis-tls", feature = "sql-tls"))]
+mod tls;
 
 pub use clock::SystemClock;

@@ -8,7 +8,7 @@ use tollway_core::ConfigError;
 
 use super::sentinel::Sentinels;
 #[cfg(feature = "redis-tls")]
-use super::tls::{Files, Tls};
+use crate::tls::{Files, Tls};
 
 const SCHEMES: &str = "redis://, rediss://, redis+unix://, redis+sentinel:// or redis+cluster://";
 
@@ -181,7 +181,8 @@ impl<'a> Pieces<'a> {
         if !self.scheme.starts_with("rediss") {
             return Ok(None);
         }
-        let files = Files { ca: self.value("ca")?, cert: self.value("cert")?, key: self.value("key")? };
+        let files =
+            Files { ca: self.value("ca")?, cert: self.value("cert")?, key: self.value("key")?, ..Files::default() };
         Tls::read(&files).map(Some)
     }
 }

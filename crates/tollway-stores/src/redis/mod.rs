@@ -17,8 +17,6 @@ mod queue;
 mod script;
 mod sentinel;
 mod slots;
-#[cfg(feature = "redis-tls")]
-mod tls;
 mod trouble;
 
 use std::fmt;

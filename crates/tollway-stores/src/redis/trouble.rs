@@ -56,7 +56,7 @@ pub(super) fn connecting_io(address: &Address, error: &io::Error) -> StoreError 
 /// The TLS handshake failed.
 #[cfg(feature = "redis-tls")]
 pub(super) fn tls(address: &Address, error: &io::Error) -> StoreError {
-    let (kind, detail) = super::tls::explain(&address.place(), error);
+    let (kind, detail) = crate::tls::explain(&address.place(), error, &crate::tls::Names::default());
     StoreError::new(kind, &address.name, detail)
 }
 

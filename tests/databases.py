@@ -1,0 +1,118 @@
+"""Real databases for tests: on free ports, in temporary folders, gone afterwards."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.servers import free_port
+
+
+def program(name: str, package: str) -> str:
+    """A program on the path, or where Debian keeps it."""
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    places = os.pathsep.join([*map(str, folders), os.environ["PATH"], "/usr/sbin"])
+    found = shutil.which(name, path=places)
+    if found is None:
+        raise RuntimeError(f"{name} is not installed: run `apt-get install -y {package}`")
+    return found
+
+
+def as_user(user: str, command: Sequence[str]) -> list[str]:
+    """Servers refuse to run as root."""
+    if os.geteuid() != 0:
+        return list(command)
+    return ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--", *command]
+
+
+class PostgresServer:
+    """A PostgreSQL server of its own. Use `postgres_server()`, which also ends it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.data = folder / "data"
+        self.port = free_port()
+
+    @property
+    def url(self) -> str:
+        return f"postgres://rl@127.0.0.1:{self.port}/postgres"
+
+    def _run(self, name: str, *arguments: str) -> None:
+        """Nothing is piped: the server keeps open what it inherits."""
+        command = as_user(
+            "postgres", [program(name, "postgresql"), "-D", str(self.data), *arguments]
+        )
+        done = subprocess.run(
+            command,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        if done.returncode != 0:
+            log = self.folder / "log"
+            told = log.read_text(errors="replace") if log.exists() else ""
+            raise RuntimeError(f"{' '.join(command)} failed:\n{told}")
+
+    def make(self) -> None:
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, "postgres")
+        self._run("initdb", "-A", "trust", "-U", "rl", "--no-sync", "-E", "UTF8", "--locale=C")
+
+    def start(self) -> None:
+        options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+        self._run(
+            "pg_ctl", "-w", "-t", "60", "-o", options, "-l", str(self.folder / "log"), "start"
+        )
+
+    def kill(self) -> None:
+        """End it without warning."""
+        self._run("pg_ctl", "-w", "-m", "immediate", "stop")
+
+    def sql(self, text: str) -> str:
+        """Run SQL past the product; what it prints."""
+        place = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "rl", "-d", "postgres"]
+        done = subprocess.run(
+            [program("psql", "postgresql"), *place, "-X", "-q", "-A", "-t", "-c", text],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return done.stdout.strip()
+
+    def freeze(self) -> None:
+        """Stop all its processes from running, without closing anything."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        main = int((self.data / "postmaster.pid").read_text().split()[0])
+        children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
+        for process in [main, *map(int, children)]:
+            os.kill(process, number)
+
+
+@contextmanager
+def postgres_server() -> Iterator[PostgresServer]:
+    """A real PostgreSQL server on a free port.
+
+    Raises RuntimeError with the line to install it when it is absent.
+    """
+    with tempfile.TemporaryDirectory(prefix="tollway-postgres-") as folder:
+        server = PostgresServer(Path(folder))
+        server.make()
+        server.start()
+        try:
+            yield server
+        finally:
+            if (server.data / "postmaster.pid").exists():
+                server.thaw()
+                server.kill()

@@ -1,0 +1,141 @@
+"""The Python face over real databases: counts across processes, and what happens without them."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.databases import PostgresServer, postgres_server
+from tests.servers import free_port
+from tollway import ConfigError, Limiter, Policy, StoreUnavailable
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["postgres"])
+def url(request: pytest.FixtureRequest) -> str:
+    """The URL of each database in turn."""
+    server: PostgresServer = request.getfixturevalue(request.param)
+    return server.url
+
+
+def patient(url: str, **options: Any) -> Limiter:
+    """A limiter that fails aloud, and waits longer than a busy machine needs."""
+    return Limiter(url, fail_mode="closed", connect_timeout=10, command_timeout=10, **options)
+
+
+def _hammer(url: str, calls: int, start: float) -> tuple[int, float, float]:
+    """In a process of its own: how many of the calls passed, and between which times."""
+    limiter, policy = patient(url, near_cache=0), Policy("hammered", "100/60s")
+    limiter.ping()
+    time.sleep(max(0.0, start - time.time()))
+    first = time.time()
+    passed = sum(limiter.check(policy, "k").allowed for _ in range(calls))
+    return passed, first, time.time()
+
+
+def test_eight_processes_get_one_limit(url: str) -> None:
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(8) as pool:
+        start = time.time() + 2
+        rows = pool.starmap(_hammer, [(url, 60, start)] * 8)
+    passed = sum(row[0] for row in rows)
+    span = max(row[2] for row in rows) - min(row[1] for row in rows)
+    assert 100 <= passed <= 100 + int(span * 100 / 60) + 1
+
+
+def test_a_forked_child_uses_its_own_connection(url: str) -> None:
+    limiter, policy = patient(url), Policy("forked", "100/h")
+    assert limiter.check(policy, "k").remaining == 99
+    child = os.fork()
+    if child == 0:  # pragma: no cover - the child
+        code = 1
+        try:
+            code = 0 if limiter.check(policy, "k").remaining == 98 else 2
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert limiter.check(policy, "k").remaining == 97
+
+
+def test_tasks_share_transactions(url: str) -> None:
+    limiter, policy = patient(url), Policy("tasks", "200/h")
+
+    async def all_at_once() -> list[bool]:
+        decisions = await asyncio.gather(*(limiter.acheck(policy, "k") for _ in range(500)))
+        return [decision.allowed for decision in decisions]
+
+    assert sum(asyncio.run(all_at_once())) in range(200, 202)
+
+
+def test_every_operation(url: str) -> None:
+    limiter = patient(url)
+    policy, wide = Policy("operations", "5/d"), Policy("wide", "100/d")
+    assert limiter.check(policy, "a", 3).remaining == 2
+    assert limiter.peek(policy, "a").remaining == 1
+    assert not limiter.check_all([(wide, "all"), (policy, "a", 3)]).allowed
+    assert limiter.peek(wide, "all", 0).remaining == 100
+    reservation = limiter.reserve(policy, "a", 2)
+    reservation.cancel()
+    assert limiter.peek(policy, "a", 0).remaining == 2
+    limiter.reset(policy, "a")
+    assert limiter.check(policy, "a", 5).allowed
+    held = Policy("held", "2/h", algorithm="concurrency")
+    assert [limiter.check(held, "k").allowed for _ in range(3)] == [True, True, False]
+    assert [
+        limiter.check(Policy("log", "2/h", algorithm="sliding_log"), "k").allowed for _ in "123"
+    ] == [
+        True,
+        True,
+        False,
+    ]
+
+
+def test_a_database_that_is_away_is_named() -> None:
+    url = f"postgres://me:hunter2@127.0.0.1:{free_port()}/shop"
+    limiter = patient(url)
+    with pytest.raises(StoreUnavailable, match=r"nothing listens at 127\.0\.0\.1") as caught:
+        limiter.ping()
+    assert "hunter2" not in str(caught.value) + limiter.url
+    # Without an answer of the store the local limit stands in.
+    assert Limiter(url).check(Policy("p", "5/m"), "k").degraded
+
+
+def test_a_database_that_comes_back_is_used_again(postgres: PostgresServer) -> None:
+    limiter, policy = Limiter(postgres.url), Policy("back", "5/h")
+    limiter.ping()
+    postgres.kill()
+    assert limiter.check(policy, "k").degraded
+    postgres.start()
+    end = time.monotonic() + 20
+    while limiter.check(policy, "k").degraded:
+        assert time.monotonic() < end, "the database was not found again"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("url", "part"),
+    [
+        ("postgres://localhost/shop", "names no user"),
+        ("postgres://me@localhost/shop?table=Drop Table", "the table"),
+        (
+            "postgres://me@localhost/shop?sslmode=verify-full&sslrootcert=/nowhere.pem",
+            "/nowhere.pem",
+        ),
+        ("postgre://me@localhost/shop", "Did you mean postgres"),
+    ],
+)
+def test_a_url_that_cannot_work_is_named_when_the_limiter_is_made(url: str, part: str) -> None:
+    with pytest.raises(ConfigError, match=part):
+        Limiter(url)
