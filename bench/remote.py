@@ -186,6 +186,16 @@ def under_attack(url: str) -> dict[str, Check]:
     }
 
 
+def hot_key(url: str) -> dict[str, Check]:
+    """One key that is asked for all the time, with permits taken in advance and without."""
+    leased = Limiter(url, fail_mode="closed", command_timeout=5.0, lease=100)
+    plain, hot = limiter_on(url), policy("hot", "1000000000/h")
+    return {
+        "tollway, lease=100": lambda _: leased.check(hot, "org-7"),
+        "tollway, no lease": lambda _: plain.check(hot, "org-7"),
+    }
+
+
 def many_callers(url: str, port: int) -> dict[str, Callable[[], float]]:
     """Microseconds a check of 512 Rust tasks, and of redis-benchmark sending the same call."""
     _, words = script(url, port)
@@ -248,6 +258,8 @@ def measure(rounds: int, progress: Progress) -> Section:
         attacked = by(alone, under_attack(url))
         target = Target(50, ("tollway, near cache off",))
         measuring.case("a refused key, again and again", attacked, target)
+        hot = by(alone, hot_key(url))
+        measuring.case("a hot key, again and again", hot, Target(10, ("tollway, no lease",)))
     for row in measuring.section.rows:
         row.extra["checks/s"] = [1e6 / value for value in row.rounds]
     measuring.section.notes.append(

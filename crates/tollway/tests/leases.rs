@@ -75,6 +75,18 @@ async fn near_the_limit_every_permit_is_there_for_whoever_asks() {
 }
 
 #[tokio::test]
+async fn no_more_than_half_of_what_is_left_is_taken() {
+    let bench = Bench::new();
+    let (leases, _watch) = bench.process(100);
+    let policy = policy("20/w");
+    for held in [0, 9] {
+        assert!(ask(&*leases, &policy, "k", 1).await.unwrap().allowed);
+        assert_eq!(leases.held(), held);
+    }
+    assert_eq!(bench.left(&policy).await, 9, "for the others");
+}
+
+#[tokio::test]
 async fn a_key_that_is_not_hot_is_charged_what_it_costs() {
     let bench = Bench::new();
     let (leases, _watch) = bench.process(10);
@@ -145,6 +157,33 @@ async fn a_reset_by_prefix_forgets_what_is_held_of_its_keys() {
     let again = Arc::new(Policy::new("p", "1000/h", Algorithm::Gcra).unwrap());
     let _ = leases.reset_prefix(&again, "org-1/").await;
     assert_eq!(leases.held(), 9);
+}
+
+#[tokio::test]
+async fn what_is_held_outlives_the_store() {
+    let bench = Bench::new();
+    let (leases, _watch) = bench.process(10);
+    let policy = policy("1000/w");
+    for _ in 0..2 {
+        assert!(ask(&*leases, &policy, "k", 1).await.unwrap().allowed);
+    }
+    bench.remote.away.store(true, Ordering::SeqCst);
+    for left in (0..9).rev() {
+        let decision = ask(&*leases, &policy, "k", 1).await.unwrap();
+        assert!(decision.allowed && !decision.degraded && leases.held() == left, "it was charged before");
+    }
+    assert!(ask(&*leases, &policy, "k", 1).await.is_err());
+    bench.remote.away.store(false, Ordering::SeqCst);
+    assert_eq!(bench.left(&policy).await, 989);
+    for _ in 0..2 {
+        assert!(ask(&*leases, &policy, "k", 1).await.unwrap().allowed);
+    }
+    assert!(leases.held() > 0);
+    bench.remote.away.store(true, Ordering::SeqCst);
+    bench.clock.advance(HOLD);
+    leases.sweep().await.unwrap_err();
+    bench.remote.away.store(false, Ordering::SeqCst);
+    assert_eq!((leases.held(), bench.left(&policy).await), (0, 979), "it stays charged");
 }
 
 #[tokio::test]
