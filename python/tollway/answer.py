@@ -50,13 +50,20 @@ def tightest(first: Decision | None, second: Decision) -> Decision:
     A refusal before an allowance, the longer wait before the shorter, then the one with the
     smaller share left.
     """
-    if first is None:
+    if first is None or (first.allowed and _says_nothing(first)):
         return second
+    if second.allowed and _says_nothing(second):
+        return first
     if first.allowed != second.allowed:
         return second if first.allowed else first
     if not first.allowed:
         return second if second.retry_after_ns > first.retry_after_ns else first
     return second if second.remaining < first.remaining else first
+
+
+def _says_nothing(decision: Decision) -> bool:
+    """Whether nothing was counted that clients are told of: no limit, or one in the shadow."""
+    return decision.reason == "exempt" or decision.mode == "shadow"
 
 
 def unavailable_text() -> str:

@@ -29,6 +29,7 @@ from tollway.answer import (
 )
 from tollway.errors import StoreError
 from tollway.identity import KeySpec, parse_key
+from tollway.rules import Rules, Subject
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -40,6 +41,8 @@ Policies = Policy | Rate | str
 """A policy, or a rate that becomes one named after itself."""
 Key = str | Callable[..., Any]
 Cost = int | Callable[..., Any]
+Facts = Callable[[Scope], Any]
+"""Tells what the door cannot know: a dict of ``user``, ``key``, ``org``, ``tier``."""
 Headers = list[tuple[bytes, bytes]]
 
 log = logging.getLogger("tollway.asgi")
@@ -55,6 +58,36 @@ _STARTS: Final = ("http.response.start", "websocket.accept", "websocket.http.res
 class _Default:
     limiter: Limiter
     address: ClientAddress
+    ruled: Ruled | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ruled:
+    """Rules, and what tells them the facts."""
+
+    rules: Rules
+    facts: Facts | None
+
+    @classmethod
+    def by(cls, rules: Rules | None, facts: Facts | None) -> Ruled | None:
+        """These rules, if there are any."""
+        if rules is None and facts is not None:
+            raise ConfigError("facts= tells rules who is asking: give rules= too")
+        return None if rules is None else cls(rules, facts)
+
+    async def subject(self, scope: Scope, passage: Passage) -> Subject:
+        """Who is asking: what the scope says, and what the facts add."""
+        told = {} if self.facts is None else await _answered(self.facts(scope))
+        user = scope.get("user")
+        if "user" not in told and getattr(user, "is_authenticated", False):
+            told = {**told, "user": _user_id(user)}
+        return Subject(
+            address=_address_rule(scope).resolve(*_hops(scope)),
+            method=scope.get("method", "GET"),
+            path=_path(scope),
+            path_charged=passage.asked,
+            **told,
+        )
 
 
 _default: _Default | None = None
@@ -66,15 +99,20 @@ def set_limiter(
     trusted_proxies: Sequence[str] = (),
     proxy_hops: int = 0,
     ipv6_prefix: int = 64,
+    rules: Rules | None = None,
+    facts: Facts | None = None,
 ) -> None:
     """Make ``limiter`` the one that is used where none is named, and say which proxies to trust.
 
     ``trusted_proxies`` are networks (``"10.0.0.0/8"``) whose ``X-Forwarded-For`` is believed;
     by default nobody's is. ``proxy_hops`` believes that many proxies, whatever their address.
-    ``ipv6_prefix`` is how many bits of an IPv6 address are one client.
+    ``ipv6_prefix`` is how many bits of an IPv6 address are one client. ``rules`` say who gets
+    which limit; ``facts`` is a function of the scope, async if need be, that tells them what the
+    door cannot know: a dict with any of ``user``, ``key``, ``org`` and ``tier``.
     """
     global _default
-    _default = _Default(limiter, ClientAddress(trusted_proxies, proxy_hops, ipv6_prefix))
+    address = ClientAddress(trusted_proxies, proxy_hops, ipv6_prefix)
+    _default = _Default(limiter, address, Ruled.by(rules, facts))
 
 
 def get_limiter() -> Limiter:
@@ -100,11 +138,13 @@ class Passage:
     the answer's headers without the handler's help.
     """
 
-    __slots__ = ("address", "answers", "decision")
+    __slots__ = ("address", "answers", "asked", "decision", "ruled")
 
     def __init__(self) -> None:
         self.decision: Decision | None = None
         self.address: ClientAddress | None = None
+        self.ruled: Ruled | None = None
+        self.asked = False
         self.answers: dict[object, Decision] = {}
 
     @classmethod
@@ -248,13 +288,17 @@ def _user(scope: Scope) -> str | None:
     user = scope["user"]
     if user is None or not getattr(user, "is_authenticated", False):
         return None
+    return f"user:{_user_id(user)}"
+
+
+def _user_id(user: Any) -> str:
     for name in _USER_NAMES:
         try:
             value = getattr(user, name, None)
         except NotImplementedError:  # what Starlette's BaseUser says of a name it does not have
             continue
         if value not in (None, ""):
-            return f"user:{value}"
+            return str(value)
     raise ConfigError(
         f"the user {type(user).__name__} has none of {', '.join(_USER_NAMES)}: "
         "pass a function as key="
@@ -273,9 +317,9 @@ def decision_headers(decision: Decision, *, x_headers: bool = True, ietf: bool =
 
 
 def refusal(decision: Decision) -> tuple[int, Headers, bytes]:
-    """Status, headers and body of a 429 in problem+json."""
+    """Status, headers and body of a refusal in problem+json: 429, or 403 when rules deny."""
     body = decision.problem()
-    return 429, [*_content(body), *decision_headers(decision)], body
+    return decision.status, [*_content(body), *decision_headers(decision)], body
 
 
 def unavailable() -> tuple[int, Headers, bytes]:
@@ -333,7 +377,8 @@ class LimiterMiddleware:
     ``key`` is ``"ip"``, ``"user"``, ``"header:X"``, ``"param:x"``, ``"cookie:x"`` or a function
     of the scope, async if need be; ``cost`` a number or such a function. ``exclude_paths`` are
     globs, ``exclude_methods`` methods that are never limited. ``trusted_proxies``, ``proxy_hops``
-    and ``ipv6_prefix`` are those of :func:`set_limiter`, for this application.
+    and ``ipv6_prefix`` are those of :func:`set_limiter`, for this application, and so are ``rules``
+    and ``facts``, for what lies further in, too.
 
     The application is called once whatever it raises, outside of anything that could catch it.
     """
@@ -353,6 +398,8 @@ class LimiterMiddleware:
         ipv6_prefix: int = 64,
         x_headers: bool = True,
         ietf_headers: bool = True,
+        rules: Rules | None = None,
+        facts: Facts | None = None,
     ) -> None:
         if policy is None and limiter is not None:
             policy = limiter.default_policy
@@ -368,6 +415,7 @@ class LimiterMiddleware:
             if trusted_proxies is not None or proxy_hops or ipv6_prefix != 64
             else None
         )
+        self._ruled = Ruled.by(rules, facts)
         self._fields = {"x_headers": x_headers, "ietf": ietf_headers}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -378,7 +426,9 @@ class LimiterMiddleware:
         passage = Passage.of(scope)
         if self._address is not None:
             passage.address = self._address
-        if self.policies and not self._excluded(scope):
+        if self._ruled is not None:
+            passage.ruled = self._ruled
+        if (self.policies or self._ruled is not None) and not self._excluded(scope):
             answer = await self._turned_away(scope, passage)
             if answer is not None:
                 await _refuse(scope, receive, send, answer)
@@ -394,7 +444,7 @@ class LimiterMiddleware:
             for policy, key in zip(self.policies, self._keys, strict=True)
         ]
         try:
-            decision = await check(self.limiter or get_limiter(), charges)
+            decision = await check(self.limiter or get_limiter(), charges, scope)
         except StoreError:  # the limiter has told the log
             return unavailable()
         passage.note(decision)
@@ -405,8 +455,7 @@ class LimiterMiddleware:
             return True
         if self._excluded_paths is None:
             return False
-        path, root = scope["path"], scope.get("root_path", "")
-        return self._excluded_paths.match(path.removeprefix(root) if root else path) is not None
+        return self._excluded_paths.match(_path(scope)) is not None
 
     def _with_headers(self, passage: Passage, send: Send) -> Send:
         async def send_with_headers(message: Message) -> None:
@@ -422,11 +471,26 @@ class LimiterMiddleware:
         return send_with_headers
 
 
-async def check(limiter: Limiter, charges: Sequence[tuple[Policy, str, int]]) -> Decision:
-    """Ask a limiter, all or nothing, in one round trip."""
+async def check(
+    limiter: Limiter, charges: Sequence[tuple[Policy, str, int]], scope: Scope
+) -> Decision:
+    """Ask a limiter, by the rules if there are any, all or nothing, in one round trip."""
+    passage = Passage.of(scope)
+    ruled = passage.ruled or (None if _default is None else _default.ruled)
+    if ruled is not None:
+        subject = await ruled.subject(scope, passage)
+        passage.asked = True
+        return await ruled.rules.acheck(limiter, charges, subject)
     if len(charges) == 1:
         return await limiter.acheck(*charges[0])
     return await limiter.acheck_all(charges)
+
+
+def _path(scope: Scope) -> str:
+    """The path inside the application."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    return path.removeprefix(root) if root else path
 
 
 def _globs(patterns: Iterable[str]) -> re.Pattern[str] | None:

@@ -61,12 +61,12 @@ Share = Literal["route", "policy"]
 
 
 class RateLimited(HTTPException):
-    """A limit refused. Answered with 429 and problem+json, unless the application has an
-    exception handler for it: ``@app.exception_handler(RateLimited)``."""
+    """A limit refused, or rules deny the client. Answered with 429 or 403 and problem+json, unless
+    the application has an exception handler for it: ``@app.exception_handler(RateLimited)``."""
 
     def __init__(self, decision: Decision) -> None:
         headers = {**dict(decision.headers()), "Content-Type": PROBLEM_JSON}
-        super().__init__(429, detail=decision.text(), headers=headers)
+        super().__init__(decision.status, detail=decision.text(), headers=headers)
         self.decision = decision
 
     def answer(self) -> Response:
@@ -355,7 +355,7 @@ async def _check_together(own: Limit, connection: HTTPConnection, passage: Passa
     ]
     charges = [charge for item in group for charge in await item.charges(connection, route)]
     try:
-        decision = await check(limiter, charges)
+        decision = await check(limiter, charges, connection.scope)
     except StoreError:  # the limiter has told the log
         _turn_away(connection, RateLimitUnavailable())
         raise

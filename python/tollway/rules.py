@@ -17,6 +17,7 @@ A door says what it would charge and who is asking; :class:`Rules` say what beco
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import logging
 import os
@@ -24,7 +25,7 @@ import threading
 import time
 import tomllib
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -43,6 +44,7 @@ __all__ = [
     "Subject",
     "TierCache",
     "follow",
+    "stated_rules",
 ]
 
 log = logging.getLogger("tollway.rules")
@@ -171,6 +173,44 @@ def follow(target: Rules | AccessList, source: Source, *, every: float = 0.5) ->
     following._load(target)
     _poller.add(following)
     return following
+
+
+def stated_rules(stated: Any) -> Rules:
+    """The rules that a setting states.
+
+    They are :class:`Rules`, data for them, the dotted path of either, or the name of a ``.json`` or
+    ``.toml`` file, which is followed.
+
+    Raises :class:`tollway.ConfigError` that names what cannot be used.
+    """
+    if isinstance(stated, Rules):
+        return stated
+    if isinstance(stated, Mapping):
+        return Rules(stated)
+    if isinstance(stated, str | os.PathLike):
+        path = Path(stated)
+        if path.suffix in (".json", ".toml"):
+            rules = Rules()
+            try:
+                follow(rules, FileSource(path))
+            except OSError as error:
+                raise ConfigError(f"the rules in {str(path)!r} cannot be read: {error}") from error
+            return rules
+        found = _imported(str(stated))
+        if isinstance(found, Rules | Mapping):
+            return stated_rules(found)
+        raise ConfigError(f"{str(stated)!r} is {type(found).__name__}, not Rules or data for them")
+    raise ConfigError(
+        f"{stated!r} is no rules: use Rules(...), a mapping, a dotted path or a .json file"
+    )
+
+
+def _imported(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"the rules {path!r} cannot be imported: {error}") from error
 
 
 class _Poller:

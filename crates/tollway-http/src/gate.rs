@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, request::Parts};
+use tollway::rules::{Asked, Rules, Ruling, Subject};
 use tollway::{Charge, Decision, Limiter, Policy, StoreError};
 
 use crate::problem::{problem, refusal_status, respond, store_unavailable};
@@ -40,6 +41,7 @@ pub struct Gate {
     policies: Arc<[Arc<Policy>]>,
     address: Arc<ClientAddress>,
     fields: Fields,
+    rules: Option<Arc<Rules>>,
 }
 
 /// The answer, or the wait for it.
@@ -62,13 +64,22 @@ impl Gate {
     /// A gate that charges each policy to its identity; all pass together or not at all.
     pub fn new(limiter: Arc<Limiter>, charges: Vec<(Arc<Policy>, Identity)>, address: Arc<ClientAddress>) -> Self {
         let (policies, identities): (Vec<_>, Vec<_>) = charges.into_iter().unzip();
-        Self { limiter, identities, policies: policies.into(), address, fields: Fields::default() }
+        Self { limiter, identities, policies: policies.into(), address, fields: Fields::default(), rules: None }
     }
 
     /// The same gate writing these families of headers.
     #[must_use]
     pub fn with_fields(mut self, fields: Fields) -> Self {
         self.fields = fields;
+        self
+    }
+
+    /// The same gate asking rules what becomes of its charges. It tells them the client's address, the
+    /// method, the path, and as API key the first header or cookie that it charges. A gate without
+    /// charges turns away and charges by path.
+    #[must_use]
+    pub fn with_rules(mut self, rules: Arc<Rules>) -> Self {
+        self.rules = Some(rules);
         self
     }
 
@@ -84,25 +95,58 @@ impl Gate {
         // One identity is by far the usual case: no list for it.
         if let ([identity], [policy]) = (&self.identities[..], &self.policies[..]) {
             let key = identity.extract(&facts);
-            return self.ask(&[Charge { policy, key: &key, cost: 1 }]);
+            return self.ask(&[Charge { policy, key: &key, cost: 1 }], head, &facts);
         }
         let keys: Vec<_> = self.identities.iter().map(|identity| identity.extract(&facts)).collect();
         let pairs = self.policies.iter().zip(&keys);
         let charges: Vec<_> = pairs.map(|(policy, key)| Charge { policy, key, cost: 1 }).collect();
-        self.ask(&charges)
+        self.ask(&charges, head, &facts)
     }
 
-    fn ask(&self, charges: &[Charge<'_>]) -> Check {
+    fn ask(&self, charges: &[Charge<'_>], head: &Parts, facts: &Facts<'_>) -> Check {
         let (policies, fields) = (Arc::clone(&self.policies), self.fields);
+        if let Some(rules) = &self.rules {
+            return self.ask_rules(rules, charges, head, facts);
+        }
         if let Some(answer) = self.limiter.check_now(charges) {
             return Check::Done(Verdict { answer, policies, fields });
         }
         let answer = self.limiter.check(charges);
         Check::Wait(Box::pin(async move { Verdict { answer: answer.await, policies, fields } }))
     }
+
+    fn ask_rules(&self, rules: &Rules, charges: &[Charge<'_>], head: &Parts, facts: &Facts<'_>) -> Check {
+        let secrets = self.identities.iter().zip(charges).filter(|(identity, _)| identity.is_secret());
+        let key = secrets.filter_map(|(_, charge)| hash_in(charge.key)).next();
+        let subject = Subject {
+            address: facts.client(),
+            key,
+            method: Some(head.method.as_str()),
+            path: Some(head.uri.path()),
+            ..Subject::default()
+        };
+        let (given, fields) = (Arc::clone(&self.policies), self.fields);
+        match rules.check(&self.limiter, charges, &subject, false) {
+            Asked::Done(answer) => Check::Done(Verdict::ruled(answer, given, fields)),
+            Asked::Wait(answer) => Check::Wait(Box::pin(async move { Verdict::ruled(answer.await, given, fields) })),
+        }
+    }
+}
+
+/// The hash at the end of a key such as `header:x-api-key:9f86…`; none when the request lacked it
+/// and is charged to its address.
+fn hash_in(key: &str) -> Option<&str> {
+    let (_, hash) = key.rsplit_once(':')?;
+    (hash.len() == 32 && (key.starts_with("header:") || key.starts_with("cookie:"))).then_some(hash)
 }
 
 impl Verdict {
+    /// What rules made of the policies that were `given`.
+    fn ruled(answer: Result<Ruling, StoreError>, given: Arc<[Arc<Policy>]>, fields: Fields) -> Self {
+        let policies = answer.as_ref().ok().and_then(Ruling::policies).unwrap_or(given);
+        Self { answer: answer.map(|ruling| ruling.decision), policies, fields }
+    }
+
     /// Whether the request may pass.
     pub fn allowed(&self) -> bool {
         self.answer.as_ref().is_ok_and(|decision| decision.allowed)

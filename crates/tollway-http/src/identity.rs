@@ -76,7 +76,19 @@ impl fmt::Display for Identity {
     }
 }
 
+impl Facts<'_> {
+    /// The client's address, forwarded headers seen to; `None` on a Unix socket.
+    pub fn client(&self) -> Option<IpAddr> {
+        self.peer.map(|peer| self.address.resolve_headers(peer, self.headers))
+    }
+}
+
 impl Identity {
+    /// Whether its value may be a secret, and is hashed.
+    pub const fn is_secret(&self) -> bool {
+        matches!(self, Self::Header(_) | Self::Cookie(_))
+    }
+
     /// The key to charge.
     pub fn extract(&self, facts: &Facts<'_>) -> String {
         let found = match self {
@@ -89,8 +101,8 @@ impl Identity {
             Self::Param(name) => param(facts.query, name).map(|value| format!("param:{name}:{value}")),
             Self::Cookie(name) => cookie(facts.headers, name).map(|v| format!("cookie:{name}:{}", hashed(v))),
         };
-        found.unwrap_or_else(|| match facts.peer {
-            Some(peer) => facts.address.key(facts.address.resolve_headers(peer, facts.headers)),
+        found.unwrap_or_else(|| match facts.client() {
+            Some(client) => facts.address.key(client),
             None => "local".to_owned(),
         })
     }

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 from tollway import ClientAddress, Limiter, Policy, backends
 from tollway.backends import Backend
 from tollway.errors import ConfigError
+from tollway.rules import Rules, stated_rules
 
 __all__ = ["BoltSettings", "read_settings", "unknown_settings"]
 
@@ -57,6 +58,7 @@ class BoltSettings:
     max_keys: int = 1_000_000
     algorithm: str = "gcra"
     default_limit: Any = None
+    rules: Rules | None = None
     server: dict[str, Any] = field(default_factory=dict)
     """What is handed to the server as it is."""
 
@@ -90,6 +92,7 @@ def read_settings(source: Any) -> BoltSettings:
         max_keys=reader.get("RATELIMIT_MAX_KEYS", 1_000_000, _whole),
         algorithm=reader.get("RATELIMIT_ALGORITHM", "gcra", _algorithm),
         default_limit=reader.get("RATELIMIT_DEFAULT_LIMIT", None, _rates),
+        rules=reader.get("RATELIMIT_RULES", None, stated_rules),
         server={name: value for name, value in server.items() if value is not None},
     )
 

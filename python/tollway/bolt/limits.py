@@ -161,10 +161,17 @@ class Limiters:
         """The limits of one handler as the server reads them."""
         if not self.settings.limits_enabled:
             return []
+        rules = self.settings.rules
         try:
-            return [self._charge(limit, scope) for limit in limits_of(handler)]
+            found = [self._charge(limit, scope) for limit in limits_of(handler)]
+            if rules is not None and not found:
+                # They turn clients away, and limit by path, where no decorator stands.
+                found = [{"limiter": self._limiter(None)}]
         except ConfigError as error:
             raise ConfigError(f"handler {where}: {error}") from error
+        if rules is not None:
+            found[0]["rules"] = rules
+        return found
 
     def _charge(self, limit: Limit, scope: str) -> dict[str, Any]:
         limiter = self._limiter(limit.backend)

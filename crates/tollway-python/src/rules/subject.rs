@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 pub struct Subject {
     address: Option<IpAddr>,
     texts: [Option<Box<str>>; 6],
+    path_charged: bool,
 }
 
 impl Subject {
@@ -23,6 +24,7 @@ impl Subject {
             tier: tier.as_deref(),
             method: method.as_deref(),
             path: path.as_deref(),
+            path_charged: self.path_charged,
         }
     }
 }
@@ -30,7 +32,9 @@ impl Subject {
 #[pymethods]
 impl Subject {
     #[new]
-    #[pyo3(signature = (*, address = None, user = None, key = None, org = None, tier = None, method = None, path = None))]
+    #[pyo3(signature = (*, address = None, user = None, key = None, org = None, tier = None, method = None, path = None,
+        path_charged = false))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python class")]
     fn new(
         address: Option<&str>,
         user: Option<&Bound<'_, PyAny>>,
@@ -39,6 +43,7 @@ impl Subject {
         tier: Option<&Bound<'_, PyAny>>,
         method: Option<&Bound<'_, PyAny>>,
         path: Option<&Bound<'_, PyAny>>,
+        path_charged: bool,
     ) -> PyResult<Self> {
         let text = |value: Option<&Bound<'_, PyAny>>| -> PyResult<Option<Box<str>>> {
             let Some(value) = value else { return Ok(None) };
@@ -50,6 +55,7 @@ impl Subject {
             // A peer on a Unix socket has no address; there is nothing to look up then.
             address: address.and_then(|address| address.parse().ok()),
             texts: [text(user)?, text(key)?, text(org)?, text(tier)?, text(method)?, text(path)?],
+            path_charged,
         })
     }
 
@@ -93,6 +99,12 @@ impl Subject {
     #[getter]
     fn path(&self) -> Option<&str> {
         self.texts[5].as_deref()
+    }
+
+    /// Whether this request was charged what its path asks for already.
+    #[getter]
+    fn path_charged(&self) -> bool {
+        self.path_charged
     }
 
     fn __repr__(&self) -> String {

@@ -11,6 +11,7 @@ use tollway_http::{ClientAddress, Gate, Identity, Verdict};
 use crate::decision::Decision;
 use crate::limiter::Limiter;
 use crate::policy::Policy;
+use crate::rules::Rules;
 
 /// The limits of one route as Python gave them, and the gate they become.
 ///
@@ -20,11 +21,13 @@ use crate::policy::Policy;
 pub(super) struct Limits {
     limiter: Py<Limiter>,
     charges: Vec<(Arc<tollway::Policy>, Identity)>,
+    rules: Option<Arc<tollway::rules::Rules>>,
     gate: OnceLock<Gate>,
 }
 
 impl Limits {
-    /// Reads a non-empty list of `{"limiter", "policy", "key"}`.
+    /// Reads a non-empty list of `{"limiter", "policy", "key"}`, the first with `"rules"` if there are
+    /// any; one with rules alone has a limiter and nothing to charge.
     ///
     /// # Errors
     /// `ValueError` for an entry of another shape, an unknown key, or more than one limiter.
@@ -36,6 +39,15 @@ impl Limits {
             let dict = item.cast::<PyDict>().map_err(|_| wrong("must be a dict"))?;
             let field = |name: &str| dict.get_item(name)?.ok_or_else(|| wrong(&format!("lacks {name:?}")));
             let limiter = field("limiter")?.cast_into::<Limiter>().map_err(|_| wrong("needs a Limiter"))?;
+            let rules = match dict.get_item("rules")? {
+                Some(rules) => Some(rules.cast_into::<Rules>().map_err(|_| wrong("needs Rules"))?),
+                None => None,
+            };
+            let rules = rules.map(|rules| Arc::clone(&rules.get().inner));
+            if rules.is_some() && !dict.contains("policy")? {
+                read = Some(Limits { limiter: limiter.unbind(), charges: Vec::new(), rules, gate: OnceLock::new() });
+                continue;
+            }
             let policy = field("policy")?.cast_into::<Policy>().map_err(|_| wrong("needs a Policy"))?;
             let key: String = field("key")?.extract().map_err(|_| wrong("needs a key like \"ip\""))?;
             let identity: Identity = key.parse().map_err(|error| wrong(&format!("cannot be used: {error}")))?;
@@ -43,7 +55,7 @@ impl Limits {
             match &mut read {
                 None => {
                     let gate = OnceLock::new();
-                    read = Some(Limits { limiter: limiter.unbind(), charges: vec![charge], gate });
+                    read = Some(Limits { limiter: limiter.unbind(), charges: vec![charge], rules, gate });
                 }
                 Some(limits) if limits.limiter.bind(py).is(&limiter) => limits.charges.push(charge),
                 Some(_) => {
@@ -61,6 +73,10 @@ impl Limits {
     pub(super) fn open(&self, py: Python<'_>, address: &Arc<ClientAddress>) -> PyResult<()> {
         let limiter = self.limiter.bind(py).get().shared()?;
         let gate = Gate::new(limiter, self.charges.clone(), Arc::clone(address));
+        let gate = match &self.rules {
+            Some(rules) => gate.with_rules(Arc::clone(rules)),
+            None => gate,
+        };
         // A second opening finds the first one's gate, which is as good.
         let _ = self.gate.set(gate);
         Ok(())

@@ -38,8 +38,7 @@ mod subject;
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
@@ -121,6 +120,7 @@ impl Clock for Wall {
 /// Rules as they hold at one moment.
 #[derive(Debug)]
 struct Compiled {
+    version: u64,
     access: Option<AccessList>,
     skips: Vec<Pattern>,
     /// By name, for the charges of doors.
@@ -145,7 +145,7 @@ impl Compiled {
         let (by_path, named): (Vec<_>, Vec<_>) = plans.into_iter().partition(|plan| !plan.patterns.is_empty());
         let named = named.into_iter().map(|plan| (plan.name.clone(), plan)).collect();
         let bare = everywhere.is_some().then(Plan::bare);
-        Self { access, skips, named, by_path, everywhere, bare, ipv6_prefix }
+        Self { version: 1, access, skips, named, by_path, everywhere, bare, ipv6_prefix }
     }
 
     fn counts(&self) -> Counts {
@@ -183,8 +183,9 @@ impl Compiled {
 #[derive(Debug)]
 pub struct Rules {
     compiled: ArcSwap<Compiled>,
+    /// Held by whoever replaces.
+    replacing: Mutex<()>,
     lists: Vec<Arc<AccessList>>,
-    version: AtomicU64,
     clock: Arc<dyn Clock>,
 }
 
@@ -195,7 +196,7 @@ impl Rules {
     /// Names the place that cannot work, such as `limits.search.tiers.pro`.
     pub fn new(data: &str) -> Result<Self, ConfigError> {
         let compiled = ArcSwap::from_pointee(data::read(data, &Counts::new())?);
-        Ok(Self { compiled, lists: Vec::new(), version: AtomicU64::new(1), clock: Arc::new(Wall) })
+        Ok(Self { compiled, replacing: Mutex::default(), lists: Vec::new(), clock: Arc::new(Wall) })
     }
 
     /// The same with an access list that is fed from elsewhere; any number may be added. Deny wins
@@ -219,14 +220,17 @@ impl Rules {
     /// # Errors
     /// As [`Rules::new`]; then the old ones stay.
     pub fn replace(&self, data: &str) -> Result<u64, ConfigError> {
-        let next = data::read(data, &self.compiled.load().counts())?;
+        let _alone = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.compiled.load();
+        let next = Compiled { version: old.version + 1, ..data::read(data, &old.counts())? };
+        let version = next.version;
         self.compiled.store(next.into());
-        Ok(self.version.fetch_add(1, Ordering::AcqRel) + 1)
+        Ok(version)
     }
 
     /// Counts how often rules were put in place: 1 for the first.
     pub fn version(&self) -> u64 {
-        self.version.load(Ordering::Acquire)
+        self.compiled.load().version
     }
 
     /// The lists that are fed from elsewhere.
@@ -289,7 +293,7 @@ impl Rules {
 impl Compiled {
     /// The plan that fits a request's path most closely; of two that fit alike, one that names methods.
     fn by_path(&self, subject: &Subject<'_>) -> Option<&Plan> {
-        let path = subject.path?;
+        let path = subject.path.filter(|_| !subject.path_charged)?;
         let fits = self.by_path.iter().flat_map(|plan| plan.patterns.iter().map(move |pattern| (plan, pattern)));
         fits.filter_map(|(plan, pattern)| Some(((pattern.fit(subject.method, path)?, pattern.names_methods()), plan)))
             .max_by_key(|(closeness, _)| *closeness)

@@ -28,6 +28,9 @@ pub struct Subject<'a> {
     pub method: Option<&'a str>,
     /// The path.
     pub path: Option<&'a str>,
+    /// Whether this request was charged what its path asks for already: a door that asks more than
+    /// once for one request says so from the second time on.
+    pub path_charged: bool,
 }
 
 /// By what a level counts.

@@ -31,8 +31,16 @@ fn told(rules: &Rules, limit: &str, subject: &Subject<'_>) -> Vec<String> {
     }
 }
 
-const NOBODY: Subject<'static> =
-    Subject { address: None, user: None, key: None, org: None, tier: None, method: None, path: None };
+const NOBODY: Subject<'static> = Subject {
+    address: None,
+    user: None,
+    key: None,
+    org: None,
+    tier: None,
+    method: None,
+    path: None,
+    path_charged: false,
+};
 
 #[test]
 fn rules_speak_in_their_order() {
@@ -155,6 +163,8 @@ fn limits_by_path_need_no_door() {
     assert_eq!(ask(Some("GET"), Some("/api/files/1"), Some("7")), "files user:7+2001:db8::/64");
     assert_eq!(ask(Some("GET"), Some("/"), None), "as given");
     assert_eq!(ask(None, None, None), "as given");
+    let again = Subject { path: Some("/api/x"), path_charged: true, ..NOBODY };
+    assert!(matches!(rules.resolve(&[], &again).unwrap(), Resolution::AsGiven));
 }
 
 #[test]
