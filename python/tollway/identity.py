@@ -135,3 +135,11 @@ def joined(parts: Iterator[str] | tuple[str, ...] | list[str]) -> str:
     'user:7|a%7Cb'
     """
     return "|".join(part.replace("%", "%25").replace("|", "%7C") for part in parts)
+
+
+def text(value: object) -> str:
+    """A value as text that any store can keep: what is no Unicode is spelled out."""
+    found = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+    if found.isascii():
+        return found
+    return found.encode("utf-8", "backslashreplace").decode()

@@ -13,6 +13,8 @@ from django.core.signals import setting_changed
 
 from tollway import ClientAddress, ConfigError, Limiter, Policy, Rate, backends
 from tollway.backends import Backend
+from tollway.django.options import Options
+from tollway.django.ruling import Ruling
 from tollway.django.settings import Settings, SettingsError, did_you_mean, read
 from tollway.stores import Store
 
@@ -34,6 +36,7 @@ class Setup:
         self.compiled: dict[tuple[int, str], Policy] = {}
         """Policies by limit and scope: the way of every request, so one look-up."""
         self._default = self._find(settings.backend)
+        self.ruling = Ruling(settings)
 
     def limiter(
         self, backend: Backend | Callable[[], Limiter] | None = None, **changes: Any
@@ -48,10 +51,16 @@ class Setup:
             return backend()
         return self._find(backend, changes)
 
-    def policy(self, name: str, given: tuple[Rate, ...] | None, algorithm: str | None) -> Policy:
+    def policy(
+        self,
+        name: str,
+        given: tuple[Rate, ...] | None,
+        algorithm: str | None,
+        options: Options = (),
+    ) -> Policy:
         """The policy of that name and rates, built once. Without rates it is
         ``RATELIMIT_DEFAULT_LIMIT``."""
-        key = (name, given, algorithm)
+        key = (name, given, algorithm, options)
         known = self._policies.get(key)
         if known is not None:
             return known
@@ -60,7 +69,8 @@ class Setup:
             raise SettingsError(
                 f"the limit {name!r} names no rate: pass rate= to it or set RATELIMIT_DEFAULT_LIMIT"
             )
-        made = Policy(name, chosen, algorithm=algorithm or self.settings.algorithm)
+        algorithm = algorithm or self.settings.algorithm
+        made = Policy(name, chosen, algorithm=algorithm, **dict(options))
         return self._keep(self._policies, key, made)
 
     def remember(self, place: tuple[int, str], policy: Policy) -> None:

@@ -36,8 +36,11 @@ def rate_limit(
     backend: Backend | None = None,
     skip_if: Callable[..., Any] | None = None,
     cost: Cost = 1,
+    shadow: bool = False,
     adaptive: object = None,
     response_callback: Callable[..., Any] | None = None,
+    allow_list: Any = None,
+    deny_list: Any = None,
     group: str | None = None,
     method: str | Iterable[str] | None = None,
 ) -> Callable[[View], View]:
@@ -53,7 +56,11 @@ def rate_limit(
     or a function of the request and the response, which is asked before the view (the response is
     ``None``) and again after it, when the difference is given back or charged. ``skip_if`` and
     ``response_callback`` are functions of the request; ``backend`` is a URL, a list of URLs, a name
-    in ``RATELIMIT_BACKENDS`` or a :class:`tollway.Limiter`.
+    in ``RATELIMIT_BACKENDS`` or a :class:`tollway.Limiter`. ``algorithm_config`` are the options of
+    a bucket: ``bucket_size``, ``refill_rate``, ``initial_tokens`` and more. ``shadow=True`` decides
+    and records, and refuses nobody. ``allow_list`` and ``deny_list`` are entries such as
+    ``"10.0.0.0/8"`` and ``"user:7"``, or a :class:`tollway.rules.AccessList`: the first are not
+    counted, the others get 403.
 
     The view finds the :class:`tollway.Decision` in ``request.rate_limit``.
 
@@ -72,8 +79,11 @@ def rate_limit(
         backend=backend,
         skip_if=skip_if,
         cost=cost,
+        shadow=shadow,
         adaptive=adaptive,
         response_callback=response_callback,
+        allow_list=allow_list,
+        deny_list=deny_list,
         group=group,
         method=method,
         where=_caller(),

@@ -13,8 +13,9 @@ from django.http import HttpRequest
 
 from tollway import ConfigError, hash_identity
 from tollway.django import conf
+from tollway.django.ruling import meta_name
 from tollway.django.steps import Call, Steps, User, arun, run
-from tollway.identity import KeySpec, joined, parse_key
+from tollway.identity import KeySpec, joined, parse_key, text
 from tollway.tokens import bearer
 
 Key = str | Callable[..., Any]
@@ -125,14 +126,6 @@ def named_value(setup: conf.Setup, request: Any, spec: KeySpec) -> str | None:
     return f"{spec}:{text(value)}" if value not in (None, "") else None
 
 
-def text(value: object) -> str:
-    """A value as text that any store can keep: what is no Unicode is spelled out."""
-    found = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
-    if found.isascii():
-        return found
-    return found.encode("utf-8", "backslashreplace").decode()
-
-
 def _secret(label: str, value: str | None) -> str | None:
     return f"{label}:{hash_identity(text(value))}" if value else None
 
@@ -173,12 +166,6 @@ def _organisation(setup: conf.Setup, request: Any) -> Steps[str | None]:
         )
     value = getattr(value, "pk", value)
     return f"org:{text(value)}" if value not in (None, "") else None
-
-
-def meta_name(header: str) -> str:
-    """Where Django keeps a header: ``X-API-Key`` is ``HTTP_X_API_KEY``."""
-    name = header.upper().replace("-", "_")
-    return name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{name}"
 
 
 def route(request: Any) -> str:

@@ -14,7 +14,10 @@ from tollway import ConfigError, Limiter, Policy, Rate, backends
 from tollway.answer import policy_name
 from tollway.django import conf, settings
 from tollway.django.identity import Key
+from tollway.django.options import AlgorithmConfig, Options
+from tollway.django.sources import SHADOW, access, names_users
 from tollway.identity import KeySpec, parse_key
+from tollway.rules import AccessList
 
 Rates = str | Rate | list[str | Rate] | tuple[str | Rate, ...] | Callable[..., Any]
 Cost = int | Callable[..., Any]
@@ -33,7 +36,13 @@ class Limit:
     rate_of: Callable[..., Any] | None
     rate_name: str
     algorithm: str | None
+    config: AlgorithmConfig | None
     block: bool
+    shadow: bool
+    allow: AccessList | None
+    deny: AccessList | None
+    wants_user: bool
+    """Whether these lists may name users: then a request pays for knowing them."""
     group: str | None
     methods: frozenset[str] | None
     cost: Cost
@@ -59,13 +68,14 @@ class Limit:
         Sharing on purpose is ``group=`` with the same key and rate.
         """
         methods = "" if self.methods is None else "+".join(sorted(self.methods))
-        return policy_name(self.group or scope, self.key_name, self.rate_name, methods)
+        shadow = SHADOW if self.shadow else ""
+        return policy_name(shadow, self.group or scope, self.key_name, self.rate_name, methods)
 
     def policy(self, setup: conf.Setup, scope: str) -> Policy:
         """The policy this limit stands for in ``scope``, when its rate is no function."""
         known = setup.compiled.get((self.serial, scope))
         if known is None:
-            known = setup.policy(self.name(scope), self.rates, self.algorithm)
+            known = self._policy(setup, scope, self.rates)
             setup.remember((self.serial, scope), known)
         return known
 
@@ -80,7 +90,15 @@ class Limit:
         if answer == 0:
             return CLOSED
         rates = _compiled(answer) if isinstance(answer, str) else settings.rates(answer)
-        return setup.policy(self.name(scope), rates, self.algorithm)
+        return self._policy(setup, scope, rates)
+
+    def _policy(self, setup: conf.Setup, scope: str, rates: tuple[Rate, ...] | None) -> Policy:
+        options: Options = ()
+        if self.config is not None:
+            options = self.config.options
+            if rates is not None or self.config.refill_rate is not None:
+                rates = self.config.rates(rates)
+        return setup.policy(self.name(scope), rates, self.algorithm, options)
 
 
 CLOSED: Final = Policy("closed", ["1/d"])
@@ -105,8 +123,11 @@ def limit(
     backend: backends.Backend | Callable[[], Limiter] | None = None,
     skip_if: Callable[..., Any] | None = None,
     cost: Cost = 1,
+    shadow: bool = False,
     adaptive: object = None,
     response_callback: Callable[..., Any] | None = None,
+    allow_list: Any = None,
+    deny_list: Any = None,
     group: str | None = None,
     method: str | Iterable[str] | None = None,
     per_route: bool = False,
@@ -126,6 +147,12 @@ def limit(
     rates = None if rate is None or rate_of is not None else settings.rates(rate)
     if algorithm is not None:
         Policy("check", rates or ["1/s"], algorithm=algorithm)
+    config = None
+    if algorithm_config is not None:
+        config = AlgorithmConfig(algorithm, algorithm_config)
+        config.check(str(algorithm), rates)
+        if rates is None and rate_of is None and config.refill_rate is not None:
+            rates = config.rates(None)
     for what, value in (("skip_if", skip_if), ("response_callback", response_callback)):
         if value is not None and not callable(value):
             raise ConfigError(f"{what}={value!r} is not a function")
@@ -137,7 +164,12 @@ def limit(
         rate_of=rate_of,
         rate_name=_rate_name(rates, rate_of),
         algorithm=algorithm,
+        config=config,
         block=_is_bool("block", block),
+        shadow=_is_bool("shadow", shadow),
+        allow=access("allow_list", allow_list, "allow"),
+        deny=access("deny_list", deny_list, "deny"),
+        wants_user=any(map(names_users, (allow_list, deny_list))),
         group=_group(group),
         methods=_methods(method),
         cost=_cost(cost),

@@ -44,7 +44,7 @@ class RateLimitMiddleware:
             return self._answer_async(request)
         passage = self._begin(request)
         response = self.get_response(request)
-        if passage.waiting:
+        if passage.pending:
             response = _instead(run(admit(request, passage, ())), response)
         if passage.owed:
             run(settle(request, passage, response))
@@ -53,7 +53,7 @@ class RateLimitMiddleware:
     async def _answer_async(self, request: HttpRequest) -> HttpResponseBase:
         passage = self._begin(request)
         response = await self.get_response(request)
-        if passage.waiting:
+        if passage.pending:
             response = _instead(await arun(admit(request, passage, ())), response)
         if passage.owed:
             await arun(settle(request, passage, response))
@@ -62,6 +62,8 @@ class RateLimitMiddleware:
     def _begin(self, request: HttpRequest) -> Passage:
         passage = Passage.start(request)
         passage.waiting = self._limits(request)
+        settings = conf.current().settings
+        passage.asks_rules = conf.current().ruling.stated and settings.enable
         passage.hold()
         return passage
 
@@ -70,7 +72,7 @@ class RateLimitMiddleware:
     ) -> HttpResponseBase | None:
         """Ask, unless the view has limits of its own: then it asks for both."""
         passage = Passage.of(request)
-        if not passage.waiting or asks_itself(view, request.method):
+        if not passage.pending or asks_itself(view, request.method):
             return None
         refused = run(admit(request, passage, ()))
         passage.hold()
@@ -80,7 +82,7 @@ class RateLimitMiddleware:
         self, request: HttpRequest, view: Any, _arguments: Any, _named: Any
     ) -> HttpResponseBase | None:
         passage = Passage.of(request)
-        if not passage.waiting or asks_itself(view, request.method):
+        if not passage.pending or asks_itself(view, request.method):
             return None
         refused = await arun(admit(request, passage, ()))
         passage.hold()

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from django.http import HttpRequest, HttpResponseBase
 
@@ -14,8 +14,10 @@ from tollway import ConfigError, Decision, Limiter, Policy
 from tollway.answer import tightest
 from tollway.django import conf, identity, responses
 from tollway.django.limits import CLOSED, Limit
+from tollway.django.ruling import subject
 from tollway.django.steps import Call, Charge, Check, Settle, Steps
 from tollway.errors import StoreError
+from tollway.rules import AccessList, Rules, Subject
 
 _ATTRIBUTE = "_tollway_passage"
 _log = logging.getLogger("tollway.django")
@@ -28,7 +30,8 @@ class Passage:
     """What is known of one request: the limits it has met, and the decision that speaks."""
 
     __slots__ = (
-        *("_at_door", "_inside", "also", "decision", "exceeded", "held", "met", "owed", "waiting"),
+        *("_at_door", "_inside", "also", "decision", "exceeded", "exempt", "held", "met", "owed"),
+        *("asks_rules", "subjects", "waiting"),
     )
 
     def __init__(self) -> None:
@@ -40,6 +43,12 @@ class Passage:
         """The middleware's limits, until somebody inside asks: then all are one check."""
         self.owed: list[_Toll] = []
         """What was charged by estimate and is settled after the answer."""
+        self.exempt = False
+        """Whether the rules have said that this request is not counted."""
+        self.asks_rules = False
+        """Whether the rules are to be told the path: what they count by path is counted once."""
+        self.subjects: dict[bool, Subject] = {}
+        """Who is asking, as the rules see it: without the user, and with."""
         self.also: dict[str, str] | None = None
         """Where REST framework keeps the headers that it writes last."""
         self._at_door: tuple[Decision | None, bool] = (None, False)
@@ -69,6 +78,11 @@ class Passage:
         self.held = True
         self.stand()
 
+    @property
+    def pending(self) -> bool:
+        """Whether there is something that nobody has asked yet."""
+        return bool(self.waiting) or self.asks_rules
+
     def stand(self) -> None:
         """Keep what was decided so far: each call of a view begins from there."""
         if not self._inside:
@@ -83,6 +97,9 @@ class Passage:
             return False
         self._inside = True
         self.decision, self.exceeded = self._at_door
+        if not self.held:
+            self.exempt = False
+            self.subjects.clear()
         return True
 
     def leave(self) -> None:
@@ -93,7 +110,7 @@ class Passage:
     def note(self, request: Any, decision: Decision | None, exceeded: bool) -> None:
         """Take in one more answer, and let the view see what speaks now."""
         if decision is not None:
-            self.decision = tightest(self.decision, decision)
+            self.decision = _speaking(self.decision, decision)
         self.exceeded = self.exceeded or exceeded
         request.rate_limit = self.decision
         request.rate_limit_exceeded = self.exceeded
@@ -101,6 +118,13 @@ class Passage:
         if inner is not request:
             inner.rate_limit = self.decision
             inner.rate_limit_exceeded = self.exceeded
+
+
+def _speaking(first: Decision | None, second: Decision) -> Decision:
+    """The decision that speaks for both: the tightest, and a shadow only when it is alone."""
+    if first is not None and first.mode != second.mode:
+        return first if second.mode == "shadow" else second
+    return tightest(first, second)
 
 
 def plain(request: Any) -> Any:
@@ -131,24 +155,29 @@ def admit(
         limits = (*passage.waiting, *limits)
         passage.waiting = ()
     tolls: dict[tuple[bool, Limiter], list[_Toll]] = {}
-    if setup.settings.enable:
+    if setup.settings.enable and not passage.exempt:
         for limit, scope in limits:
             if limit.serial in passage.met:
                 continue
             passage.met.add(limit.serial)
-            toll = yield from _toll(setup, request, limit, scope)
+            toll = yield from _toll(setup, request, passage, limit, scope)
+            if isinstance(toll, Decision):
+                passage.note(request, toll, True)
+                return responses.refusal(request, toll)
             if toll is not None:
                 tolls.setdefault((limit.block, toll.limiter), []).append(toll)
+        if passage.asks_rules and not tolls:
+            tolls[True, setup.limiter()] = []  # the rules may have something to say
     if not tolls:
         passage.note(request, None, False)
         return None
     if len(tolls) == 1:
         ((block, limiter), group) = next(iter(tolls.items()))
-        return (yield from _ask(request, passage, limiter, _merged(group), block=block))
+        return (yield from _ask(setup, request, passage, limiter, _merged(group), block=block))
     passed: list[_Toll] = []
     for (block, limiter), group in sorted(tolls.items(), key=lambda item: not item[0][0]):
         merged = _merged(group)
-        refused = yield from _ask(request, passage, limiter, merged, block=block)
+        refused = yield from _ask(setup, request, passage, limiter, merged, block=block)
         if refused is not None:
             yield from _give_back(passage, passed)
             return refused
@@ -202,9 +231,16 @@ def _give_back(passage: Passage, tolls: list[_Toll]) -> Steps[None]:
             _log.warning("a refused request could not be given back: %s", error)
 
 
-def _toll(setup: conf.Setup, request: Any, limit: Limit, scope: str) -> Steps[_Toll | None]:
+def _toll(
+    setup: conf.Setup, request: Any, passage: Passage, limit: Limit, scope: str
+) -> Steps[_Toll | Decision | None]:
+    """What a limit charges; ``None`` when it does not count, or a decision that denies."""
     if not limit.applies(request.method):
         return None
+    if limit.deny is not None or limit.allow is not None:
+        verdict = yield from _judged(setup, request, passage, limit)
+        if verdict is not True:
+            return None if verdict is False else verdict
     if limit.per_route:
         scope = f"{scope} {identity.route(plain(request))}"
     if limit.skip_if is not None and (yield Call("skip_if", limit.skip_if, request)):
@@ -240,21 +276,85 @@ def _checked_cost(limit: Limit, cost: Any) -> None:
         raise ConfigError(f"the cost function of {limit.name('')!r} returned {cost!r}")
 
 
+def _judged(
+    setup: conf.Setup, request: Any, passage: Passage, limit: Limit
+) -> Steps[Decision | bool]:
+    """What a limit's own lists say: a refusal, or whether the request counts."""
+    asking = yield from subject_of(setup, request, passage, wants_user=limit.wants_user)
+    for listed in (limit.deny, limit.allow):
+        said = None if listed is None else listed.judge(asking)
+        if said is not None and said.startswith("deny"):
+            refused: Decision = Rules(lists=[cast("AccessList", listed)]).peek(
+                setup.limiter(), [], asking
+            )
+            return refused
+        if said is not None:
+            return False
+    return True
+
+
+def subject_of(
+    setup: conf.Setup,
+    request: Any,
+    passage: Passage,
+    *,
+    wants_user: bool = False,
+    whole: bool = False,
+) -> Steps[Subject]:
+    """Who is asking, found out once a request; with ``whole`` also for what."""
+    wants_user = wants_user or setup.ruling.wants_user
+    known = passage.subjects.get(wants_user)
+    if known is not None and not whole:
+        return known
+    address = setup.address.resolve(*identity.hops(request))
+    asking = yield from subject(
+        setup.settings, address, request, wants_user=wants_user, whole=whole
+    )
+    if not whole:
+        passage.subjects[wants_user] = asking
+    return asking
+
+
+def _check(
+    setup: conf.Setup, request: Any, passage: Passage, limiter: Limiter, group: list[_Toll]
+) -> Steps[Decision]:
+    charges = [toll.charge for toll in group]
+    if not setup.ruling.stated and not any(toll.limit.shadow for toll in group):
+        decision: Decision = yield Check(limiter, charges)
+        return decision
+    whole, passage.asks_rules = passage.asks_rules, False
+    asking = yield from subject_of(setup, request, passage, whole=whole)
+    ruled: Decision = yield Check(limiter, charges, setup.ruling.rules, asking)
+    return ruled
+
+
 def _ask(
-    request: Any, passage: Passage, limiter: Limiter, group: list[_Toll], *, block: bool
+    setup: conf.Setup,
+    request: Any,
+    passage: Passage,
+    limiter: Limiter,
+    group: list[_Toll],
+    *,
+    block: bool,
 ) -> Steps[HttpResponseBase | None]:
     try:
-        decision: Decision = yield Check(limiter, [toll.charge for toll in group])
+        decision = yield from _check(setup, request, passage, limiter, group)
     except StoreError:  # the limiter has told the log
         if block:
             return responses.unavailable(request)
         passage.note(request, None, True)
         return None
+    if decision.reason == "exempt":
+        passage.exempt = decision.rule is not None
+        passage.note(request, None, False)
+        return None
     passage.note(request, decision, not decision.allowed)
+    if decision.reason == "denied":
+        return responses.refusal(request, decision)
     if decision.allowed:
-        for toll in group:
-            if toll.limit.cost_of_answer is not None:
-                passage.owed.append(toll)
+        # What rules charged in place of a limit goes by another name: the estimate stays.
+        if decision.rule is None:
+            passage.owed += [toll for toll in group if toll.limit.cost_of_answer is not None]
         return None
     return (yield from _refusal(request, decision, group)) if block else None
 

@@ -50,8 +50,13 @@ def callback_for(request: Any) -> Callable[..., Any] | None:
 
 
 def refusal(request: Any, decision: Decision) -> HttpResponse:
-    """A 429 in the form the client prefers; the headers are written by :func:`write_headers`."""
-    return _answer(request, 429, "Too many requests", decision.text(), decision.problem(), decision)
+    """A 429 in the form the client prefers; the headers are written by :func:`write_headers`.
+
+    A client that the rules deny gets a 403.
+    """
+    status = decision.status
+    title = "Too many requests" if status == 429 else "Forbidden"
+    return _answer(request, status, title, decision.text(), decision.problem(), decision)
 
 
 def unavailable(request: Any) -> HttpResponse:

@@ -17,10 +17,11 @@ from tollway import ConfigError, Rate
 from tollway.django.limits import Limit, limit
 from tollway.django.settings import Settings, SettingsError, choose, function
 
-_KNOWN = ("RATE_LIMITS", "SKIP_PATHS", "KEY", "SKIP_IF")
+_SHARED = ("KEY", "SKIP_IF", "ALGORITHM", "BACKEND", "BLOCK", "SHADOW", "ALLOW_LIST", "DENY_LIST")
+_KNOWN = ("RATE_LIMITS", "SKIP_PATHS", *_SHARED)
 _RULE_KNOWN = (
     *("rate", "key", "algorithm", "algorithm_config", "block", "group", "cost", "skip_if"),
-    *("response_callback", "backend", "scope"),
+    *("response_callback", "backend", "scope", "shadow", "allow_list", "deny_list"),
 )
 _SCOPES = ("rule", "route")
 _FUNCTIONS = ("cost", "skip_if", "response_callback")
@@ -106,13 +107,16 @@ def read(settings: Settings) -> tuple[Rules, list[SettingsError]]:
 
     for name in stated:
         attempt("", partial(choose, "entry", str(name), _KNOWN))
-    shared = {
-        "key": stated.get("KEY", "ip"),
-        "skip_if": attempt("['SKIP_IF']", lambda: function(stated.get("SKIP_IF"))),
-    }
+    shared = {name.lower(): stated[name] for name in _SHARED if name in stated}
+    if "skip_if" in shared:
+        shared["skip_if"] = attempt("['SKIP_IF']", lambda: function(stated["SKIP_IF"]))
+    for name in tuple(shared):  # each is named by itself when it is wrong
+        made = attempt(f"[{name.upper()!r}]", partial(limit, **{name: shared[name]}))
+        if made is None:
+            del shared[name]
     default = None
     if settings.default_limit is not None:
-        default = attempt("['KEY']", lambda: limit(**shared))
+        default = attempt("", lambda: limit(**shared))
     rules = []
     for text, rule in _entries(stated.get("RATE_LIMITS", {}), attempt):
         where = f"['RATE_LIMITS'][{text!r}]"

@@ -17,7 +17,9 @@ from django.utils.module_loading import import_string
 
 from tollway import ClientAddress, ConfigError, Limiter, Policy, Rate, backends
 from tollway.backends import Backend
+from tollway.django import sources
 from tollway.identity import parse_key
+from tollway.rules import AccessList, FileSource
 from tollway.tokens import Verifier
 
 
@@ -42,6 +44,7 @@ class Settings:
     ipv6_prefix: int = 64
     api_key_header: str = "X-API-Key"
     org: Callable[..., Any] | None = None
+    tier: Callable[..., Any] | None = None
     jwt: Verifier | None = None
     connect_timeout: float = 1.0
     command_timeout: float = 0.1
@@ -52,6 +55,8 @@ class Settings:
     response_callback: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     template: str | None = None
     middleware: Mapping[str, Any] = field(default_factory=dict)
+    rules: Any = None
+    access_lists: tuple[AccessList | FileSource, ...] = ()
 
 
 def rates(value: object) -> tuple[Rate, ...]:
@@ -228,6 +233,9 @@ SETTINGS: Final[Mapping[str, Setting]] = {
         "a function of the request, or its dotted path, that names the organisation for `org`; "
         "without it `request.tenant` does",
     ),
+    "RATELIMIT_TIER": Setting(
+        function, "a function of the request, or its dotted path, that names the client's tier"
+    ),
     "RATELIMIT_JWT": Setting(
         _jwt, "how tokens are verified for `jwt:CLAIM`: `KEY`, `ALGORITHMS` and more"
     ),
@@ -254,6 +262,16 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     ),
     "RATELIMIT_TEMPLATE": Setting(_optional_text, "the template of refusals for browsers"),
     "RATELIMIT_MIDDLEWARE": Setting(_mapping, "the middleware's rules"),
+    "RATELIMIT_RULES": Setting(
+        sources.stated_rules,
+        "who gets which limit: a mapping, a `.toml` or `.json` file that is followed, a "
+        "`tollway.rules.Source`, or the dotted path of one",
+    ),
+    "RATELIMIT_ACCESS_LISTS": Setting(
+        sources.stated_lists,
+        "access lists besides: files that are followed, `tollway.rules.AccessList` objects, or "
+        "their dotted paths",
+    ),
 }
 """Every setting: its reader and its meaning."""
 

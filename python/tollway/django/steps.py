@@ -15,6 +15,7 @@ from django.conf import settings as django_settings
 from django.http import HttpRequest
 
 from tollway import ConfigError, Decision, Limiter, Policy
+from tollway.rules import Rules, Subject
 
 T = TypeVar("T")
 Charge = tuple[Policy, str, int]
@@ -34,22 +35,37 @@ Steps = Generator[Step, Any, T]
 
 
 class Check:
-    """Ask a limiter whether the charges may pass, all or none, in one round trip."""
+    """Ask a limiter whether the charges may pass, all or none, in one round trip.
 
-    __slots__ = ("charges", "limiter")
+    With rules it is they who ask.
+    """
 
-    def __init__(self, limiter: Limiter, charges: Sequence[Charge]) -> None:
+    __slots__ = ("charges", "limiter", "rules", "subject")
+
+    def __init__(
+        self,
+        limiter: Limiter,
+        charges: Sequence[Charge],
+        rules: Rules | None = None,
+        subject: Subject | None = None,
+    ) -> None:
         self.limiter = limiter
         self.charges = charges
+        self.rules = rules
+        self.subject = subject
 
     def now(self) -> Decision:
         """Ask and wait."""
+        if self.rules is not None:
+            return self.rules.check(self.limiter, self.charges, self.subject)
         if len(self.charges) == 1:
             return self.limiter.check(*self.charges[0])
         return self.limiter.check_all(self.charges)
 
     async def later(self) -> Decision:
         """Ask and await."""
+        if self.rules is not None:
+            return await self.rules.acheck(self.limiter, self.charges, self.subject)
         if len(self.charges) == 1:
             return await self.limiter.acheck(*self.charges[0])
         return await self.limiter.acheck_all(self.charges)

@@ -16,21 +16,24 @@ check, all or nothing, in one round trip; and a client cannot change who it is b
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
 
 from django.core.exceptions import ImproperlyConfigured
 from rest_framework import throttling
-from rest_framework.exceptions import APIException
+from rest_framework.exceptions import APIException, PermissionDenied
 from rest_framework.settings import api_settings
 
 from tollway import ClientAddress, ConfigError, Decision, Limiter, Rate
 from tollway.answer import UNAVAILABLE_SECONDS, policy_name, tightest, unavailable_text
 from tollway.backends import Backend
 from tollway.django import conf, identity
-from tollway.django.passage import Passage, tell
-from tollway.django.steps import Charge
+from tollway.django.passage import Passage, subject_of, tell
+from tollway.django.steps import Charge, run
 from tollway.errors import StoreError
+from tollway.identity import text
+from tollway.rules import Rules, Subject
 
 _ATTRIBUTE = "_tollway_throttles"
 
@@ -215,11 +218,21 @@ def _decided(
     by_limiter: dict[Limiter, dict[tuple[str, str], Charge]] = {}
     for limiter, charge in filter(None, tolls):
         by_limiter.setdefault(limiter, {})[(charge[0].name, charge[1])] = charge
-    decision = _checked({limiter: list(some.values()) for limiter, some in by_limiter.items()})
+    ruling = setup.ruling
+    asking = run(subject_of(setup, request, passage)) if ruling.stated else None
+    check = Asking(ruling.rules if ruling.stated else None, asking)
+    decision = check.all({limiter: list(some.values()) for limiter, some in by_limiter.items()})
+    if decision.reason == "exempt":
+        return [(type(one), None, False) for one in throttles]
     _note(passage, decision, request, view)
+    if decision.reason == "denied":
+        raise PermissionDenied(decision.text())
+    # Rules may refuse under names that are no throttle's: then the first one says so.
+    names = [toll[1][0].name for toll in filter(None, tolls)]
+    place = names.index(decision.policy) if decision.policy in names else 0
     return [
-        (type(one), decision, not decision.allowed and toll[1][0].name == decision.policy)
-        for one, toll in zip(throttles, filter(None, tolls), strict=True)
+        (type(one), decision, not decision.allowed and number == place)
+        for number, one in enumerate(throttles)
     ]
 
 
@@ -233,26 +246,38 @@ def _toll(
     name = policy_name("throttle", throttle.scope or type(throttle).__qualname__)
     policy = setup.policy(name, rates, throttle.algorithm)
     cost = throttle.get_cost(request, view)
-    return setup.limiter(throttle.backend), (policy, identity.text(throttle.key), cost)
+    return setup.limiter(throttle.backend), (policy, text(throttle.key), cost)
 
 
-def _checked(by_limiter: dict[Limiter, list[Charge]]) -> Decision:
-    """One decision over all: what one backend has charged is given back when another refuses."""
-    speaks: Decision | None = None
-    charged: list[tuple[Limiter, Charge]] = []
-    try:
-        for limiter, charges in by_limiter.items():
-            decision = limiter.check_all(charges)
-            speaks = tightest(speaks, decision)
-            if not decision.allowed:
-                for other, (policy, who, cost) in charged:
-                    other.refund(policy, who, cost)
-                break
-            charged += [(limiter, charge) for charge in charges]
-    except StoreError as error:
-        raise StoreAway from error
-    assert speaks is not None, "there is at least one throttle"
-    return speaks
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How limiters are asked: by the rules in force, for somebody; or plainly."""
+
+    rules: Rules | None
+    subject: Subject | None
+
+    def all(self, by_limiter: dict[Limiter, list[Charge]]) -> Decision:
+        """One decision: what one backend has charged is given back when another refuses."""
+        speaks: Decision | None = None
+        charged: list[tuple[Limiter, Charge]] = []
+        try:
+            for limiter, charges in by_limiter.items():
+                decision = self._one(limiter, charges)
+                speaks = tightest(speaks, decision)
+                if not decision.allowed:
+                    for other, (policy, who, cost) in charged:
+                        other.refund(policy, who, cost)
+                    break
+                charged += [(limiter, charge) for charge in charges]
+        except StoreError as error:
+            raise StoreAway from error
+        assert speaks is not None, "there is at least one throttle"
+        return speaks
+
+    def _one(self, limiter: Limiter, charges: list[Charge]) -> Decision:
+        if self.rules is None:
+            return limiter.check_all(charges)
+        return self.rules.check(limiter, charges, self.subject)
 
 
 def _note(passage: Passage, decision: Decision, request: Any, view: Any) -> None:

@@ -17,7 +17,9 @@ from django.utils.module_loading import import_string
 from tollway import ConfigError, Decision, Limiter, Rate, hash_identity
 from tollway.answer import policy_name
 from tollway.django import conf, identity
+from tollway.django.ruling import meta_name
 from tollway.errors import StoreError
+from tollway.identity import text
 
 ALL: Final = None
 """Every HTTP method."""
@@ -266,8 +268,8 @@ def _field(name: str, request: Any) -> str | None:
 
 
 def _header(name: str, request: Any) -> str | None:
-    value = request.META.get(identity.meta_name(name))
-    return hash_identity(identity.text(value)) if value else None
+    value = request.META.get(meta_name(name))
+    return hash_identity(text(value)) if value else None
 
 
 _PLAIN: Final[dict[str, Callable[[Any], str | None]]] = {
