@@ -23,6 +23,8 @@ pub(super) struct Ask {
     pub(super) dues: SmallVec<[Due; 1]>,
     /// For each due, when a policy changed: the value found and the value to read instead.
     pub(super) swaps: Vec<Swap>,
+    /// The server's time as it said itself, when its calendar was another than this host's.
+    pub(super) around: Option<Timestamp>,
 }
 
 /// One charge, owned, with the key as it is spelled in Redis.
@@ -53,8 +55,8 @@ pub(super) struct Answer {
 #[derive(Debug)]
 pub(super) enum Settled {
     Decision(Decision),
-    /// A policy changed: ask again with these.
-    Changed(Vec<Swap>),
+    /// A policy changed, or the server's clock stands elsewhere: to be asked again as it is now.
+    Open,
 }
 
 impl Answer {
@@ -85,7 +87,7 @@ impl Ask {
                 return refuse("a request charges one policy and key twice: add the costs up");
             }
         }
-        Ok(Self { peek: request.peek, sign: 0, dues, swaps: Vec::new() })
+        Ok(Self { peek: request.peek, sign: 0, dues, swaps: Vec::new(), around: None })
     }
 
     /// A charge without asking, or, below zero, permits given back.
@@ -93,19 +95,32 @@ impl Ask {
         let most = policy.limits().iter().map(Limit::capacity).max().unwrap_or(0);
         let cost = delta.unsigned_abs().min(2 * u64::from(most)) as u32;
         let due = Due { policy: Arc::clone(policy), key: store_key(prefix, policy.name(), key), cost };
-        Self { peek: delta == 0, sign: delta.signum(), dues: SmallVec::from_iter([due]), swaps: Vec::new() }
+        Self {
+            peek: delta == 0,
+            sign: delta.signum(),
+            dues: SmallVec::from_iter([due]),
+            swaps: Vec::new(),
+            around: None,
+        }
     }
 
     /// Permits that were charged, given back.
     pub(super) fn give_back(policy: Arc<Policy>, key: String, cost: u32) -> Self {
         let sign = if cost == 0 { 0 } else { -1 };
-        Self { peek: cost == 0, sign, dues: SmallVec::from_iter([Due { policy, key, cost }]), swaps: Vec::new() }
+        Self {
+            peek: cost == 0,
+            sign,
+            dues: SmallVec::from_iter([Due { policy, key, cost }]),
+            swaps: Vec::new(),
+            around: None,
+        }
     }
 
     /// Whether the script reads both requests the same way, but for the keys.
     pub(super) fn same_shape(&self, other: &Self) -> bool {
         self.peek == other.peek
             && self.sign == other.sign
+            && self.around == other.around
             && self.swaps.is_empty() == other.swaps.is_empty()
             && self.dues.len() == other.dues.len()
             && (self.dues.iter().zip(&other.dues))
@@ -113,10 +128,17 @@ impl Ask {
     }
 
     /// Words the script's answer: the script decides, the engine says how.
-    pub(super) fn settle(&self, answer: &Answer, store: &str) -> Result<Settled, StoreError> {
+    pub(super) fn settle(&mut self, answer: &Answer, store: &str) -> Result<Settled, StoreError> {
         match answer.letter {
             b'A' | b'R' => self.decided(answer, store).map(Settled::Decision),
-            b'O' => self.changed(answer, store).map(Settled::Changed),
+            b'O' => {
+                self.swaps = self.changed(answer, store)?;
+                Ok(Settled::Open)
+            }
+            b'C' => {
+                self.around = Some(answer.now);
+                Ok(Settled::Open)
+            }
             // The failed command's message stands in place of its key's value; others hold values.
             b'E' => Err(self.failed(answer, store)),
             letter => Err(trouble::unexpected(store, &format!("the script answered {:?}", char::from(letter)))),
@@ -199,7 +221,7 @@ impl Ask {
     }
 }
 
-fn read(raw: &[u8], key: &str, store: &str) -> Result<Entry, StoreError> {
+fn read<'a>(raw: &'a [u8], key: &str, store: &str) -> Result<Entry<'a>, StoreError> {
     form::read(raw).map_err(|flaw| match flaw {
         Flaw::Version(found) => trouble::version(store, key, &found, form::VERSION),
         Flaw::Foreign => trouble::foreign(store, key, raw),

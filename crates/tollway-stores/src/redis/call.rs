@@ -1,11 +1,13 @@
 //! Many callers' jobs as one round trip: packed into commands, and the answers handed out.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use redis::{Cmd, Pipeline, ServerError, ServerErrorKind, Value};
 use smallvec::SmallVec;
-use tollway_core::{Limit, StoreError, Timestamp};
+use tollway_core::{Algorithm, Bucket, Limit, StoreError, Timestamp};
 
-use super::ask::{Answer, Ask};
-use super::form::Code;
+use super::ask::{Answer, Ask, Due};
+use super::form::{self, Code};
 use super::hop::Route;
 use super::queue::{Done, Job, Work};
 use super::script;
@@ -329,18 +331,36 @@ fn spell(ask: &Ask) -> String {
         let lifetime = due.policy.lifetime().div_ceil(1_000_000) + 1;
         let _ = write!(text, " {lifetime} {} {}", due.cost, due.policy.limits().len());
         for limit in due.policy.limits() {
-            // More than the capacity is refused unseen, and is at most twice that when charged unasked.
-            let most = if ask.sign == 0 { limit.capacity() } else { limit.capacity().saturating_mul(2) };
-            let (span, span_fraction) = span(limit, due.cost.min(most));
-            let (tolerance, tolerance_fraction) = span_of_capacity(limit);
-            let _ = write!(text, " {} {span} {span_fraction} {tolerance} {tolerance_fraction}", Code::of(limit));
+            spell_limit(ask, due, limit, &mut text);
         }
     }
     text
 }
 
-fn span_of_capacity(limit: &Limit) -> (u64, u64) {
-    span(limit, limit.capacity())
+fn spell_limit(ask: &Ask, due: &Due, limit: &Limit, text: &mut String) {
+    use std::fmt::Write;
+    let _ = write!(text, " {}", Code::of(limit));
+    // Around this host's clock; the server says when its own stands elsewhere.
+    let here = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
+    let around = || ask.around.unwrap_or_else(|| Timestamp::from_micros(here()));
+    if limit.algorithm() == Algorithm::Calendar {
+        let edges = form::edges(limit, around()).unwrap_or_default();
+        for edge in edges {
+            let _ = write!(text, " {edge}");
+        }
+        return;
+    }
+    // More than the capacity is refused unseen, and is at most twice that when charged unasked.
+    let most = if ask.sign == 0 { limit.capacity() } else { limit.capacity().saturating_mul(2) };
+    let (width, fraction) = span(limit, due.cost.min(most));
+    let (tolerance, tolerance_fraction) = span(limit, limit.capacity());
+    let _ = write!(text, " {width} {fraction} {tolerance} {tolerance_fraction}");
+    let bucket = limit.bucket();
+    if *bucket != Bucket::default() {
+        let (lacking, fraction) = span(limit, bucket.initial.map_or(0, |initial| limit.capacity() - initial));
+        let traits = u8::from(bucket.partial) + 2 * u8::from(bucket.initial.is_some());
+        let _ = write!(text, " ~{} {lacking} {fraction} {traits}", bucket.refill_every / 1_000);
+    }
 }
 
 /// How long the rate takes to earn `cost` permits: microseconds and a fraction in 1/permits of one.

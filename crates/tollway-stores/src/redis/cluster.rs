@@ -10,10 +10,10 @@ use redis::ConnectionAddr;
 use smallvec::SmallVec;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
-use tollway_core::{Decision, Policy, Reply, StoreError, StoreErrorKind};
+use tollway_core::{Bucket, Decision, Policy, Reply, StoreError, StoreErrorKind};
 
 use super::address::Address;
-use super::ask::{Answer, Ask, Asks};
+use super::ask::{Answer, Ask, Asks, Due};
 use super::driver::Driver;
 use super::hop::{Hop, Route, slot};
 use super::queue::{Done, Outcome, Queue, Work};
@@ -448,14 +448,21 @@ fn shares(ask: &Ask, peek: bool) -> Vec<Share> {
         let number = slot(&due.key);
         let known = shares.iter().position(|share| share.slot == number);
         let at = known.unwrap_or_else(|| {
-            let ask = Ask { peek, sign: 0, dues: SmallVec::new(), swaps: Vec::new() };
+            let ask = Ask { peek, sign: 0, dues: SmallVec::new(), swaps: Vec::new(), around: None };
             shares.push(Share { slot: number, charges: Vec::new(), ask });
             shares.len() - 1
         });
         shares[at].charges.push(index as u16);
-        shares[at].ask.dues.push(due.clone());
+        shares[at].ask.dues.push(Due { policy: in_whole(&due.policy), ..due.clone() });
     }
     shares
+}
+
+/// The policy without service in part, which goes with one charge only.
+fn in_whole(policy: &Arc<Policy>) -> Arc<Policy> {
+    let bucket = *policy.limits()[0].bucket();
+    let whole = || Policy::clone(policy).with_bucket(Bucket { partial: false, ..bucket }).ok();
+    bucket.partial.then(whole).flatten().map_or_else(|| Arc::clone(policy), Arc::new)
 }
 
 /// The one that speaks for both, as it does in one request: of refusing ones the longest wait, else the

@@ -6,7 +6,9 @@
 use std::fmt::{self, Write};
 
 use smallvec::SmallVec;
-use tollway_core::{Algorithm, Align, Bucket, ConfigError, Limit, Period, Policy, Rate, State, Timestamp, judge_one};
+use tollway_core::{
+    Algorithm, Align, CalendarUnit, ConfigError, Limit, Period, Policy, Rate, State, Timestamp, carry_states,
+};
 
 /// The version this build reads and writes.
 pub(super) const VERSION: &str = "1";
@@ -14,27 +16,41 @@ pub(super) const VERSION: &str = "1";
 /// Times are whole microseconds below this, so that Lua's doubles hold them exactly.
 const MOST_MICROS: u64 = (1 << 53) - 1;
 
-/// A limit as it is named in a value: `b100/60000/120`.
+/// A limit as it is named in a value: `b100/60000/120`, `c500/day/Europe/Berlin`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Code {
+pub(super) struct Code<'a> {
     kind: u8,
     permits: u32,
-    period_ms: u64,
+    length: Length<'a>,
     capacity: u32,
 }
 
-impl Code {
-    pub(super) fn of(limit: &Limit) -> Self {
+/// How long a limit's period is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Length<'a> {
+    Millis(u64),
+    Calendar(CalendarUnit, Option<&'a str>),
+}
+
+const UNITS: [CalendarUnit; 4] = [CalendarUnit::Day, CalendarUnit::Week, CalendarUnit::Month, CalendarUnit::Year];
+
+impl<'a> Code<'a> {
+    pub(super) fn of(limit: &'a Limit) -> Self {
         let kind = match limit.algorithm() {
             // One law, two names: changing between them keeps the state.
             Algorithm::Gcra | Algorithm::TokenBucket | Algorithm::LeakyBucket(_) => b'b',
             Algorithm::FixedWindow(Align::Clock) => b'w',
             Algorithm::FixedWindow(Align::First) => b'f',
             Algorithm::SlidingWindow => b's',
+            Algorithm::Calendar => b'c',
             // `keeps` refuses them.
-            Algorithm::SlidingLog | Algorithm::Concurrency | Algorithm::Calendar | Algorithm::Custom(_) => b'?',
+            Algorithm::SlidingLog | Algorithm::Concurrency | Algorithm::Custom(_) => b'?',
         };
-        Self { kind, permits: limit.permits(), period_ms: limit.period() / 1_000_000, capacity: limit.capacity() }
+        let length = match limit.rate().period() {
+            Period::Fixed(nanos) => Length::Millis(nanos / 1_000_000),
+            Period::Calendar { unit, zone } => Length::Calendar(*unit, zone.as_deref()),
+        };
+        Self { kind, permits: limit.permits(), length, capacity: limit.capacity() }
     }
 
     /// The limit it stands for, when there is such a limit.
@@ -43,27 +59,37 @@ impl Code {
             b'b' => Algorithm::Gcra,
             b'w' => Algorithm::FixedWindow(Align::Clock),
             b'f' => Algorithm::FixedWindow(Align::First),
+            b'c' => Algorithm::Calendar,
             _ => Algorithm::SlidingWindow,
         };
-        let period = self.period_ms.checked_mul(1_000_000)?;
-        let rate = match self.capacity.checked_sub(self.permits) {
-            Some(burst) => Rate::new(self.permits, period, burst).ok()?,
-            None => Rate::new(self.permits, period, self.capacity.checked_sub(1)?).ok()?.smooth(),
+        let rate = match self.length {
+            Length::Calendar(unit, zone) => Rate::calendar(self.permits, unit, zone).ok()?,
+            Length::Millis(millis) => {
+                let period = millis.checked_mul(1_000_000)?;
+                match self.capacity.checked_sub(self.permits) {
+                    Some(burst) => Rate::new(self.permits, period, burst).ok()?,
+                    None => Rate::new(self.permits, period, self.capacity.checked_sub(1)?).ok()?.smooth(),
+                }
+            }
         };
-        debug_assert!(matches!(rate.period(), Period::Fixed(_)));
         Limit::new(rate, algorithm).ok()
     }
 
-    fn read(text: &str) -> Option<Self> {
-        let kind = *text.as_bytes().first().filter(|kind| b"bwfs".contains(kind))?;
-        let mut numbers = text[1..].split('/');
-        let code = Self {
-            kind,
-            permits: number(numbers.next()?)?.try_into().ok()?,
-            period_ms: number(numbers.next()?)?,
-            capacity: number(numbers.next()?)?.try_into().ok()?,
-        };
-        (numbers.next().is_none() && code.permits > 0).then_some(code)
+    fn read(text: &'a str) -> Option<Self> {
+        let kind = *text.as_bytes().first().filter(|kind| b"bwfsc".contains(kind))?;
+        let (permits, rest) = text[1..].split_once('/')?;
+        let permits: u32 = number(permits)?.try_into().ok().filter(|permits| *permits > 0)?;
+        if kind == b'c' {
+            let (name, zone) = match rest.split_once('/') {
+                Some((name, zone)) => (name, Some(zone)),
+                None => (rest, None),
+            };
+            let unit = UNITS.into_iter().find(|unit| unit.name() == name)?;
+            return Some(Self { kind, permits, length: Length::Calendar(unit, zone), capacity: permits });
+        }
+        let (millis, capacity) = rest.split_once('/')?;
+        let length = Length::Millis(number(millis)?);
+        Some(Self { kind, permits, length, capacity: number(capacity)?.try_into().ok()? })
     }
 
     fn read_state(self, text: &str) -> Option<State> {
@@ -102,9 +128,14 @@ impl Code {
     }
 }
 
-impl fmt::Display for Code {
+impl fmt::Display for Code<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}/{}/{}", self.kind as char, self.permits, self.period_ms, self.capacity)
+        write!(f, "{}{}/", self.kind as char, self.permits)?;
+        match self.length {
+            Length::Millis(millis) => write!(f, "{millis}/{}", self.capacity),
+            Length::Calendar(unit, None) => f.write_str(unit.name()),
+            Length::Calendar(unit, Some(zone)) => write!(f, "{}/{zone}", unit.name()),
+        }
     }
 }
 
@@ -118,11 +149,11 @@ pub(super) enum Flaw {
 }
 
 /// A value's limits and states.
-pub(super) type Entry = SmallVec<[(Code, State); 2]>;
+pub(super) type Entry<'a> = SmallVec<[(Code<'a>, State); 2]>;
 
 /// Whether a policy's states can be kept here.
 pub(super) fn keeps(policy: &Policy) -> Result<(), ConfigError> {
-    let foreign = |limit: &&Limit| Code::of(limit).kind == b'?' || *limit.bucket() != Bucket::default();
+    let foreign = |limit: &&Limit| Code::of(limit).kind == b'?';
     match policy.limits().iter().find(foreign) {
         None => Ok(()),
         Some(limit) => Err(ConfigError::new(format!(
@@ -134,7 +165,7 @@ pub(super) fn keeps(policy: &Policy) -> Result<(), ConfigError> {
 }
 
 /// Reads a value.
-pub(super) fn read(raw: &[u8]) -> Result<Entry, Flaw> {
+pub(super) fn read(raw: &[u8]) -> Result<Entry<'_>, Flaw> {
     let text = std::str::from_utf8(raw).map_err(|_| Flaw::Foreign)?;
     let mut words = text.split(' ');
     let version = words.next().unwrap_or("");
@@ -146,41 +177,44 @@ pub(super) fn read(raw: &[u8]) -> Result<Entry, Flaw> {
             Flaw::Foreign
         });
     }
-    let read_word = |word: &str| {
-        let (code, state) = word.split_once(':')?;
-        let code = Code::read(code)?;
-        Some((code, code.read_state(state)?))
-    };
-    let entry: Entry = words.map(read_word).collect::<Option<_>>().ok_or(Flaw::Foreign)?;
+    let entry: Entry<'_> = words.map(read_word).collect::<Option<_>>().ok_or(Flaw::Foreign)?;
     if entry.is_empty() { Err(Flaw::Foreign) } else { Ok(entry) }
 }
 
+fn read_word(word: &str) -> Option<(Code<'_>, State)> {
+    let (code, state) = word.split_once(':')?;
+    let code = Code::read(code)?;
+    Some((code, code.read_state(state)?))
+}
+
 /// Whether an entry was written for exactly these limits.
-pub(super) fn is_of(entry: &Entry, policy: &Policy) -> bool {
+pub(super) fn is_of(entry: &Entry<'_>, policy: &Policy) -> bool {
     entry.len() == policy.limits().len()
         && entry.iter().zip(policy.limits()).all(|((code, _), limit)| *code == Code::of(limit))
 }
 
-/// The value for `policy` that keeps what `entry` has spent of other limits.
-///
-/// A limit that stayed keeps its state; a new one takes the share of the old one in its place, or of
-/// the last. `None` when the entry names a limit that cannot be.
-pub(super) fn carry(entry: &Entry, policy: &Policy, now: Timestamp) -> Option<String> {
+/// The value for `policy` that keeps what `entry` has spent of other limits. `None` when the entry
+/// names a limit that cannot be.
+pub(super) fn carry(entry: &Entry<'_>, policy: &Policy, now: Timestamp) -> Option<String> {
+    let limits: SmallVec<[Limit; 2]> = entry.iter().map(|(code, _)| code.limit()).collect::<Option<_>>()?;
+    let old: SmallVec<[_; 2]> = limits.iter().zip(entry.iter().map(|(_, state)| state.clone())).collect();
     let mut text = VERSION.to_owned();
-    for (index, limit) in policy.limits().iter().enumerate() {
-        let code = Code::of(limit);
-        let state = match entry.iter().find(|(old, _)| *old == code) {
-            Some((_, state)) => state.clone(),
-            None => {
-                let (old, state) = entry.get(index).or(entry.last())?;
-                let old = old.limit()?;
-                let left = judge_one(&old, Some(state), now, 0).remaining;
-                limit.spent(old.capacity() - left, old.capacity(), now)
-            }
-        };
-        code.write_state(&state, &mut text);
+    for (limit, state) in policy.limits().iter().zip(carry_states(&old, policy, now)) {
+        Code::of(limit).write_state(&state, &mut text);
     }
     Some(text)
+}
+
+/// The edges of a calendar limit's periods around an instant, in microseconds: those of the period
+/// before, of the one that holds it, and of the three after.
+pub(super) fn edges(limit: &Limit, at: Timestamp) -> Option<[u64; 6]> {
+    let (start, mut end) = limit.calendar_window(at.nanos())?;
+    let mut edges = [limit.calendar_window(start.saturating_sub(1))?.0, start, end, 0, 0, 0];
+    for edge in &mut edges[3..] {
+        end = limit.calendar_window(end)?.1;
+        *edge = end;
+    }
+    Some(edges.map(|edge| edge / 1_000))
 }
 
 fn number(text: &str) -> Option<u64> {
@@ -213,6 +247,8 @@ mod tests {
             ("7/s smooth burst 3", Algorithm::Gcra, "1 b7/1000/4:1700000000142857:1"),
             ("5/m", Algorithm::FixedWindow(Align::Clock), "1 w5/60000/5:1699999980000000:1"),
             ("5/m", Algorithm::FixedWindow(Align::First), "1 f5/60000/5:1700000000000000:1"),
+            ("5/month", Algorithm::Calendar, "1 c5/month:1698796800000000:1"),
+            ("5/day America/New_York", Algorithm::Gcra, "1 c5/day/America/New_York:1699938000000000:1"),
             (
                 "5/m; 9/h",
                 Algorithm::SlidingWindow,
@@ -225,8 +261,14 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back() {
-        for algorithm in Algorithm::all().into_iter().take(7) {
-            let policy = Policy::new("p", "7/s; 1000000000/ms; 999999937/366d; 1/d", algorithm).unwrap();
+        for algorithm in Algorithm::all().into_iter().filter(|algorithm| !algorithm.is_log()) {
+            let rates = match algorithm {
+                Algorithm::Calendar => {
+                    "7/day Europe/Berlin; 1000000000/week America/New_York; 5/month; 1/year Etc/GMT-14"
+                }
+                _ => "7/s; 1000000000/ms; 999999937/366d; 1/d",
+            };
+            let policy = Policy::new("p", rates, algorithm).unwrap();
             let (mut text, mut states) = (VERSION.to_owned(), Vec::new());
             for limit in policy.limits() {
                 let (_, state) = decide_one(limit, None, NOW, 1);
@@ -264,6 +306,8 @@ mod tests {
             b"1  b7/1000/7:1:1",
             b"1 b0/1000/7:1:0",
             b"1 b7/1000/7/7:1:0",
+            b"1 c7/decade:1:0",
+            b"1 c7/1000/7:1:0",
         ] {
             assert_eq!(read(raw), Err(Flaw::Foreign), "{}", String::from_utf8_lossy(raw));
         }

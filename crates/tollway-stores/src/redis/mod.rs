@@ -290,7 +290,8 @@ impl Way<'_> {
     }
 }
 
-/// Words the answers; requests whose policy changed are asked again with what the key held before.
+/// Words the answers; requests whose policy changed are asked again with what the key held before,
+/// and those whose calendar is another at the server with the one there.
 async fn decide(
     name: &str,
     first: impl Future<Output = Result<(Asks, Vec<Answer>), StoreError>>,
@@ -309,8 +310,7 @@ async fn decide(
         for ((mut ask, answer), place) in asks.into_iter().zip(answers).zip(places) {
             match ask.settle(&answer, name)? {
                 Settled::Decision(decision) => decisions[place] = Some(decision),
-                Settled::Changed(swaps) => {
-                    ask.swaps = swaps;
+                Settled::Open => {
                     changed.push(ask);
                     open.push(place);
                 }

@@ -4,8 +4,10 @@ use std::sync::OnceLock;
 
 /// What is loaded into the server.
 pub(super) const SOURCE: &str = concat!(
+    include_str!("scripts/arithmetic.lua"),
     include_str!("scripts/schedule.lua"),
     include_str!("scripts/fixed_window.lua"),
+    include_str!("scripts/calendar.lua"),
     include_str!("scripts/sliding_window.lua"),
     include_str!("scripts/apply.lua"),
 );

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use tollway_core::{
-    Algorithm, Align, Charge, Limit, Part, Policy, Rate, Request, State, Store, Timestamp, decide, decide_one,
+    Algorithm, Align, Bucket, CalendarUnit, Charge, Limit, Part, Period, Policy, Rate, Request, State, Store,
+    Timestamp, decide, decide_one,
 };
 
 use super::servers::Redis;
@@ -12,6 +13,8 @@ use super::{open, patient, raw};
 
 const MS: u64 = 1_000_000;
 const YEAR_MS: u64 = 366 * 86_400_000;
+const UNITS: [CalendarUnit; 4] = [CalendarUnit::Day, CalendarUnit::Week, CalendarUnit::Month, CalendarUnit::Year];
+const ZONES: [&str; 4] = ["UTC", "Europe/Berlin", "America/Port-au-Prince", "Etc/GMT+12"];
 
 pub(super) struct Dice(pub(super) u64);
 
@@ -36,6 +39,10 @@ impl Dice {
     fn rate(&mut self, algorithm: Algorithm) -> Rate {
         loop {
             let permits = 1 + self.magnitude(999_999_999) as u32;
+            if algorithm == Algorithm::Calendar {
+                let (unit, zone) = (self.pick(&UNITS), self.pick(&ZONES));
+                return Rate::calendar(permits, unit, Some(zone)).expect("a legal rate");
+            }
             let period = (1 + self.magnitude(YEAR_MS - 1)) * MS;
             let bucket = matches!(algorithm, Algorithm::Gcra | Algorithm::TokenBucket | Algorithm::LeakyBucket(_));
             let burst = if bucket { self.magnitude(1_000_000_000) as u32 } else { 0 };
@@ -48,12 +55,28 @@ impl Dice {
     }
 
     fn policy(&mut self, name: &str) -> Arc<Policy> {
-        let algorithm = self.pick(&Algorithm::all()[..7]);
+        let algorithms: Vec<_> = Algorithm::all().into_iter().filter(|algorithm| !algorithm.is_log()).collect();
+        let algorithm = self.pick(&algorithms);
         loop {
             let rates = (0..1 + self.below(3)).map(|_| self.rate(algorithm)).collect();
-            if let Ok(policy) = Policy::from_rates(name, rates, algorithm) {
+            let Ok(policy) = Policy::from_rates(name, rates, algorithm) else { continue };
+            if algorithm != Algorithm::TokenBucket || self.below(2) == 0 {
                 return Arc::new(policy);
             }
+            if let Ok(policy) = policy.clone().with_bucket(self.bucket(&policy)) {
+                return Arc::new(policy);
+            }
+        }
+    }
+
+    fn bucket(&mut self, policy: &Policy) -> Bucket {
+        let limit = &policy.limits()[0];
+        let whole = limit.period() / MS;
+        Bucket {
+            refill_every: if self.below(2) == 0 { (1 + self.magnitude(whole - 1)) * MS } else { 0 },
+            initial: (self.below(2) == 0).then(|| self.magnitude(u64::from(limit.capacity())) as u32),
+            partial: policy.limits().len() == 1 && self.below(2) == 0,
+            per_request: 1,
         }
     }
 
@@ -73,6 +96,10 @@ impl Dice {
             }
             Algorithm::FixedWindow(Align::First) => State::Window { start: at * 1_000, count },
             Algorithm::FixedWindow(Align::Clock) => State::Window { start: (at - at % period) * 1_000, count },
+            Algorithm::Calendar => {
+                let (start, _) = limit.calendar_window(at * 1_000).expect("a calendar limit");
+                State::Window { start, count }
+            }
             Algorithm::SlidingWindow => {
                 let previous = self.magnitude(u64::from(limit.capacity())) as u32;
                 State::Sliding { start: (at - at % period) * 1_000, current: count, previous }
@@ -91,9 +118,13 @@ fn spell(policy: &Policy, states: &[State]) -> String {
             Algorithm::FixedWindow(Align::Clock) => "w",
             Algorithm::FixedWindow(Align::First) => "f",
             Algorithm::SlidingWindow => "s",
+            Algorithm::Calendar => "c",
             other => unreachable!("{other} is not drawn"),
         };
-        let code = format!("{kind}{}/{}/{}", limit.permits(), limit.period() / MS, limit.capacity());
+        let code = match limit.rate().period() {
+            Period::Calendar { unit, zone: Some(zone) } => format!("{kind}{}/{}/{zone}", limit.permits(), unit.name()),
+            _ => format!("{kind}{}/{}/{}", limit.permits(), limit.period() / MS, limit.capacity()),
+        };
         text += &match *state {
             State::Schedule { full_at, fraction } => {
                 let permits = u128::from(limit.permits());
@@ -115,11 +146,16 @@ fn healed(limit: &Limit, state: &State, now: Timestamp) -> bool {
         State::Schedule { full_at, fraction } => {
             // Twice the capacity: what can be spent and what can be owed.
             let whole = limit.span(limit.capacity());
-            let (nanos, fractions) = (now.nanos() + 2 * whole.nanos, 2 * u64::from(whole.fraction));
+            let step = limit.bucket().refill_every;
+            let seen = if step == 0 { now.nanos() } else { now.nanos() - now.nanos() % step };
+            let (nanos, fractions) = (seen + 2 * whole.nanos, 2 * u64::from(whole.fraction));
             let carry = u64::from(fractions >= u64::from(limit.permits()));
             return (full_at, u64::from(fraction)) > (nanos + carry, fractions - carry * u64::from(limit.permits()));
         }
-        State::Window { start, .. } => (start, limit.period()),
+        State::Window { start, .. } => match limit.calendar_window(start) {
+            Some((_, end)) => (start, end - start),
+            None => (start, limit.period()),
+        },
         State::Sliding { start, .. } => (start, limit.period()),
         State::Log(_) | State::Custom(_) => unreachable!("not drawn"),
     };
@@ -179,6 +215,9 @@ async fn random_states_are_answered_and_kept_as_the_pure_function_says() {
                 before
             } else if got.allowed {
                 Some(spell(policy, own))
+            } else if states.is_none() && policy.notes_arrivals() {
+                let fresh = policy.limits().iter().map(|limit| decide_one(limit, None, got.at, 0).1);
+                Some(spell(policy, &fresh.collect::<Vec<_>>()))
             } else if let Some(states) = states.as_ref().filter(|states| heals(states)) {
                 pulled += 1;
                 let kept = policy.limits().iter().zip(states);

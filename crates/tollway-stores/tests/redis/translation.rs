@@ -1,11 +1,12 @@
 //! The algorithms in Lua, called directly, against their originals: every edge can be met exactly,
 //! which a running clock does not allow.
 
-use tollway_core::{Algorithm, Align, Limit, Rate, State, Timestamp, decide_one};
+use tollway_core::{Algorithm, Align, Bucket, Limit, Part, Rate, State, Timestamp, decide, decide_one};
 
 use super::servers::Redis;
 
 const SOURCE: &str = concat!(
+    include_str!("../../src/redis/scripts/arithmetic.lua"),
     include_str!("../../src/redis/scripts/fixed_window.lua"),
     include_str!("../../src/redis/scripts/sliding_window.lua"),
     "local answers = {}
@@ -17,19 +18,26 @@ const SOURCE: &str = concat!(
 );
 
 const ALGORITHMS: &str = concat!(
+    include_str!("../../src/redis/scripts/arithmetic.lua"),
     include_str!("../../src/redis/scripts/schedule.lua"),
     include_str!("../../src/redis/scripts/fixed_window.lua"),
+    include_str!("../../src/redis/scripts/calendar.lua"),
     include_str!("../../src/redis/scripts/sliding_window.lua"),
-    "local runs = { b = schedule, w = fixed_window, f = fixed_window, s = sliding_window }
+    "local runs = { b = schedule, w = fixed_window, f = fixed_window, s = sliding_window, c = calendar }
      local answers = {}
-     for i = 1, #ARGV, 13 do
+     for i = 1, #ARGV, 23 do
        local n = {}
-       for j = 1, 12 do
+       for j = 1, 22 do
          n[j] = tonumber(ARGV[i + j])
        end
        local limit = { permits = n[1], period = n[2], capacity = n[3], span = n[4], span_fraction = n[5],
-         tolerance = n[6], tolerance_fraction = n[7], aligned = ARGV[i] == 'w' }
-       local fits, _, a, b, c = runs[ARGV[i]](limit, n[8], n[9], n[10] >= 0 and n[10] or nil, n[11], n[12])
+         tolerance = n[6], tolerance_fraction = n[7], aligned = ARGV[i] == 'w', step = n[13] > 0 and n[13] or nil,
+         lacking = n[14], lacking_fraction = n[15], edges = { n[17], n[18], n[19], n[20], n[21], n[22] } }
+       local start = n[10] >= 0 and n[10] or nil
+       local fits, _, a, b, c = runs[ARGV[i]](limit, n[8], n[9], start, n[11], n[12])
+       if not fits and n[16] == 1 then
+         fits, a, b = schedule_rest(limit, n[8], start, n[11])
+       end
        answers[#answers + 1] = fits and string.format('%.0f %.0f %.0f', a, b, c or 0) or 'refused'
      end
      return answers",
@@ -52,18 +60,21 @@ fn micros(limit: &Limit, count: u32) -> (u64, u64) {
 }
 
 impl Case {
-    fn words(&self) -> [String; 13] {
+    fn words(&self) -> Vec<String> {
         let limit = &self.limit;
         let kind = match limit.algorithm() {
             Algorithm::Gcra | Algorithm::TokenBucket | Algorithm::LeakyBucket(_) => "b",
             Algorithm::FixedWindow(Align::Clock) => "w",
             Algorithm::FixedWindow(Align::First) => "f",
             Algorithm::SlidingWindow => "s",
+            Algorithm::Calendar => "c",
             other => unreachable!("{other} has no edges here"),
         };
         let (span, tolerance) = (micros(limit, self.cost.min(limit.capacity())), micros(limit, limit.capacity()));
         let (a, b, c) = self.state.clone().map_or((-1, 0, 0), |state| fields(limit, state));
-        [
+        let bucket = limit.bucket();
+        let lacking = micros(limit, bucket.initial.map_or(0, |initial| limit.capacity() - initial));
+        let mut words = vec![
             kind.to_owned(),
             limit.permits().to_string(),
             (limit.period() / 1_000).to_string(),
@@ -77,14 +88,33 @@ impl Case {
             a.to_string(),
             b.to_string(),
             c.to_string(),
-        ]
+            (bucket.refill_every / 1_000).to_string(),
+            lacking.0.to_string(),
+            lacking.1.to_string(),
+            u8::from(bucket.partial).to_string(),
+        ];
+        words.extend(self.edges().iter().map(u64::to_string));
+        words
+    }
+
+    /// The calendar periods around: the one before, this one, and three after.
+    fn edges(&self) -> [u64; 6] {
+        let Some((start, mut end)) = self.limit.calendar_window(self.now * 1_000) else { return [0; 6] };
+        let before = self.limit.calendar_window(start - 1).expect("a calendar limit").0;
+        let mut edges = [before, start, end, 0, 0, 0];
+        for edge in &mut edges[3..] {
+            end = self.limit.calendar_window(end).expect("a calendar limit").1;
+            *edge = end;
+        }
+        edges.map(|edge| edge / 1_000)
     }
 
     /// What the original answers, spelled as the script spells it.
     fn expected(&self) -> String {
-        let (verdict, state) = decide_one(&self.limit, self.state.clone(), Timestamp::from_micros(self.now), self.cost);
-        let (a, b, c) = fields(&self.limit, state);
-        if verdict.allowed { format!("{a} {b} {c}") } else { "refused".to_owned() }
+        let part = Part { limit: &self.limit, state: self.state.clone(), cost: self.cost, charge: 0, index: 0 };
+        let (decision, mut states) = decide(&mut [part], Timestamp::from_micros(self.now));
+        let (a, b, c) = fields(&self.limit, states.pop().expect("a state"));
+        if decision.allowed { format!("{a} {b} {c}") } else { "refused".to_owned() }
     }
 }
 
@@ -134,6 +164,12 @@ fn edges(limit: &Limit) -> Vec<Case> {
                     states.push(Some(State::Window { start: start * 1_000, count }))
                 }
                 Algorithm::FixedWindow(Align::Clock) => states.push(Some(State::Window { start: aligned, count })),
+                Algorithm::Calendar => {
+                    let (aligned, _) = limit.calendar_window(start * 1_000).expect("a calendar limit");
+                    states.push(Some(State::Window { start: aligned, count }));
+                    // As other rules for a zone would have it.
+                    states.push(Some(State::Window { start: start * 1_000, count }));
+                }
                 Algorithm::SlidingWindow => {
                     for previous in [0, 1, capacity] {
                         states.push(Some(State::Sliding { start: aligned, current: count, previous }));
@@ -145,7 +181,9 @@ fn edges(limit: &Limit) -> Vec<Case> {
     }
     let mut cases = Vec::new();
     for state in states {
-        for now in [NOW, NOW - NOW % period, NOW - NOW % period + period / 3] {
+        let turn = limit.calendar_window(NOW * 1_000).map_or(NOW - NOW % period, |(start, _)| start / 1_000);
+        let before = if limit.algorithm() == Algorithm::Calendar { turn - 1 } else { turn };
+        for now in [NOW, turn, turn + period / 3, before] {
             let left = decide_one(limit, state.clone(), Timestamp::from_micros(now), 0).0.remaining;
             for cost in [0, 1, left.saturating_sub(1), left, left + 1, capacity, capacity + 1] {
                 cases.push(Case { limit: limit.clone(), state: state.clone(), now, cost });
@@ -155,18 +193,61 @@ fn edges(limit: &Limit) -> Vec<Case> {
     cases
 }
 
+fn limits() -> Vec<Limit> {
+    let mut limits = Vec::new();
+    for algorithm in Algorithm::all().into_iter().filter(|algorithm| !algorithm.is_log()) {
+        if algorithm == Algorithm::Calendar {
+            for text in [
+                "7/day America/New_York",
+                "1/week UTC",
+                "1000000000/month Europe/Berlin",
+                "3/year",
+                "2/day Africa/Cairo",
+            ] {
+                limits.push(Limit::new(text.parse().expect("a legal rate"), algorithm).expect("a legal limit"));
+            }
+            continue;
+        }
+        for (permits, period_ms) in
+            [(1, 1), (7, 1_000), (3, 10), (1_000_000_000, 1), (999_999_937, 366 * 86_400_000), (1, 366 * 86_400_000)]
+        {
+            let rate = Rate::new(permits, period_ms * 1_000_000, 0).expect("a legal rate");
+            limits.push(Limit::new(rate, algorithm).expect("a legal limit"));
+            if algorithm == Algorithm::TokenBucket {
+                limits.extend(buckets(permits, period_ms));
+            }
+        }
+    }
+    limits
+}
+
+/// Buckets with options of their own; bursts make them hold more than a period earns.
+fn buckets(permits: u32, period_ms: u64) -> Vec<Limit> {
+    let mut limits = Vec::new();
+    for burst in [0, permits] {
+        let rate = Rate::new(permits, period_ms * 1_000_000, burst).expect("a legal rate");
+        let limit = Limit::new(rate, Algorithm::TokenBucket).expect("a legal limit");
+        let plain = Bucket { partial: true, ..Bucket::default() };
+        for bucket in [
+            plain,
+            Bucket { refill_every: limit.period() / 3_000_000 * 1_000_000, ..plain },
+            Bucket { refill_every: limit.period(), initial: Some(limit.capacity() / 2), ..plain },
+            Bucket { initial: Some(0), partial: false, ..plain },
+            Bucket { initial: Some(limit.capacity() / 3), refill_every: 1_000_000, ..plain },
+        ] {
+            limits.push(limit.clone().with_bucket(bucket).expect("a legal bucket"));
+        }
+    }
+    limits
+}
+
 #[test]
 fn the_algorithms_are_translated_to_the_last_unit() {
     let server = Redis::start();
     let mut connection = server.connection();
     let mut cases = Vec::new();
-    for algorithm in Algorithm::all().into_iter().take(7) {
-        for (permits, period_ms) in
-            [(1, 1), (7, 1_000), (3, 10), (1_000_000_000, 1), (999_999_937, 366 * 86_400_000), (1, 366 * 86_400_000)]
-        {
-            let rate = Rate::new(permits, period_ms * 1_000_000, 0).expect("a legal rate");
-            cases.extend(edges(&Limit::new(rate, algorithm).expect("a legal limit")));
-        }
+    for limit in limits() {
+        cases.extend(edges(&limit));
     }
     let mut pipeline = redis::pipe();
     for some in cases.chunks(500) {

@@ -1,29 +1,7 @@
--- ceil(count × left / period) without losing a unit: count < 2^32, 0 < left <= period < 2^45.
--- A product that a double cannot hold is multiplied and divided digit by digit in base 2^7, where
--- no step reaches 2^53: (period - 1) × 128 + 127 × period < 255 × 2^45.
+-- ceil(count × left / period).
 local function weigh(count, left, period)
-  local product = count * left
-  if product < 9007199254740992 then
-    local whole = math.floor(product / period)
-    if whole * period < product then
-      whole = whole + 1
-    end
-    return whole
-  end
-  local whole, rest, unit = 0, 0, 268435456
-  while unit >= 1 do
-    local digit = math.floor(count / unit)
-    count = count - digit * unit
-    local part = rest * 128 + digit * left
-    local quotient = math.floor(part / period)
-    rest = part - quotient * period
-    whole = whole * 128 + quotient
-    unit = unit / 128
-  end
-  if rest > 0 then
-    whole = whole + 1
-  end
-  return whole
+  local whole, rest = divide(count, left, period)
+  return rest > 0 and whole + 1 or whole
 end
 
 -- Two counters, the older one weighted by how much of its window is still in sight.
