@@ -88,7 +88,8 @@ def test_sentinels_swap_primary_and_replica(watched: Watched) -> None:
     watched.fail_over()
     everybody.wait_until_well()
     _judge(everybody.stop(), failovers=1)
-    watched.swap_names()
+    watched.primary, watched.replica = watched.replica, watched.primary
+    watched.wait_until_in_step()
 
 
 def test_a_primary_that_stops_is_replaced_by_sentinels(watched: Watched) -> None:
@@ -107,7 +108,7 @@ def test_a_primary_that_stops_is_replaced_by_sentinels(watched: Watched) -> None
     again = limiter_of(watched.url, "closed", **GIVE_UP)
     assert recovered(again, exact) < 30
     assert ask(again, exact, LIMIT).admitted == LIMIT - spent
-    watched.swap_names()
+    watched.primary, watched.replica = watched.replica, watched.primary
 
 
 def test_a_sentinel_and_a_replica_that_stop_are_passed_over(watched: Watched) -> None:
@@ -123,6 +124,21 @@ def test_a_sentinel_and_a_replica_that_stop_are_passed_over(watched: Watched) ->
         process.send_signal(signal.SIGCONT)
     assert (seen.admitted, seen.refused, seen.errors) == (5, 5, 0)
     assert seen.slow == 0
+
+
+def test_no_sentinel_is_needed_while_the_primary_lives(watched: Watched) -> None:
+    limiter = limiter_of(watched.url, "closed", **GIVE_UP)
+    plenty = Policy("plenty", "1000000/52w")
+    recovered(limiter, plenty)
+    for process, _ in watched.sentinels:
+        process.send_signal(signal.SIGSTOP)
+    try:
+        # Longer than the second after which a limiter asks them again.
+        seen = ask(limiter, plenty, 30, pause=0.05)
+    finally:
+        for process, _ in watched.sentinels:
+            process.send_signal(signal.SIGCONT)
+    assert (seen.admitted, seen.errors) == (30, 0), seen
 
 
 def _url(nodes: list[RedisServer]) -> str:
