@@ -25,6 +25,7 @@ BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 SECTIONS = {
     "checks": checks.measure,
     "crate": crate.measure,
+    "shm": crate.share,
     "redis": remote.measure,
     "servers": servers.measure,
 }

@@ -24,10 +24,10 @@ def keys(count: int) -> Iterator[str]:
 def timed(check: Callable[[Any, str], object], item: object, stream: Iterator[str]) -> float:
     """Nanoseconds a call, the loop included, the same for everybody."""
     taken = list(itertools.islice(stream, CALLS))
-    began = time.perf_counter_ns()
+    began = time.thread_time_ns()
     for key in taken:
         check(item, key)
-    return (time.perf_counter_ns() - began) / CALLS
+    return (time.thread_time_ns() - began) / CALLS
 
 
 def contender(check: Callable[[Any, str], object], item: object, count: int) -> Callable[[], float]:

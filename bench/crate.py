@@ -25,6 +25,21 @@ def program(name: str) -> Path:
     return TOP / "target" / "release" / name
 
 
+def share(rounds: int, progress: Progress) -> Section:
+    section = Section("A check over shared memory, from Rust", "ns")
+    progress.at(section.title, "building the program")
+    command: list[str | Path] = [program("shared"), str(rounds), str(CHECKS)]
+    progress.at(section.title, "one and two processes, one key and 100,000")
+    told = subprocess.run(command, check=True, capture_output=True, text=True)
+    for case, found in json.loads(told.stdout).items():
+        section.rows.append(Row(case, "tollway", found))
+        section.targets[case] = Target(cost=150)
+    section.notes.append(
+        "shm://, GCRA, all allowed; of two processes that check at once, the slower."
+    )
+    return section
+
+
 def measure(rounds: int, progress: Progress) -> Section:
     section = Section("A keyed check from Rust, in memory", "ns")
     progress.at(section.title, "building the program")
