@@ -365,7 +365,8 @@ def test_each_bucket_brings_a_thread() -> None:
     others = [Limiter() for _ in range(200)]
     for other in others:
         other.check(policy, "k")
-    assert threads() <= before
+    # What other tests left behind may come and go.
+    assert threads() <= before + 8
 
 
 # The way to the server.
