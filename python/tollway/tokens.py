@@ -103,7 +103,12 @@ class Verifier:
         }
         return cls(stated["KEY"], stated["ALGORITHMS"], **options)
 
-    def claims(self, token: str) -> dict[str, Any] | None:
+    def token(self, authorization: str | None, cookies: Mapping[str, str]) -> str | None:
+        """The token that a request carries, verified or not: in the header, else in the cookie."""
+        found = bearer(authorization)
+        return cookies.get(self.cookie) if found is None and self.cookie is not None else found
+
+    def claims(self, token: str | None) -> dict[str, Any] | None:
         """The claims of a token that verifies; ``None`` for any other, whatever is wrong."""
         if not token or len(token) > TOKEN_BYTES_MAX:
             return None
@@ -120,7 +125,7 @@ class Verifier:
             return None
         return claims
 
-    def claim(self, token: str, name: str) -> str | None:
+    def claim(self, token: str | None, name: str) -> str | None:
         """One claim as text, or ``None``: the token does not verify, or does not say."""
         claims = self.claims(token)
         value = None if claims is None else claims.get(name)

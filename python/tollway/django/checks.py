@@ -152,9 +152,12 @@ def _load_urls() -> None:
 def _wrong_with(limit: Limit, found: settings.Settings) -> Iterator[str]:
     if limit.rates is None and limit.rate_of is None and found.default_limit is None:
         yield "it names no rate: pass rate= or set RATELIMIT_DEFAULT_LIMIT"
-    if isinstance(limit.backend, str):
-        try:
-            conf.Setup(found).limiter(limit.backend)
+    elif limit.rates is not None and not callable(limit.backend):
+        try:  # whether the backend is known, and keeps the algorithm
+            setup = conf.Setup(found)
+            require = getattr(setup.limiter(limit.backend), "require", None)
+            if require is not None:
+                require(limit.policy(setup, "check"))
         except ConfigError as error:
             yield str(error)
     if "jwt" in _kinds(limit) and found.jwt is None:

@@ -16,7 +16,6 @@ from tollway.django import conf
 from tollway.django.ruling import meta_name
 from tollway.django.steps import Call, Steps, User, arun, run
 from tollway.identity import KeySpec, joined, parse_key, text
-from tollway.tokens import bearer
 
 Key = str | Callable[..., Any]
 """A key as people write it: a text that :func:`tollway.identity.parse_key` reads, or a function."""
@@ -146,10 +145,8 @@ def _claim(setup: conf.Setup, request: Any, name: str) -> str | None:
             f'the key "jwt:{name}" needs RATELIMIT_JWT: a claim counts only when its token has '
             "been verified"
         )
-    token = bearer(request.META.get("HTTP_AUTHORIZATION"))
-    if token is None and verifier.cookie is not None:
-        token = request.COOKIES.get(verifier.cookie)
-    value = None if token is None else verifier.claim(token, name)
+    token = verifier.token(request.META.get("HTTP_AUTHORIZATION"), request.COOKIES)
+    value = verifier.claim(token, name)
     return None if value is None else f"jwt:{name}:{text(value)}"
 
 
