@@ -14,6 +14,8 @@ use tollway_stores::memory::MemoryStore;
 use tollway_stores::redis::{RedisOptions, RedisStore};
 #[cfg(feature = "sql")]
 use tollway_stores::sql::{SqlOptions, SqlStore};
+#[cfg(feature = "shm")]
+use tollway_stores::shm::{ShmOptions, ShmStore};
 
 use crate::cell::PyCell;
 use crate::errors;
@@ -50,8 +52,9 @@ pub(crate) struct Recipe {
     pub(crate) clock: Option<Arc<dyn Clock>>,
 }
 
-const SCHEMES: [&str; 9] = [
+const SCHEMES: [&str; 10] = [
     "memory",
+    "shm",
     "redis",
     "rediss",
     "redis+unix",
@@ -69,10 +72,16 @@ impl Recipe {
         self.backends.iter().all(in_memory)
     }
 
+    /// Whether state lives on this host, so that the answer is there at once.
+    fn is_here(&self) -> bool {
+        let shared = |backend: &Backend| matches!(backend, Backend::Url(url) if url.starts_with("shm:"));
+        self.is_local() || self.backends.iter().all(shared)
+    }
+
     /// Makes the limiter. Connects to nothing.
     pub(crate) fn make(&self) -> PyResult<Limiter> {
         let mut stores = self.backends.iter().map(|backend| self.store(backend)).collect::<PyResult<Vec<_>>>()?;
-        let store: Arc<dyn Store> = if stores.len() == 1 && self.is_local() {
+        let store: Arc<dyn Store> = if stores.len() == 1 && self.is_here() {
             stores.remove(0)
         } else {
             // A failover of one is a breaker, and nothing else.
@@ -82,14 +91,14 @@ impl Recipe {
             Arc::new(failover)
         };
         let store = match self.lease {
-            Some(settings) if !self.is_local() => {
+            Some(settings) if !self.is_here() => {
                 let leases = Leases::new(store, settings);
                 runtime::handle()?.spawn(leases.watch());
                 Arc::new(leases)
             }
             _ => store,
         };
-        let store = if self.is_local() || self.near_cache.is_zero() {
+        let store = if self.is_here() || self.near_cache.is_zero() {
             store
         } else {
             Arc::new(NearCache::new(store, self.near_cache))
@@ -143,6 +152,11 @@ impl Recipe {
             }
             _ if self.clock.is_some() => {
                 Err(errors::config("a clock can be given to memory:// only: other backends use their server's"))
+            }
+            #[cfg(feature = "shm")]
+            "shm" => {
+                let store = ShmStore::open(url, ShmOptions::default());
+                Ok(Arc::new(store.map_err(|error| errors::from_config(&error))?))
             }
             #[cfg(feature = "redis")]
             "redis" | "rediss" | "redis+unix" | "redis+sentinel" | "rediss+sentinel" | "redis+cluster"

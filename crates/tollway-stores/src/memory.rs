@@ -24,11 +24,12 @@ use std::sync::Arc;
 use ahash::RandomState;
 use smallvec::SmallVec;
 use tollway_core::{
-    Capabilities, Change, Charge, Clock, Decision, Part, Policy, Reply, Request, Store, StoreError, Timestamp, decide,
-    decide_one,
+    Capabilities, Change, Charge, Clock, Decision, Part, Policy, Reply, Request, Store, StoreError, StoreErrorKind,
+    Timestamp, decide, decide_one,
 };
 
 use crate::SystemClock;
+use crate::prefixes::MOST;
 use crate::table::{Applied, Moment, Room, Together, together, worded};
 use map::{Before, Map};
 use own::Own;
@@ -102,8 +103,8 @@ impl MemoryStore {
 
     /// A seeded fingerprint stands for a key in its policy's table.
     #[inline]
-    fn id(&self, key: &str) -> u64 {
-        (self.hasher.hash_one(key) >> 16).max(1)
+    fn id(&self, policy: &Policy, key: &str) -> u64 {
+        ((self.hasher.hash_one(key) ^ self.map.mix(policy, key)) >> 16).max(1)
     }
 
     #[inline]
@@ -116,7 +117,8 @@ impl MemoryStore {
         let mut moment = Moment::new(&self.clock, self.clock.now());
         if let [charge] = request.charges {
             if let (false, Some(home)) = (request.peek, self.policies.seen(charge.policy).and_then(Known::flat))
-                && let Some(verdict) = home.table.charge_plainly(self.id(charge.key), charge.cost, moment.now)
+                && let Some(verdict) =
+                    home.table.charge_plainly(self.id(charge.policy, charge.key), charge.cost, moment.now)
             {
                 return worded(home.table.layout().limit(), verdict, charge.cost, moment.now);
             }
@@ -129,7 +131,7 @@ impl MemoryStore {
 
     #[inline(never)]
     fn one(&self, known: &Known, charge: &Charge<'_>, peek: bool, moment: &mut Moment<'_>) -> Decision {
-        let id = self.id(charge.key);
+        let id = self.id(charge.policy, charge.key);
         if let (true, Some(home)) = (known.is_flat, &known.home) {
             let limit = home.table.layout().limit();
             let verdict = if peek {
@@ -146,7 +148,7 @@ impl MemoryStore {
     }
 
     fn settle(&self, policy: &Arc<Policy>, key: &str, change: Change) -> Decision {
-        let id = self.id(key);
+        let id = self.id(policy, key);
         let mut moment = Moment::new(&self.clock, self.clock.now());
         self.known(policy, moment.now, |known| {
             if let (true, Some(home)) = (known.is_flat, &known.home)
@@ -160,7 +162,7 @@ impl MemoryStore {
     }
 
     fn forget(&self, policy: &Arc<Policy>, key: &str) {
-        let (id, now) = (self.id(key), self.clock.now());
+        let (id, now) = (self.id(policy, key), self.clock.now());
         self.known(policy, now, |known| {
             if let (true, Some(home)) = (known.is_flat, &known.home)
                 && home.table.reset(id, now, &self.room).is_ok()
@@ -178,7 +180,7 @@ impl Together<(usize, Charge<'_>)> for MemoryStore {
     type Error = Infallible;
 
     fn look(&self, (_, charge): &(usize, Charge<'_>), moment: &mut Moment<'_>) -> Result<Option<Kept>, Infallible> {
-        let (id, now) = (self.id(charge.key), moment.now);
+        let (id, now) = (self.id(charge.policy, charge.key), moment.now);
         Ok(self.known(charge.policy, now, |known| {
             if let (true, Some(home)) = (known.is_flat, &known.home)
                 && let Ok(state) = home.table.look(id, now, &self.room)
@@ -194,7 +196,7 @@ impl Together<(usize, Charge<'_>)> for MemoryStore {
         (number, charge): &(usize, Charge<'_>),
         moment: &mut Moment<'_>,
     ) -> Result<Applied<Option<Kept>, Kept>, Infallible> {
-        let id = self.id(charge.key);
+        let id = self.id(charge.policy, charge.key);
         let mut applied = self.known(charge.policy, moment.now, |known| {
             if let (true, Some(home)) = (known.is_flat, &known.home)
                 && let Ok(charged) = home.table.charge(id, charge.cost, moment, &self.room)
@@ -218,7 +220,7 @@ impl Together<(usize, Charge<'_>)> for MemoryStore {
         after: &Kept,
         moment: &mut Moment<'_>,
     ) -> Result<(), Infallible> {
-        let (id, now) = (self.id(charge.key), moment.now);
+        let (id, now) = (self.id(charge.policy, charge.key), moment.now);
         self.known(charge.policy, now, |known| {
             if let (true, Some(home), [charged]) = (known.is_flat, &known.home, &after[..])
                 && home.table.refund(id, charged, charge.cost, now, &self.room).is_ok()
@@ -259,6 +261,11 @@ impl Clock for Time {
 /// The closed table a key may have to be taken out of. One that is open closes before keys go to the map.
 fn before(known: &Known, id: u64) -> Option<Before<'_>> {
     known.home.as_deref().map(|home| Before { home, id })
+}
+
+fn too_many_prefixes() -> StoreError {
+    let detail = format!("{MOST} different prefixes have been reset, and no more are remembered: reset single keys");
+    StoreError::new(StoreErrorKind::Unsupported, "memory://", detail)
 }
 
 impl fmt::Debug for MemoryStore {
@@ -311,6 +318,15 @@ impl Store for MemoryStore {
         }
         self.forget(policy, key);
         Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Errors when 1024 different prefixes have been reset: each takes a place for good.
+    fn reset_prefix(&self, policy: &Arc<Policy>, prefix: &str) -> Reply<()> {
+        if !policy.is_built_in() {
+            return self.own.store().reset_prefix(policy, prefix);
+        }
+        let done = if self.map.forget(policy, prefix) { Ok(()) } else { Err(too_many_prefixes()) };
+        Box::pin(std::future::ready(done))
     }
 
     fn ping(&self) -> Reply<()> {

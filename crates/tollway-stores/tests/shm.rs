@@ -6,6 +6,8 @@ mod model;
 mod here;
 #[path = "shm/opening.rs"]
 mod opening;
+#[path = "shm/processes.rs"]
+mod processes;
 #[path = "shm/rates.rs"]
 mod rates;
 #[path = "shm/steps.rs"]

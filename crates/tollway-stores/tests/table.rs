@@ -238,3 +238,41 @@ fn what_is_charged_unasked_on_many_threads_is_all_counted() {
         assert_eq!(ask(&store, &limit, "k", 0).remaining, 1_000_000 - 4 * (10_000 - 2_500), "{algorithm}");
     }
 }
+
+#[test]
+fn a_prefix_is_forgotten_at_once_in_tables_and_map() {
+    let store = MemoryStore::with_clock(10_000, Arc::new(ManualClock::new(START)));
+    for rates in ["2/h", "2/h; 9/d"] {
+        let (limit, other) = (policy(rates, rates, Algorithm::Gcra), policy("other", "2/h", Algorithm::Gcra));
+        let keys = ["user:1", "user:12", "user:2", "org:1"];
+        let left = || keys.map(|key| ask(&store, &limit, key, 0).remaining);
+        let forget = |prefix| ready(store.reset_prefix(&limit, prefix)).unwrap();
+        for key in keys {
+            ask(&store, &limit, key, 2);
+            ask(&store, &other, key, 2);
+        }
+        forget("user:1");
+        assert_eq!(left(), [2, 2, 0, 0], "{rates}");
+        assert_eq!(ask(&store, &other, "user:1", 0).remaining, 0);
+        ask(&store, &limit, "user:12", 1);
+        forget("user:");
+        assert_eq!(left(), [2, 2, 2, 0], "{rates}");
+        ask(&store, &limit, "user:12", 2);
+        forget("user:1");
+        assert_eq!(left(), [2, 2, 2, 0], "{rates}");
+        forget("");
+        assert_eq!(left(), [2; 4], "{rates}");
+    }
+}
+
+#[test]
+fn prefixes_have_a_bound() {
+    let store = MemoryStore::new(16);
+    let limit = policy("p", "2/h", Algorithm::Gcra);
+    for number in 0..1_024 {
+        ready(store.reset_prefix(&limit, &format!("tenant-{number}:"))).unwrap();
+    }
+    ready(store.reset_prefix(&limit, "tenant-7:")).unwrap();
+    let error = ready(store.reset_prefix(&limit, "one-more:")).unwrap_err().to_string();
+    assert!(error.contains("1024 different prefixes"), "{error}");
+}

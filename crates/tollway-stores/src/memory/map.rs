@@ -7,6 +7,7 @@ use tollway_core::{Change, Charge, Decision, Policy, State, Timestamp};
 
 use super::policies::Home;
 use super::shard::{Kept, Shard};
+use crate::prefixes::Forgotten;
 use crate::table::Applied;
 
 const SHARDS: usize = 64;
@@ -14,6 +15,7 @@ const SHARDS: usize = 64;
 pub(super) struct Map {
     hashers: [RandomState; 2],
     shards: Box<[Mutex<Shard>]>,
+    forgotten: Forgotten,
 }
 
 /// A closed table that the keys of a policy may still be in, with the key's fingerprint there.
@@ -29,7 +31,23 @@ impl Map {
         Self {
             hashers: [RandomState::new(), RandomState::new()],
             shards: (0..SHARDS).map(|_| Mutex::new(Shard::new(room))).collect(),
+            forgotten: Forgotten::default(),
         }
+    }
+
+    /// What a key's prefix adds to its fingerprint, here and in tables: see [`Forgotten`].
+    #[inline(always)]
+    pub(super) fn mix(&self, policy: &Policy, key: &str) -> u64 {
+        self.forgotten.mix(|| self.tag(policy), key)
+    }
+
+    /// Forgets all keys of a policy that begin with `prefix`. False when that is one prefix too many.
+    pub(super) fn forget(&self, policy: &Policy, prefix: &str) -> bool {
+        self.forgotten.add(self.tag(policy), prefix)
+    }
+
+    fn tag(&self, policy: &Policy) -> u64 {
+        self.hashers[0].hash_one(policy.name())
     }
 
     pub(super) fn held(&self) -> usize {
@@ -38,7 +56,8 @@ impl Map {
 
     /// A seeded 128-bit hash stands for policy and key: neither is kept.
     fn hash(&self, policy: &Policy, key: &str) -> u128 {
-        let [high, low] = self.hashers.each_ref().map(|hasher| hasher.hash_one((policy.name(), key)));
+        let mix = self.mix(policy, key);
+        let [high, low] = self.hashers.each_ref().map(|hasher| hasher.hash_one((policy.name(), key)) ^ mix);
         u128::from(high) << 64 | u128::from(low)
     }
 
