@@ -217,8 +217,12 @@ def test_a_primary_of_a_cluster_is_replaced(nodes: list[RedisServer], how: str) 
         pause=0.01,
     )
     others.wait_for(20)
+    batch = [(Policy(f"batch-{how}", "5/52w"), each) for each in (key, others.key)]
+    local = everybody.limiters["local"]
+    assert not any(decision.degraded for decision in local.check_many(batch))
     (primary.freeze if how == "stops" else primary.kill)()
     try:
+        assert all(decision.degraded for decision in local.check_many(batch))
         wait("its replica takes over", lambda: _owner(nodes, slot) is not primary)
         everybody.wait_until_well()
     finally:
