@@ -6,8 +6,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 use tollway::{Algorithm, Change, CustomAlgorithm, Limit, NEVER, Timestamp, Verdict};
 
-use crate::errors;
 use crate::policy::Rate;
+use crate::{errors, interpreter};
 
 /// What a failing algorithm lets its caller wait: it refuses, and its error is reported.
 const A_MOMENT: u64 = 1_000_000_000;
@@ -109,13 +109,14 @@ impl CustomAlgorithm for PyAlgorithm {
     }
 
     fn decide(&self, limit: &Limit, state: Option<&[u8]>, now: Timestamp, cost: u32) -> (Verdict, Vec<u8>) {
-        Python::attach(|py| {
-            self.decided(py, limit, state, now, cost).unwrap_or_else(|error| {
-                // Nobody slips through a broken algorithm, and whoever runs it hears of it.
-                error.write_unraisable(py, Some(self.object.bind(py)));
-                let verdict = Verdict { allowed: false, remaining: 0, reset_after: A_MOMENT, retry_after: A_MOMENT };
-                (verdict, state.unwrap_or_default().to_vec())
-            })
+        let answer = interpreter::enter(|py| {
+            let answer = self.decided(py, limit, state, now, cost);
+            // Nobody slips through a broken algorithm, and whoever runs it hears of it.
+            answer.map_err(|error| error.write_unraisable(py, Some(self.object.bind(py)))).ok()
+        });
+        answer.flatten().unwrap_or_else(|| {
+            let verdict = Verdict { allowed: false, remaining: 0, reset_after: A_MOMENT, retry_after: A_MOMENT };
+            (verdict, state.unwrap_or_default().to_vec())
         })
     }
 
@@ -123,20 +124,22 @@ impl CustomAlgorithm for PyAlgorithm {
         if !self.adjusts {
             return None;
         }
-        Python::attach(|py| {
+        let next = interpreter::enter(|py| {
             let answer = self.ask(py, "adjust", limit, state, now, change.delta());
             answer
                 .and_then(|next| next.extract())
                 .map_err(|error| error.write_unraisable(py, Some(self.object.bind(py))))
                 .ok()
-        })
+        });
+        next.flatten()
     }
 
     fn lifetime(&self, limit: &Limit) -> u64 {
-        Python::attach(|py| {
+        let nanos = interpreter::enter(|py| {
             let rate = Rate { inner: limit.rate().clone() };
             let answer = self.object.bind(py).call_method1(intern!(py, "lifetime"), (rate,));
-            answer.and_then(|nanos| nanos.extract()).unwrap_or_else(|_| limit.period())
-        })
+            answer.and_then(|nanos| nanos.extract()).ok()
+        });
+        nanos.flatten().unwrap_or_else(|| limit.period())
     }
 }

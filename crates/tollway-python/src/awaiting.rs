@@ -11,6 +11,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 
+use crate::interpreter;
+
 /// An awaitable whose answer is already there: `await` costs no turn of the loop.
 #[pyclass(frozen)]
 pub(crate) struct Ready {
@@ -166,7 +168,7 @@ impl Mailbox {
     fn call(this: &Arc<Py<Self>>) {
         let mailbox = this.get();
         // A loop that is closed, or an interpreter at its end, has nobody waiting any more.
-        let _ = Python::try_attach(|py| {
+        let _ = interpreter::enter(|py| {
             let event_loop = mailbox.event_loop.bind(py);
             if event_loop.call_method1(intern!(py, "call_soon_threadsafe"), (this.bind(py),)).is_err() {
                 mailbox.letters.lock().unwrap_or_else(PoisonError::into_inner).clear();

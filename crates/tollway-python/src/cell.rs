@@ -13,7 +13,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyTuple};
 use tollway::{Cell, Loaded, Reply, StoreError, StoreErrorKind};
 
-use crate::errors;
+use crate::{errors, interpreter};
 
 /// An object with `load` and `swap`.
 #[derive(Clone)]
@@ -57,17 +57,19 @@ impl PyCell {
     ) -> Reply<T> {
         let cell = self.clone();
         Box::pin(async move {
-            let outcome = Python::attach(|py| {
+            let outcome = interpreter::enter(|py| {
                 let answer = call(cell.object.bind(py))?;
                 let answer = answer.bind(py);
                 if answer.hasattr(intern!(py, "__await__"))? { Ok(Err(send(answer)?)) } else { read(answer).map(Ok) }
             });
+            let outcome = outcome.ok_or_else(|| cell.ended())?;
             let outcome: Outcome<T> = outcome.map_err(|error| cell.failed(&error))?;
             match outcome {
                 Ok(value) => Ok(value),
                 Err(answer) => {
                     let answer = cell.in_time(answer).await?;
-                    let value = Python::attach(|py| answer.and_then(|answer| read(answer.bind(py))));
+                    let value = interpreter::enter(|py| answer.and_then(|answer| read(answer.bind(py))));
+                    let value = value.ok_or_else(|| cell.ended())?;
                     value.map_err(|error| cell.failed(&error))
                 }
             }
@@ -86,6 +88,10 @@ impl PyCell {
             delay.as_mut().poll(context).map(|()| Err(late()))
         })
         .await
+    }
+
+    fn ended(&self) -> StoreError {
+        self.error(StoreErrorKind::Unavailable, "the interpreter is ending".to_owned())
     }
 
     fn failed(&self, error: &PyErr) -> StoreError {

@@ -13,6 +13,7 @@ mod errors;
 mod health;
 mod hold;
 mod identity;
+mod interpreter;
 mod limiter;
 mod observe;
 mod policy;
@@ -46,6 +47,7 @@ fn _tollway(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<rules::Subject>()?;
     module.add_function(wrap_pyfunction!(conformance::check_store, module)?)?;
     module.add_function(wrap_pyfunction!(identity::hash_identity, module)?)?;
+    interpreter::register(module)?;
     server::register(module)?;
     Ok(())
 }

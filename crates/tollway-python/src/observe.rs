@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use pyo3::prelude::*;
 use tollway::{FailMode, Observer, StoreError};
 
+use crate::interpreter;
+
 /// How often a failing store may be mentioned.
 const PAUSE: Duration = Duration::from_secs(10);
 
@@ -38,7 +40,7 @@ impl Observer for FailureLog {
         let Some(count) = self.due() else { return };
         let message = format!("{error} ({count} failed since last said; fail mode {} decides)", self.fail_mode.name());
         // Without an interpreter, at exit, there is nobody to tell.
-        let _ = Python::try_attach(|py| -> PyResult<()> {
+        let _ = interpreter::enter(|py| -> PyResult<()> {
             py.import("logging")?.call_method1("getLogger", ("tollway",))?.call_method1("warning", ("%s", message))?;
             Ok(())
         });
