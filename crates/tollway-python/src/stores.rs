@@ -12,10 +12,10 @@ use tollway_stores::cas::CasStore;
 use tollway_stores::memory::MemoryStore;
 #[cfg(feature = "redis")]
 use tollway_stores::redis::{RedisOptions, RedisStore};
-#[cfg(feature = "sql")]
-use tollway_stores::sql::{SqlOptions, SqlStore};
 #[cfg(feature = "shm")]
 use tollway_stores::shm::{ShmOptions, ShmStore};
+#[cfg(feature = "sql")]
+use tollway_stores::sql::{SqlOptions, SqlStore};
 
 use crate::cell::PyCell;
 use crate::errors;

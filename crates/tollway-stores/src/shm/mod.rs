@@ -66,7 +66,7 @@ pub struct ShmOptions {
 ///
 /// Kept are all algorithms whose state fits 79 bits: GCRA, token and leaky buckets, fixed windows and
 /// sliding windows, with the numbers people use (up to 10⁹ permits in a window; to 16,383 where windows
-/// begin with the first request, to 10⁶ a minute in sliding ones). Other limits are refused by name when
+/// begin with the first request, to a million a second in sliding ones). Other limits are refused by name when
 /// their policy is first used.
 ///
 /// Open it after forking: a child that uses its parent's can check only policies the parent has used.
