@@ -55,7 +55,7 @@ def _judge(seen: Seen, mode: str, queue: int) -> None:
 async def test_a_crowd_of_tasks_before_a_small_queue(place: Place, mode: str) -> None:
     queue = 8
     limiter = limiter_of(place.between.url, mode, queue=queue, command_timeout=10)
-    await limiter.aping()
+    recovered(limiter, POLICY)
     place.between.slow(0.3)
     started = time.perf_counter()
     seen, texts = await _all_at_once(limiter)
@@ -94,7 +94,7 @@ def test_a_crowd_of_threads_before_a_small_queue(place: Place, mode: str) -> Non
 
 
 async def test_a_crowd_that_fits_is_counted_to_the_last(place: Place) -> None:
-    limiter = limiter_of(place.between.url, "closed", command_timeout=10)
+    limiter = limiter_of(place.between.url, "closed", connect_timeout=10, command_timeout=10)
     place.between.slow(0.1)
     seen, _ = await _all_at_once(limiter)
     assert (seen.admitted, seen.refused) == (LIMIT, CROWD - LIMIT)

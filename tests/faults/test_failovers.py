@@ -127,7 +127,7 @@ def test_a_sentinel_and_a_replica_that_stop_are_passed_over(watched: Watched) ->
 
 
 def test_no_sentinel_is_needed_while_the_primary_lives(watched: Watched) -> None:
-    limiter = limiter_of(watched.url, "closed", **GIVE_UP)
+    limiter = limiter_of(watched.url, "closed", connect_timeout=4, command_timeout=10)
     plenty = Policy("plenty", "1000000/52w")
     recovered(limiter, plenty)
     for process, _ in watched.sentinels:

@@ -119,7 +119,7 @@ def test_a_server_that_was_never_there(place: Place, nobody: str, mode: str) -> 
 @pytest.mark.parametrize("mode", MODES)
 async def test_those_who_come_at_once_wait_at_once(place: Place, mode: str) -> None:
     limiter = limiter_of(place.between.url, mode, command_timeout=0.5)
-    await limiter.aping()
+    recovered(limiter, POLICY)
     place.between.black_hole()
     seen, started = Seen(), time.perf_counter()
 
