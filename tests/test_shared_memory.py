@@ -123,6 +123,14 @@ def test_what_is_reserved_is_settled(url: str) -> None:
 def test_what_cannot_be_kept_is_refused_by_name(url: str, policy: Policy) -> None:
     with pytest.raises(ConfigError, match=f'policy "{policy.name}" .* does not fit'):
         Limiter(url).check(policy, "k")
+    with pytest.raises(ConfigError, match=f'policy "{policy.name}" .* does not fit'):
+        Limiter(url, policy)
+
+
+def test_a_calendar_quota_is_kept(url: str) -> None:
+    one, two, policy = Limiter(url), Limiter(url), Policy("month", "3/month Europe/Berlin")
+    assert [store.check(policy, "k").remaining for store in (one, two, one)] == [2, 1, 0]
+    assert not two.check(policy, "k").allowed
 
 
 @pytest.mark.parametrize(

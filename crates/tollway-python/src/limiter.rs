@@ -183,6 +183,9 @@ impl Limiter {
             clock: clock.map(|clock| clock.get().inner.clone() as Arc<dyn tollway::Clock>),
         };
         let made = Arc::new(recipe.make()?);
+        if let Some(policy) = &default_policy {
+            made.keeps(&policy.get().inner).map_err(|error| errors::from_config(&error))?;
+        }
         Ok(Self {
             local: recipe.is_local().then(|| Arc::clone(&made)),
             recipe,

@@ -245,8 +245,13 @@ mod tests {
             }
         }
         assert!(read_back > 30, "{read_back}");
-        for rate in ["5/m burst 3", "5/m smooth"] {
-            let limit = Policy::new("p", rate, Algorithm::Gcra).unwrap().limits()[0].clone();
+        for (rate, algorithm) in [
+            ("5/m burst 3", Algorithm::Gcra),
+            ("5/m smooth", Algorithm::Gcra),
+            ("10000/month Europe/Berlin", Algorithm::Calendar),
+            ("500/day UTC", Algorithm::Calendar),
+        ] {
+            let limit = Policy::new("p", rate, algorithm).unwrap().limits()[0].clone();
             assert!(spell(&limit).is_some(), "{rate}");
         }
     }

@@ -64,8 +64,8 @@ pub struct ShmOptions {
 /// each of which takes its memory when it is first used. The file is `/dev/shm/tollway-name`, readable
 /// by its owner only; it stays when all processes have ended, and is begun anew after a reboot.
 ///
-/// Kept are all algorithms whose state fits 79 bits: GCRA, token and leaky buckets, fixed windows and
-/// sliding windows, with the numbers people use (up to 10⁹ permits in a window; to 16,383 where windows
+/// Kept are all algorithms whose state fits 79 bits: GCRA, token and leaky buckets, fixed and
+/// sliding windows and calendar quotas, with the numbers people use (up to 10⁹ permits in a window; to 16,383 where windows
 /// begin with the first request, to a million a second in sliding ones). Other limits are refused by name when
 /// their policy is first used.
 ///

@@ -16,6 +16,7 @@ const CREDIT_BITS: (u32, u32) = (2, 15);
 /// hundred years ahead, to 2262.
 const PAST_BITS: u32 = 62;
 const AHEAD_BITS: u32 = 63;
+const SECOND: u64 = 1_000_000_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -82,8 +83,10 @@ impl Layout {
             Algorithm::FixedWindow(Align::Clock) => (Kind::Window, whole, count, period),
             Algorithm::FixedWindow(Align::First) => (Kind::Window, PAST_BITS, count, 1),
             Algorithm::SlidingWindow => (Kind::Sliding, whole, 2 * count, period),
-            // Their states do not fit a word, or do not turn at whole periods.
-            Algorithm::SlidingLog | Algorithm::Concurrency | Algorithm::Calendar | Algorithm::Custom(_) => return None,
+            // Calendars turn at whole seconds.
+            Algorithm::Calendar => (Kind::Window, AHEAD_BITS - SECOND.ilog2(), count, SECOND),
+            // Their states are no numbers of fixed size.
+            Algorithm::SlidingLog | Algorithm::Concurrency | Algorithm::Custom(_) => return None,
         };
         let bucket = limit.bucket();
         if bucket.initial.is_some() || bucket.refill_every > 0 || bucket.partial {
@@ -91,7 +94,11 @@ impl Layout {
         }
         let credit = Packing::ROOM.checked_sub(time + low).filter(|bits| *bits >= CREDIT_BITS.0)?;
         let credit = credit.min(CREDIT_BITS.1);
-        let counted_in = if kind == Kind::Schedule { 1 } else { unit };
+        let counted_in = match kind {
+            Kind::Schedule => 1,
+            _ if limit.algorithm() == Algorithm::Calendar => limit.lifetime(),
+            _ => unit,
+        };
         let spent_whole = u128::from(limit.lifetime().div_ceil(counted_in)) << low;
         // All the credit is at least four times what can be spent, and 256 times where there is room.
         let steps = (credit / 2).min(credit.saturating_sub(3));
@@ -101,7 +108,7 @@ impl Layout {
                 let each = limit.span(1).nanos;
                 Some(Plain::Schedule { each, whole: limit.span(limit.capacity()).nanos, inverse: u64::MAX / each })
             }
-            Kind::Window if credit == CREDIT_BITS.1 && unit > 1 => Some(Plain::Window),
+            Kind::Window if credit == CREDIT_BITS.1 && unit == period => Some(Plain::Window),
             _ => None,
         };
         Some(Self { limit: limit.clone(), kind, low, unit, packing, plain, capacity: limit.capacity() })
@@ -222,6 +229,10 @@ impl Layout {
 
     /// The mark of a key that has nothing spent at `now`, nor a while before, should the clock go back.
     pub(crate) fn unspent(&self, now: Timestamp) -> u128 {
+        if let Some((start, _)) = self.limit.calendar_window(now.nanos()) {
+            // Should the clock go back, it is this window still.
+            return u128::from(start / self.unit) << self.low;
+        }
         let since = now.nanos().saturating_sub(self.limit.lifetime().saturating_mul(3));
         let time = if self.kind == Kind::Schedule { since } else { since / self.unit };
         u128::from(time) << self.low
@@ -335,12 +346,31 @@ mod tests {
 
     fn any_limit() -> impl Strategy<Value = Limit> {
         let permits = prop_oneof![1..200_u32, 1..=1_000_000_000_u32];
-        (permits, 1..=100_000_u64, 0..100_u32, 0..7_usize).prop_filter_map("fits", |(permits, ms, burst, which)| {
-            let algorithm = Algorithm::all()[which];
-            let burst = if algorithm.is_bucket() { burst } else { 0 };
-            let limit = Limit::new(Rate::new(permits, ms * 1_000_000, burst).unwrap(), algorithm).unwrap();
+        (permits, 1..=100_000_u64, 0..100_u32, 0..8_usize).prop_filter_map("fits", |(permits, ms, burst, which)| {
+            let limit = if which == 7 {
+                let unit = ["day UTC", "week Europe/Berlin", "month", "year America/New_York"][ms as usize % 4];
+                Policy::new("p", &format!("{permits}/{unit}"), Algorithm::Calendar).unwrap().limits()[0].clone()
+            } else {
+                let algorithm = Algorithm::all()[which];
+                let burst = if algorithm.is_bucket() { burst } else { 0 };
+                Limit::new(Rate::new(permits, ms * 1_000_000, burst).unwrap(), algorithm).unwrap()
+            };
             Layout::new(&limit).map(|_| limit)
         })
+    }
+
+    #[test]
+    fn calendars_fit_and_are_counted_by_their_windows() {
+        for rate in ["1000000000/day UTC", "10000/month Europe/Berlin", "1/year"] {
+            let limit = Policy::new("p", rate, Algorithm::Calendar).unwrap().limits()[0].clone();
+            let layout = Layout::new(&limit).unwrap();
+            let now = Timestamp::from_secs(1_711_846_800);
+            let (verdict, mark) = layout.decide(0, now, limit.capacity());
+            assert!(verdict.allowed && !layout.decide(mark, now, 1).0.allowed, "{rate}");
+            let end = limit.calendar_window(now.nanos()).unwrap().1;
+            assert!(!layout.decide(mark, Timestamp::from_nanos(end - 1), 1).0.allowed, "{rate}");
+            assert!(layout.decide(mark, Timestamp::from_nanos(end), 1).0.allowed, "{rate}");
+        }
     }
 
     /// The state after charges and adjustments at some instants.
