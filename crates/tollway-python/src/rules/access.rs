@@ -17,41 +17,40 @@ pub struct AccessList {
     pub(crate) inner: Arc<tollway::rules::AccessList>,
 }
 
-impl AccessList {
-    fn entries_of(&self, entries: &Bound<'_, PyAny>) -> PyResult<Vec<Entry>> {
-        read(entries, self.inner.plain())
-    }
-}
-
-/// Entries from one text or from many.
+/// Entries from one text or from many, read without the GIL: there may be hundreds of thousands.
 fn read(entries: &Bound<'_, PyAny>, plain: Access) -> PyResult<Vec<Entry>> {
-    if let Ok(text) = entries.cast::<PyString>() {
-        return Entry::parse_all(text.to_str()?, plain).map_err(|error| errors::from_config(&error));
-    }
-    let mut read = Vec::new();
-    for (number, entry) in entries.try_iter()?.enumerate() {
-        let entry = entry?.str()?;
-        let named = |error: ConfigError| errors::config(format!("entry {number}: {error}"));
-        read.push(Entry::parse(entry.to_str()?, plain).map_err(named)?);
-    }
-    Ok(read)
+    let py = entries.py();
+    let read = if let Ok(text) = entries.cast::<PyString>() {
+        let text = text.to_str()?.to_owned();
+        py.detach(|| Entry::parse_all(&text, plain))
+    } else {
+        let text = |entry: PyResult<Bound<'_, PyAny>>| Ok(entry?.str()?.to_str()?.to_owned());
+        let texts: Vec<String> = entries.try_iter()?.map(text).collect::<PyResult<_>>()?;
+        py.detach(|| {
+            let named = |number, error| ConfigError::new(format!("entry {number}: {error}"));
+            let numbered = texts.iter().enumerate();
+            numbered.map(|(number, text)| Entry::parse(text, plain).map_err(|error| named(number, error))).collect()
+        })
+    };
+    read.map_err(|error| errors::from_config(&error))
 }
 
 #[pymethods]
 impl AccessList {
     #[new]
     #[pyo3(signature = (entries = None, *, plain = "deny"))]
-    fn new(entries: Option<&Bound<'_, PyAny>>, plain: &str) -> PyResult<Self> {
+    fn new(py: Python<'_>, entries: Option<&Bound<'_, PyAny>>, plain: &str) -> PyResult<Self> {
         let plain: Access = plain.parse().map_err(|error| errors::from_config(&error))?;
         let entries = entries.map_or_else(|| Ok(Vec::new()), |entries| read(entries, plain))?;
-        let inner = tollway::rules::AccessList::new(entries, plain).map_err(|error| errors::from_config(&error))?;
+        let inner = py.detach(|| tollway::rules::AccessList::new(entries, plain));
+        let inner = inner.map_err(|error| errors::from_config(&error))?;
         Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Puts these entries in place of all that are there, at once. A text has one a line.
-    fn replace(&self, entries: &Bound<'_, PyAny>) -> PyResult<()> {
-        let entries = self.entries_of(entries)?;
-        self.inner.replace(entries).map_err(|error| errors::from_config(&error))
+    fn replace(&self, py: Python<'_>, entries: &Bound<'_, PyAny>) -> PyResult<()> {
+        let entries = read(entries, self.inner.plain())?;
+        py.detach(|| self.inner.replace(entries)).map_err(|error| errors::from_config(&error))
     }
 
     /// Adds an entry, or changes what is said of the same one.

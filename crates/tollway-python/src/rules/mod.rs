@@ -99,8 +99,9 @@ impl Rules {
 
     /// Puts other rules in place of all that hold, at once; answers the new version. On a fault the
     /// old ones stay, and `ConfigError` names its place.
-    fn replace(&self, data: &Bound<'_, PyAny>) -> PyResult<u64> {
-        self.inner.replace(&json(data)?).map_err(|error| errors::from_config(&error))
+    fn replace(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<u64> {
+        let text = json(data)?;
+        py.detach(|| self.inner.replace(&text)).map_err(|error| errors::from_config(&error))
     }
 
     /// How often rules were put in place: 1 for the first.
@@ -175,8 +176,7 @@ impl Rules {
     ) -> PyResult<Bound<'py, PyAny>> {
         let charges = Charges::new(&charges)?;
         let subject = subject.map(Subject::borrow).unwrap_or_default();
-        let resolution =
-            self.inner.resolve(&charges.borrow(), &subject).map_err(|error| errors::from_config(&error))?;
+        let resolution = self.inner.resolve(&charges.borrow(), &subject);
         let mut told = Vec::new();
         let mut tell = |policy: &tollway::Policy, key: &str, cost: u32, level: &str, rule: String, mode: &str| {
             let dict = PyDict::new(py);

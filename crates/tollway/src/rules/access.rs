@@ -141,6 +141,8 @@ pub struct AccessList {
 #[derive(Debug, Default)]
 struct Table {
     entries: Vec<Entry>,
+    /// Whether any of them ends: otherwise nobody need look at a clock.
+    ends: bool,
     by: Directory<u32>,
 }
 
@@ -157,7 +159,8 @@ impl Table {
         let with = |access| indices().filter(move |(entry, _)| entry.access == access);
         let ordered = with(Access::Allow).chain(with(Access::Deny)).map(|(entry, index)| (entry.who.clone(), index));
         let by = Directory::new(ordered);
-        Ok(Self { entries, by })
+        let ends = entries.iter().any(|entry| entry.until.is_some());
+        Ok(Self { entries, ends, by })
     }
 }
 
@@ -258,13 +261,19 @@ impl AccessList {
 
     /// The entry that speaks for a subject, if any.
     pub fn judge(&self, subject: &Subject<'_>, now: Timestamp) -> Option<Entry> {
+        self.judge_when(subject, || now)
+    }
+
+    /// The same, asking for the time only when an entry ends.
+    pub(super) fn judge_when(&self, subject: &Subject<'_>, now: impl Fn() -> Timestamp) -> Option<Entry> {
         let table = self.table.load();
         if table.entries.is_empty() {
             return None;
         }
         let mut allowed = None;
         for by in [By::Key, By::User, By::Org, By::Ip] {
-            let found = table.by.find(by, subject, |index| table.entries[*index as usize].holds(now));
+            let holds = |index: &u32| !table.ends || table.entries[*index as usize].holds(now());
+            let found = table.by.find(by, subject, holds);
             let Some(entry) = found.map(|index| &table.entries[*index as usize]) else { continue };
             if entry.access == Access::Deny {
                 return Some(entry.clone());

@@ -96,19 +96,12 @@ impl Rules {
     ///
     /// A shadow is asked in the same round trip, whatever the enforced limits say.
     pub fn check(&self, limiter: &Limiter, charges: &[Charge<'_>], subject: &Subject<'_>, peek: bool) -> Asked {
-        let resolution = match self.resolve(charges, subject) {
-            Ok(resolution) => resolution,
-            Err(error) => {
-                let name = limiter.store().name();
-                return Asked::Done(Err(StoreError::new(StoreErrorKind::Unsupported, name, error.to_string())));
-            }
-        };
         let untold = |decision: Decision, why: String| {
             limiter.tell(charges, &decision);
             Asked::Done(Ok(Ruling { why: Some(why.into()), ..Ruling::plain(decision) }))
         };
         let cost = charges.first().map_or(1, |charge| charge.cost);
-        match resolution {
+        match self.resolve(charges, subject) {
             Resolution::Denied(entry) => untold(
                 uncounted(self.now(), cost, false, Reason::Denied),
                 format!("{} {}", entry.access.name(), entry.who),

@@ -1,8 +1,9 @@
 //! From data, such as a file or rows of a database, to rules. Every fault is named by its place.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ahash::HashMap;
 use serde_json::{Map, Value};
 use tollway_core::{Algorithm, ConfigError, Rate, Rates, Timestamp};
 
@@ -135,7 +136,7 @@ impl<'a> At<'a> {
         if !first && !base.has_rates() {
             return Err(self.wrong("needs a \"rate\""));
         }
-        let mut tiers = HashMap::new();
+        let mut tiers = HashMap::default();
         if let Some(at) = self.get("tiers") {
             for (tier, value) in at.map("tiers by name, such as {\"pro\": \"1000/m\"}")? {
                 let at = at.child(tier, value);
@@ -250,9 +251,9 @@ fn read_overrides(
     at: &At<'_>,
     plans: &mut BTreeMap<Box<str>, Plan>,
 ) -> Result<Option<Directory<Override>>, ConfigError> {
-    let mut by_limit: HashMap<String, Vec<(Who, Override)>> = HashMap::new();
+    let mut by_limit: HashMap<String, Vec<(Who, Override)>> = HashMap::default();
     // Thousands of overrides come to a few rates.
-    let mut variants: HashMap<String, Arc<Variant>> = HashMap::new();
+    let mut variants: HashMap<String, Arc<Variant>> = HashMap::default();
     for at in at.get("overrides").map(|at| at.list()).transpose()?.unwrap_or_default() {
         at.fields(OVERRIDE)?;
         let who: Who = at.get("who").ok_or_else(|| at.wrong("needs \"who\""))?.read(str::parse)?;

@@ -124,7 +124,7 @@ struct Compiled {
     access: Option<AccessList>,
     skips: Vec<Pattern>,
     /// By name, for the charges of doors.
-    named: std::collections::HashMap<Box<str>, Plan>,
+    named: ahash::HashMap<Box<str>, Plan>,
     /// For requests by their path.
     by_path: Vec<Plan>,
     /// Overrides for every limit.
@@ -250,43 +250,43 @@ impl Rules {
 
     /// What becomes of a request that a door would charge these. Asks no store.
     ///
-    /// # Errors
-    /// When a limit's algorithm cannot keep the rates that hold for it.
-    pub fn resolve(&self, charges: &[Charge<'_>], subject: &Subject<'_>) -> Result<Resolution, ConfigError> {
+    /// Rates that a door's own algorithm cannot keep leave that limit as the door has written it, and
+    /// its [`Rule`] says so.
+    pub fn resolve(&self, charges: &[Charge<'_>], subject: &Subject<'_>) -> Resolution {
         let rules = self.compiled.load();
         let moment = OnceCell::new();
         let now = || *moment.get_or_init(|| self.clock.now());
         let mut allowed = None;
         for list in rules.access.iter().chain(self.lists.iter().map(Arc::as_ref)).filter(|list| !list.is_empty()) {
-            match list.judge(subject, now()) {
-                Some(entry) if entry.access == Access::Deny => return Ok(Resolution::Denied(entry)),
+            match list.judge_when(subject, now) {
+                Some(entry) if entry.access == Access::Deny => return Resolution::Denied(entry),
                 entry => allowed = allowed.or(entry),
             }
         }
         if let Some(entry) = allowed {
-            return Ok(Resolution::Exempt(entry.to_string()));
+            return Resolution::Exempt(entry.to_string());
         }
         if let Some(path) = subject.path {
             let skip = rules.skips.iter().find(|skip| skip.fit(subject.method, path).is_some());
             if let Some(skip) = skip {
-                return Ok(Resolution::Exempt(format!("skip {skip}")));
+                return Resolution::Exempt(format!("skip {skip}"));
             }
         }
         let by_path = rules.by_path(subject);
         if by_path.is_none() && charges.iter().all(|charge| rules.plan(charge.policy.name()).is_none()) {
-            return Ok(Resolution::AsGiven);
+            return Resolution::AsGiven;
         }
         let mut asking = Asking { rules: &rules, subject, now: &now, ruled: Ruled::default(), why: None };
         for charge in charges {
-            asking.charge(rules.plan(charge.policy.name()), charge)?;
+            asking.charge(rules.plan(charge.policy.name()), charge);
         }
         if let Some(plan) = by_path {
-            asking.plan(plan, None)?;
+            asking.plan(plan, None);
         }
         if asking.ruled.charges.is_empty() && asking.ruled.shadows.is_empty() {
-            return Ok(Resolution::Exempt(asking.why.map_or_else(|| "no limit".to_owned(), |why| why.to_string())));
+            return Resolution::Exempt(asking.why.map_or_else(|| "no limit".to_owned(), |why| why.to_string()));
         }
-        Ok(Resolution::Ruled(asking.ruled))
+        Resolution::Ruled(asking.ruled)
     }
 }
 
@@ -331,17 +331,17 @@ struct Asking<'r, N> {
 
 impl<N: Fn() -> Timestamp> Asking<'_, N> {
     /// A charge that a door asks for.
-    fn charge(&mut self, plan: Option<&Plan>, given: &Charge<'_>) -> Result<(), ConfigError> {
+    fn charge(&mut self, plan: Option<&Plan>, given: &Charge<'_>) {
         match plan {
             Some(plan) => self.plan(plan, Some(given)),
             None => {
-                self.push(false, (Arc::clone(given.policy), None), given.key.into(), given.cost, "client".into(), None);
-                Ok(())
+                let policy = Arc::clone(given.policy);
+                self.push(false, policy, given.key.into(), given.cost, "client".into(), Rule::default());
             }
         }
     }
 
-    fn plan(&mut self, plan: &Plan, given: Option<&Charge<'_>>) -> Result<(), ConfigError> {
+    fn plan(&mut self, plan: &Plan, given: Option<&Charge<'_>>) {
         let cost = given.map_or(1, |charge| charge.cost);
         let mut shadow = None;
         for (index, level) in plan.levels.iter().enumerate() {
@@ -369,14 +369,24 @@ impl<N: Fn() -> Timestamp> Asking<'_, N> {
                     None => (&level.base, None),
                 },
             };
-            let what = what.cloned();
-            let policy = variant.policy(name, given_policy, shadow, self.now)?;
-            self.push(shadow, policy, key.into(), cost, Arc::clone(&level.name), what);
+            let (policy, rule) = match variant.policy(name, given_policy, shadow, self.now) {
+                Ok((policy, when)) => (policy, Rule { what: what.cloned(), when }),
+                Err(error) => {
+                    let what = Arc::from(format!("{} cannot be used: {error}", what.map_or("the limit", |what| what)));
+                    match given_policy.filter(|_| !shadow) {
+                        Some(given) => (Arc::clone(given), Rule { what: Some(what), when: None }),
+                        None => {
+                            self.why = Some(what);
+                            continue;
+                        }
+                    }
+                }
+            };
+            self.push(shadow, policy, key.into(), cost, Arc::clone(&level.name), rule);
         }
         if shadow == Some(true) {
             self.ruled.counts.push(Arc::clone(&plan.shadow));
         }
-        Ok(())
     }
 
     /// The override that speaks for a level.
@@ -395,16 +405,8 @@ impl<N: Fn() -> Timestamp> Asking<'_, N> {
         }
     }
 
-    fn push(
-        &mut self,
-        shadow: bool,
-        (policy, when): (Arc<Policy>, Option<Arc<str>>),
-        key: Box<str>,
-        cost: u32,
-        level: Arc<str>,
-        what: Option<Arc<str>>,
-    ) {
-        let made = RuledCharge { policy, key, cost, level, rule: Rule { what, when } };
+    fn push(&mut self, shadow: bool, policy: Arc<Policy>, key: Box<str>, cost: u32, level: Arc<str>, rule: Rule) {
+        let made = RuledCharge { policy, key, cost, level, rule };
         let same = |known: &&mut RuledCharge| known.key == made.key && known.policy.name() == made.policy.name();
         // Two limits of one request may share a level: it is charged once, at the higher cost.
         let known =

@@ -1,10 +1,10 @@
 //! Which rates a limit comes to, for whom and when.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use ahash::HashMap;
 use tollway_core::{Algorithm, ConfigError, Policy, Rate, Timestamp};
 
 use super::When;

@@ -1,11 +1,11 @@
 //! Who is asking, and for what.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use ahash::HashMap;
 use ipnet::IpNet;
 use tollway_core::ConfigError;
 
@@ -199,7 +199,7 @@ impl<T> Directory<T> {
     /// Of two about the same, the later one counts first.
     pub(super) fn new(values: impl IntoIterator<Item = (Who, T)>) -> Self {
         let mut networks = Vec::new();
-        let (mut users, mut keys, mut orgs) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let (mut users, mut keys, mut orgs) = (HashMap::default(), HashMap::default(), HashMap::default());
         for (who, value) in values {
             let (map, name): (&mut HashMap<Box<str>, Vec<T>>, _) = match who {
                 Who::Address(net) => {

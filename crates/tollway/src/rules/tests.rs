@@ -19,7 +19,7 @@ fn policy(name: &str) -> Arc<Policy> {
 /// What is charged: policy, key, rate and rule of each.
 fn told(rules: &Rules, limit: &str, subject: &Subject<'_>) -> Vec<String> {
     let policy = policy(limit);
-    match rules.resolve(&[Charge { policy: &policy, key: "me", cost: 1 }], subject).unwrap() {
+    match rules.resolve(&[Charge { policy: &policy, key: "me", cost: 1 }], subject) {
         Resolution::Ruled(ruled) => {
             let all = ruled.charges.iter().chain(&ruled.shadows);
             let text = |c: &RuledCharge| {
@@ -115,7 +115,7 @@ fn levels_are_charged_together_and_once() {
 
     let (a, b) = (policy("a"), policy("b"));
     let charges = [Charge { policy: &a, key: "me", cost: 1 }, Charge { policy: &b, key: "me", cost: 3 }];
-    let Resolution::Ruled(ruled) = rules.resolve(&charges, &org("acme")).unwrap() else { panic!("rules speak") };
+    let Resolution::Ruled(ruled) = rules.resolve(&charges, &org("acme")) else { panic!("rules speak") };
     let costs: Vec<_> = ruled.charges.iter().map(|charge| (charge.policy.name(), charge.cost)).collect();
     assert_eq!(costs, [("a", 1), ("*/org", 3), ("*/everybody", 3), ("b", 3)]);
 }
@@ -150,7 +150,7 @@ fn limits_by_path_need_no_door() {
     );
     let ask = |method, path, user| {
         let subject = Subject { address: "2001:db8::5".parse().ok(), user, method, path, ..NOBODY };
-        match rules.resolve(&[], &subject).unwrap() {
+        match rules.resolve(&[], &subject) {
             Resolution::Ruled(ruled) => {
                 ruled.charges.iter().map(|c| format!("{} {}", c.policy.name(), c.key)).collect::<Vec<_>>().join("; ")
             }
@@ -164,7 +164,20 @@ fn limits_by_path_need_no_door() {
     assert_eq!(ask(Some("GET"), Some("/"), None), "as given");
     assert_eq!(ask(None, None, None), "as given");
     let again = Subject { path: Some("/api/x"), path_charged: true, ..NOBODY };
-    assert!(matches!(rules.resolve(&[], &again).unwrap(), Resolution::AsGiven));
+    assert!(matches!(rules.resolve(&[], &again), Resolution::AsGiven));
+}
+
+#[test]
+fn rates_that_a_door_cannot_keep_leave_its_limit_as_it_was() {
+    let rules = rules(r#"{"overrides": [{"who": "user:1", "rate": "5/m burst 2"}]}"#);
+    let windows = Arc::new(Policy::new("search", "10/m", Algorithm::SlidingWindow).unwrap());
+    let charges = [Charge { policy: &windows, key: "me", cost: 1 }];
+    let Resolution::Ruled(ruled) = rules.resolve(&charges, &Subject { user: Some("1"), ..NOBODY }) else {
+        panic!("an override speaks");
+    };
+    assert!(Arc::ptr_eq(&ruled.charges[0].policy, &windows));
+    let told = ruled.charges[0].rule.to_string();
+    assert!(told.starts_with("override user:1 cannot be used: ") && told.contains("sliding_window"), "{told}");
 }
 
 #[test]
@@ -217,7 +230,7 @@ proptest! {
             let rules = rules(&format!(r#"{{"limits": {{"a": {{"rate": "1/s", "enforce": {percent}}}}}}}"#));
             let policy = policy("a");
             let charges = [Charge { policy: &policy, key: &key, cost: 1 }];
-            match rules.resolve(&charges, &NOBODY).unwrap() {
+            match rules.resolve(&charges, &NOBODY) {
                 Resolution::Ruled(ruled) => ruled.shadows.is_empty(),
                 _ => unreachable!("the rules speak of it"),
             }
