@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test build lint bench docs clean lock
+.PHONY: help demo test matrix build lint bench docs clean lock
 
 export PYTHON ?= python3
 BIN := .venv/bin
@@ -19,6 +19,10 @@ demo: build ## three doors on ports 8000-8002, each limiting real HTTP (ONCE=1 s
 test: build ## build, then every test: Rust, Python, and the guards of the house
 	@scripts/wants.sh test
 	@$(BIN)/python scripts/test.py $(ARGS)
+
+matrix: build ## the Django door on every Django and Python that is here, built for each (takes minutes)
+	@scripts/wants.sh test
+	@$(BIN)/python scripts/matrix.py --build $(ARGS)
 
 build: ## .venv with the release wheel installed, rebuilt only when a source changed
 	@scripts/build.sh

@@ -132,6 +132,11 @@ def python(arguments: Sequence[str]) -> Tally:
     return run("Python tests", [sys.executable, "-m", "pytest", *arguments], pytest_tally)
 
 
+def matrix() -> Tally:
+    """The Django door under the other Djangos; what is not here is said, not counted."""
+    return run("Django and Python versions", [sys.executable, "scripts/matrix.py"], pytest_tally)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     half = parser.add_mutually_exclusive_group()
@@ -145,6 +150,8 @@ def main() -> int:
         tallies["Rust"] = rust()
     if whole or options.python:
         tallies["Python"] = python(options.pytest)
+    if whole:
+        tallies["Versions"] = matrix()
     total = sum(tallies.values(), Tally())
     print()
     for name, tally in tallies.items():

@@ -95,7 +95,7 @@ def test_stacked_limits_charge_nothing_when_one_refuses(
 @pytest.mark.parametrize(
     ("key", "first", "second"),
     [
-        ("get:q", {"query_params": {"q": "a"}}, {"query_params": {"q": "b"}}),
+        ("get:q", {"QUERY_STRING": "q=a"}, {"QUERY_STRING": "q=b"}),
         ("post:q", {"data": {"q": "a"}}, {"data": {"q": "b"}}),
         ("field:q", {"data": {"q": "a"}}, {"data": {"q": "b"}}),
         ("header:x-key", {"headers": {"X-Key": "a"}}, {"headers": {"X-Key": "b"}}),

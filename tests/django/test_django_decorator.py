@@ -6,6 +6,7 @@ import asyncio
 import functools
 from typing import Any
 
+import django
 import pytest
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -193,7 +194,13 @@ class Plain(View):
 @pytest.mark.parametrize(
     "view",
     [
-        AsyncShop.as_view(),
+        pytest.param(
+            AsyncShop.as_view(),
+            marks=pytest.mark.skipif(
+                django.VERSION < (5,),
+                reason="method_decorator() of Django 4.2 makes a sync function of an async method",
+            ),
+        ),
         AsyncWhole.as_view(),
         AsyncDirect.as_view(),
         rate_limit(rate="2/h")(Plain.as_view()),
@@ -304,7 +311,7 @@ async def test_functions_may_be_async_in_async_views(rf: RequestFactory) -> None
     ("key", "first", "second"),
     [
         ("header:X-Key", {"headers": {"X-Key": "a"}}, {"headers": {"X-Key": "b"}}),
-        ("param:who", {"query_params": {"who": "a"}}, {"query_params": {"who": "b"}}),
+        ("param:who", {"QUERY_STRING": "who=a"}, {"QUERY_STRING": "who=b"}),
         ("cookie:sid", {"headers": {"Cookie": "sid=a"}}, {"headers": {"Cookie": "sid=b"}}),
         ("post:name", {"data": {"name": "a"}}, {"data": {"name": "b"}}),
         (lambda request: request.META["REMOTE_PORT"], {"REMOTE_PORT": 1}, {"REMOTE_PORT": 2}),

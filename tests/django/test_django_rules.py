@@ -15,7 +15,7 @@ from django.urls import path
 from tests.django.conftest import User, acodes, codes
 from tollway import ConfigError, Limiter, Policy
 from tollway.django import conf, rate_limit
-from tollway.rules import AccessList
+from tollway.rules import AccessList, Rules
 from tollway.testing import ManualClock
 
 
@@ -135,6 +135,17 @@ def test_rules_are_followed_from_a_file(rf: RequestFactory, tmp_path: Path) -> N
         assert following is not None
         following._turn()
         assert codes(view, seen) == [200, 403, 403]
+
+
+def test_rules_made_elsewhere(rf: RequestFactory) -> None:
+    rules = Rules({"deny": ["192.0.2.1"]})
+    with override_settings(RATELIMIT_RULES=rules):
+        view = rate_limit(rate="9/h")(ok)
+        assert codes(view, [rf.get("/", REMOTE_ADDR="192.0.2.1")]) == [403]
+        rules.replace({})
+        assert codes(view, [rf.get("/", REMOTE_ADDR="192.0.2.1")]) == [200]
+        with pytest.raises(ConfigError, match="shadow=True"):
+            rate_limit(rate="1/h", shadow=True)(ok)(rf.get("/"))
 
 
 @pytest.mark.parametrize(

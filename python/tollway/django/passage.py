@@ -319,7 +319,13 @@ def _check(
     setup: conf.Setup, request: Any, passage: Passage, limiter: Limiter, group: list[_Toll]
 ) -> Steps[Decision]:
     charges = [toll.charge for toll in group]
-    if not setup.ruling.stated and not any(toll.limit.shadow for toll in group):
+    shadow = any(toll.limit.shadow for toll in group)
+    if shadow and not setup.ruling.knows_shadows:
+        raise ConfigError(
+            "shadow=True: RATELIMIT_RULES is a Rules object, which binds all limits alike; give it "
+            'the limit {"shadow": {"shadow": True}}, or write the rules as a mapping'
+        )
+    if not setup.ruling.stated and not shadow:
         decision: Decision = yield Check(limiter, charges)
         return decision
     whole, passage.asks_rules = passage.asks_rules, False

@@ -26,6 +26,11 @@ class Ruling:
         self.stated = stated is not None or bool(settings.access_lists)
         """Whether the project has rules; without any they matter to shadow limits only."""
         self.wants_user = _wants_user(stated) or bool(settings.access_lists)
+        self.knows_shadows = not isinstance(stated, Rules)
+        """Whether limits with ``shadow=True`` are among the rules."""
+        if isinstance(stated, Rules):
+            self.rules = stated
+            return
         data = stated if isinstance(stated, Mapping) else {}
         lists = [followed(item) for item in settings.access_lists]
         self.rules = Rules(with_shadows(data), lists=lists)

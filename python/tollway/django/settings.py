@@ -265,7 +265,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "RATELIMIT_RULES": Setting(
         sources.stated_rules,
         "who gets which limit: a mapping, a `.toml` or `.json` file that is followed, a "
-        "`tollway.rules.Source`, or the dotted path of one",
+        "`tollway.rules.Source`, `tollway.rules.Rules`, or the dotted path of one of them",
     ),
     "RATELIMIT_ACCESS_LISTS": Setting(
         sources.stated_lists,

@@ -42,13 +42,15 @@ def with_shadows(data: Any) -> Any:
     return {**data, "limits": {**data.get("limits", {}), **_SHADOWS}}
 
 
-def stated_rules(value: object) -> Mapping[str, Any] | Source | None:
-    """``RATELIMIT_RULES``: a mapping, a file, a source, or the dotted path of one of them."""
+def stated_rules(value: object) -> Mapping[str, Any] | Source | Rules | None:
+    """``RATELIMIT_RULES``: a mapping, a file, a source, rules, or the dotted path of one."""
     if isinstance(value, str):
         is_file = value.endswith((".json", ".toml"))
         value = FileSource(value) if is_file else _imported(value)
     if isinstance(value, Mapping):
         Rules(with_shadows(value))
+        return value
+    if isinstance(value, Rules):
         return value
     if isinstance(value, type):
         value = value()
