@@ -34,10 +34,7 @@ SUITE = [
         *("django_settings", "django_throttles", "django_testing", "compat_django_ratelimit"),
     )
 ]
-TOOLS = [
-    *("djangorestframework", "httpx", "uvicorn", "PyJWT"),
-    *("pytest", "pytest-asyncio", "pytest-timeout"),
-]
+TOOLS = ["httpx", "uvicorn", "PyJWT", "pytest", "pytest-asyncio", "pytest-timeout"]
 
 
 def own() -> str:
@@ -86,7 +83,7 @@ def environment(version: str, django: str, python: Path, package: Path | None) -
     if not (home / "ready").exists():
         print(f"matrix: making {home.relative_to(TOP)}", flush=True)
         subprocess.run([str(python), "-m", "venv", "--clear", str(home)], check=True)
-        wanted = [DJANGOS[django], *(["djangorestframework"] if package is None else pins())]
+        wanted = [DJANGOS[django], "djangorestframework", *([] if package is None else pins())]
         subprocess.run([*pip, *wanted], check=True)
         (home / "ready").touch()
     if package is None:
