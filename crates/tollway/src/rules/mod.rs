@@ -28,6 +28,7 @@
 mod access;
 mod ask;
 mod data;
+mod follow;
 mod lockout;
 mod networks;
 mod paths;
@@ -47,6 +48,7 @@ use tollway_core::{Charge, Clock, ConfigError, Policy, Timestamp};
 
 pub use access::{Access, AccessList, Entry};
 pub use ask::{Asked, Ruling};
+pub use follow::{Replace, follow_file};
 pub use lockout::{Attempt, Lockout};
 pub use plan::{Rule, ShadowCount};
 pub use schedule::When;
