@@ -25,7 +25,7 @@ import threading
 import time
 import tomllib
 import weakref
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -44,6 +44,7 @@ __all__ = [
     "Subject",
     "TierCache",
     "follow",
+    "stated_lists",
     "stated_rules",
 ]
 
@@ -175,42 +176,72 @@ def follow(target: Rules | AccessList, source: Source, *, every: float = 0.5) ->
     return following
 
 
-def stated_rules(stated: Any) -> Rules:
-    """The rules that a setting states.
+def stated_rules(stated: Any, lists: Sequence[AccessList] = ()) -> Rules:
+    """The rules that a setting states, with these access lists.
 
-    They are :class:`Rules`, data for them, the dotted path of either, or the name of a ``.json`` or
-    ``.toml`` file, which is followed.
+    They are :class:`Rules`, data for them, a :class:`Source`, the dotted path of one of these, or
+    the name of a ``.json`` or ``.toml`` file. What is a source or a file is followed.
 
     Raises :class:`tollway.ConfigError` that names what cannot be used.
     """
-    if isinstance(stated, Rules):
-        return stated
-    if isinstance(stated, Mapping):
-        return Rules(stated)
     if isinstance(stated, str | os.PathLike):
         path = Path(stated)
-        if path.suffix in (".json", ".toml"):
-            rules = Rules()
-            try:
-                follow(rules, FileSource(path))
-            except OSError as error:
-                raise ConfigError(f"the rules in {str(path)!r} cannot be read: {error}") from error
-            return rules
-        found = _imported(str(stated))
-        if isinstance(found, Rules | Mapping):
-            return stated_rules(found)
-        raise ConfigError(f"{str(stated)!r} is {type(found).__name__}, not Rules or data for them")
-    raise ConfigError(
-        f"{stated!r} is no rules: use Rules(...), a mapping, a dotted path or a .json file"
-    )
+        is_file = path.suffix in (".json", ".toml")
+        stated = FileSource(path) if is_file else _imported("rules", str(stated))
+    if isinstance(stated, type):
+        stated = stated()
+    if isinstance(stated, Rules):
+        if lists:
+            raise ConfigError("a Rules object has lists of its own: write Rules(lists=[...])")
+        return stated
+    if isinstance(stated, Mapping):
+        return Rules(stated, lists=lists)
+    if not hasattr(stated, "load"):
+        raise ConfigError(
+            f"{stated!r} is no rules: use Rules(...), a mapping, a source, a dotted path or a file"
+        )
+    rules = Rules(lists=lists)
+    _follow_stated(rules, stated)
+    return rules
 
 
-def _imported(path: str) -> Any:
+def stated_lists(stated: Any) -> tuple[AccessList, ...]:
+    """The access lists that a setting states: objects, files that are followed, dotted paths.
+
+    Raises :class:`tollway.ConfigError` that names what cannot be used.
+    """
+    if not isinstance(stated, list | tuple):
+        raise ConfigError(f'{stated!r} is not a list such as ["/etc/blocked.txt"]')
+    return tuple(_stated_list(item) for item in stated)
+
+
+def _stated_list(item: Any) -> AccessList:
+    found = item
+    if isinstance(item, str):
+        is_file = "/" in item or item.endswith(".txt")
+        found = FileSource(item) if is_file else _imported("access list", item)
+    if isinstance(found, FileSource):
+        entries = AccessList()
+        _follow_stated(entries, found)
+        return entries
+    if not isinstance(found, AccessList):
+        raise ConfigError(f"{item!r} is neither a file nor an AccessList")
+    return found
+
+
+def _follow_stated(target: Rules | AccessList, source: Source) -> None:
+    try:
+        follow(target, source)
+    except OSError as error:
+        raise ConfigError(f"{source!r} cannot be read: {error}") from error
+
+
+def _imported(what: str, path: str) -> Any:
     module, _, name = path.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"the rules {path!r} cannot be imported: {error}") from error
+        raise ConfigError(f"the {what} {path!r} cannot be imported: {error}") from error
 
 
 class _Poller:

@@ -61,7 +61,7 @@ def test_trusted_proxies_are_those_of_the_django_door_unless_bolt_has_its_own() 
         ("BOLT_API", ["shop.api"], "is not a list of APIs"),
         ("BOLT_API", "shop.api:api", "is not a list of APIs"),
         ("RATELIMIT_BACKEND", 6379, "6379 is no backend"),
-        ("RATELIMIT_BACKEND", "rediss//nowhere", "use one of memory://, redis://"),
+        ("RATELIMIT_BACKEND", "rediss//nowhere", "use one of memory://"),
         ("RATELIMIT_BACKENDS", "redis://", "is not a mapping"),
         ("RATELIMIT_FAIL_MODE", "opne", "use open, closed or local"),
         ("RATELIMIT_ALGORITHM", "magic", "magic"),

@@ -23,6 +23,7 @@ from tollway.rules import (
     Subject,
     TierCache,
     follow,
+    stated_lists,
     stated_rules,
 )
 
@@ -110,6 +111,29 @@ def test_a_fault_at_the_start_is_raised(tmp_path: Path) -> None:
         stated_rules("no_such_module.rules")
     with pytest.raises(ConfigError, match="is no rules"):
         stated_rules(7)
+    with pytest.raises(ConfigError, match="neither a file nor an AccessList"):
+        stated_lists([7])
+    with pytest.raises(ConfigError, match="cannot be read"):
+        stated_lists(["/no/such/list.txt"])
+    with pytest.raises(ConfigError, match="lists of its own"):
+        stated_rules(Rules(), stated_lists([AccessList()]))
+
+
+class Known:
+    """A source that a setting names by its class."""
+
+    def load(self, known: Any) -> tuple[Any, Any] | None:
+        return None if known else (1, {"allow": ["user:1"]})
+
+
+def test_settings_state_rules_and_lists(tmp_path: Path) -> None:
+    path = tmp_path / "blocked.txt"
+    path.write_text("user:2\n")
+    rules = stated_rules(f"{__name__}.Known", stated_lists([str(path), AccessList("user:3")]))
+    told = [rules.explain([], Subject(user=user)) for user in (1, 2, 3)]
+    assert told == ["allow user:1", "deny user:2", "deny user:3"]
+    assert stated_rules({"deny": ["user:1"]}).explain([], Subject(user=1)) == "deny user:1"
+    assert stated_rules(rules) is rules
 
 
 def test_a_notification_need_not_wait_for_the_next_turn() -> None:

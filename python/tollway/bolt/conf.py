@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 from tollway import ClientAddress, Limiter, Policy, backends
 from tollway.backends import Backend
 from tollway.errors import ConfigError
-from tollway.rules import Rules, stated_rules
+from tollway.rules import AccessList, Rules, stated_lists, stated_rules
 
 __all__ = ["BoltSettings", "read_settings", "unknown_settings"]
 
@@ -92,7 +92,7 @@ def read_settings(source: Any) -> BoltSettings:
         max_keys=reader.get("RATELIMIT_MAX_KEYS", 1_000_000, _whole),
         algorithm=reader.get("RATELIMIT_ALGORITHM", "gcra", _algorithm),
         default_limit=reader.get("RATELIMIT_DEFAULT_LIMIT", None, _rates),
-        rules=reader.get("RATELIMIT_RULES", None, stated_rules),
+        rules=_rules(reader),
         server={name: value for name, value in server.items() if value is not None},
     )
 
@@ -122,6 +122,13 @@ class _Reader:
             return read(value)
         except (ConfigError, TypeError) as error:
             raise ConfigError(f"setting {name}: {error}") from None
+
+
+def _rules(reader: _Reader) -> Rules | None:
+    nothing: tuple[AccessList, ...] = ()
+    lists = reader.get("RATELIMIT_ACCESS_LISTS", nothing, stated_lists)
+    rules = reader.get("RATELIMIT_RULES", None, lambda stated: stated_rules(stated, lists))
+    return Rules(lists=lists) if rules is None and lists else rules
 
 
 def _number(value: Any) -> int:
