@@ -276,6 +276,14 @@ impl ShmStore {
     fn answer(&self, request: &Request<'_>) -> Result<Decision, StoreError> {
         let mut moment = Moment::new(&self.clock, self.clock.now());
         if let [charge] = request.charges {
+            if let (false, Some(known)) = (request.peek, self.places.seen(charge.policy))
+                && let [seat] = &known.seats[..]
+            {
+                let id = self.id(charge.policy, charge.key);
+                if let Some(verdict) = seat.level.charge_plainly(&seat.layout, id, charge.cost, moment.now) {
+                    return Ok(worded(seat.layout.limit(), verdict, charge.cost, moment.now));
+                }
+            }
             return self
                 .known(charge.policy, moment.now, |known| self.one(known, charge, request.peek, &mut moment))?;
         }
@@ -300,7 +308,7 @@ impl ShmStore {
         known.seats.iter().map(move |seat| Part { known, seat, id, cost, charge: number })
     }
 
-    #[inline]
+    #[inline(never)]
     fn one(
         &self,
         known: &Known,
@@ -309,10 +317,7 @@ impl ShmStore {
         moment: &mut Moment<'_>,
     ) -> Result<Decision, StoreError> {
         if let ([seat], false) = (&known.seats[..], peek) {
-            let (id, limit) = (self.id(charge.policy, charge.key), seat.layout.limit());
-            if let Some(verdict) = seat.level.charge_plainly(&seat.layout, id, charge.cost, moment.now) {
-                return Ok(worded(limit, verdict, charge.cost, moment.now));
-            }
+            let id = self.id(charge.policy, charge.key);
             let part = Part { known, seat, id, cost: charge.cost, charge: 0 };
             return Ok(self.charge(&part, moment)?.decision);
         }
