@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import django
@@ -15,8 +17,25 @@ from tests.asgi.serving import dead_port
 from tollway import Limiter
 from tollway.testing import ManualClock
 
+FOLDER = tempfile.TemporaryDirectory(prefix="tollway-django-")
+"""Where the database is: a file, since threads have connections of their own."""
+
+DATABASE = {
+    "ENGINE": "django.db.backends.sqlite3",
+    "NAME": str(Path(FOLDER.name) / "db.sqlite3"),
+    "OPTIONS": {"timeout": 30},
+}
+
 if not settings.configured:
-    settings.configure(SECRET_KEY="for tests", USE_TZ=True)
+    settings.configure(
+        SECRET_KEY="for tests",
+        USE_TZ=True,
+        DATABASES={"default": DATABASE},
+        INSTALLED_APPS=[
+            *("django.contrib.admin", "django.contrib.auth", "django.contrib.contenttypes"),
+            *("django.contrib.messages", "django.contrib.sessions", "tollway.django"),
+        ],
+    )
 if not apps.ready:
     django.setup()
 
@@ -59,6 +78,25 @@ def ratelimit_settings(limiter: Limiter) -> Iterator[None]:
         RATELIMIT_BACKEND=limiter,
     ):
         yield
+
+
+@pytest.fixture(scope="session")
+def tables() -> None:
+    """The tables of all apps."""
+    from django.core.management import call_command
+
+    call_command("migrate", verbosity=0)
+
+
+@pytest.fixture
+def database(tables: None) -> Iterator[None]:
+    """A database whose tables are empty again afterwards."""
+    from django.core.management import call_command
+    from django.db import connections
+
+    yield
+    call_command("flush", interactive=False, verbosity=0)
+    connections.close_all()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The Django app: registers the system checks."""
+"""The Django app: models, admin and commands; registers the system checks."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ class TollwayConfig(AppConfig):
     name = "tollway.django"
     label = "tollway"
     verbose_name = "Tollway"
+    default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
         """Register the checks that ``manage.py check`` runs."""

@@ -91,7 +91,7 @@ def bad_settings(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[chec
     problems += rules.read(found)[1]
     if not problems:
         try:
-            conf.Setup(found)
+            conf.Setup(found, follows=False)
         except ConfigError as error:
             problems.append(settings.SettingsError(str(error)))
     return [checks.Error(str(problem), id="tollway.E001") for problem in problems]
@@ -154,7 +154,7 @@ def _wrong_with(limit: Limit, found: settings.Settings) -> Iterator[str]:
         yield "it names no rate: pass rate= or set RATELIMIT_DEFAULT_LIMIT"
     elif limit.rates is not None and not callable(limit.backend):
         try:  # whether the backend is known, and keeps the algorithm
-            setup = conf.Setup(found)
+            setup = conf.Setup(found, follows=False)
             require = getattr(setup.limiter(limit.backend), "require", None)
             if require is not None:
                 require(limit.policy(setup, "check"))

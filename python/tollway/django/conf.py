@@ -16,6 +16,7 @@ from tollway.backends import Backend
 from tollway.django.options import Options
 from tollway.django.ruling import Ruling
 from tollway.django.settings import Settings, SettingsError, did_you_mean, read
+from tollway.django.usage import Recorder
 from tollway.stores import Store
 
 POLICIES_MAX: Final = 4096
@@ -23,9 +24,12 @@ POLICIES_MAX: Final = 4096
 
 
 class Setup:
-    """The settings and what is built from them: limiters, policies, the rule of the address."""
+    """The settings and what is built from them: limiters, policies, the rule of the address.
 
-    def __init__(self, settings: Settings) -> None:
+    Without ``follows`` rules and keys are not read from elsewhere.
+    """
+
+    def __init__(self, settings: Settings, *, follows: bool = True) -> None:
         self.settings = settings
         self.address = ClientAddress(
             settings.trusted_proxies, settings.proxy_hops, settings.ipv6_prefix
@@ -36,7 +40,9 @@ class Setup:
         self.compiled: dict[tuple[int, str], Policy] = {}
         """Policies by limit and scope: the way of every request, so one look-up."""
         self._default = self._find(settings.backend)
-        self.ruling = Ruling(settings)
+        self.ruling = Ruling(settings, follows=follows)
+        self.usage = Recorder.started() if settings.usage and follows else None
+        """What sums up decisions, if anything does."""
 
     def limiter(
         self, backend: Backend | Callable[[], Limiter] | None = None, **changes: Any

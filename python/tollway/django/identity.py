@@ -13,7 +13,7 @@ from django.http import HttpRequest
 
 from tollway import ConfigError, hash_identity
 from tollway.django import conf
-from tollway.django.ruling import meta_name
+from tollway.django.ruling import key_of, meta_name
 from tollway.django.steps import Call, Steps, User, arun, run
 from tollway.identity import KeySpec, joined, parse_key, text
 
@@ -104,8 +104,8 @@ def named_value(setup: conf.Setup, request: Any, spec: KeySpec) -> str | None:
         case "header":
             return _secret(f"header:{name.lower()}", request.META.get(meta_name(name)))
         case "api_key":
-            header = setup.settings.api_key_header
-            return _secret("api_key", request.META.get(meta_name(header)))
+            hashed, _issued = key_of(setup.settings, setup.ruling, request)
+            return None if hashed is None else f"api_key:{hashed}"
         case "cookie":
             return _secret(f"cookie:{name}", request.COOKIES.get(name))
         case "jwt":

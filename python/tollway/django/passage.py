@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -162,6 +162,7 @@ def admit(
             passage.met.add(limit.serial)
             toll = yield from _toll(setup, request, passage, limit, scope)
             if isinstance(toll, Decision):
+                record(setup, request, toll, ())
                 passage.note(request, toll, True)
                 return responses.refusal(request, toll)
             if toll is not None:
@@ -308,7 +309,7 @@ def subject_of(
         return known
     address = setup.address.resolve(*identity.hops(request))
     asking = yield from subject(
-        setup.settings, address, request, wants_user=wants_user, whole=whole
+        setup.settings, setup.ruling, address, request, wants_user=wants_user, whole=whole
     )
     if not whole:
         passage.subjects[wants_user] = asking
@@ -350,6 +351,7 @@ def _ask(
             return responses.unavailable(request)
         passage.note(request, None, True)
         return None
+    record(setup, request, decision, [toll.charge for toll in group])
     if decision.reason == "exempt":
         passage.exempt = decision.rule is not None
         passage.note(request, None, False)
@@ -363,6 +365,18 @@ def _ask(
             passage.owed += [toll for toll in group if toll.limit.cost_of_answer is not None]
         return None
     return (yield from _refusal(request, decision, group)) if block else None
+
+
+def record(setup: conf.Setup, request: Any, decision: Decision, charges: Sequence[Charge]) -> None:
+    """Have a decision summed up, if the project wants that."""
+    if setup.usage is None:
+        return
+    who = ""
+    if not decision.allowed:
+        named = (who for policy, who, _ in charges if policy.name == decision.policy)
+        known = next(named, None) or (charges[0][1] if len(charges) == 1 else None)
+        who = identity.address_key(request, setup) if known is None else known
+    setup.usage.note(decision, who)
 
 
 def _merged(group: list[_Toll]) -> list[_Toll]:

@@ -6,48 +6,71 @@ shadows. Here they are read from settings, and a request becomes a :class:`tollw
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from tollway import hash_identity
+from tollway.django.keys import Key, KeyRing, follow_keys
 from tollway.django.settings import Settings
-from tollway.django.sources import Shadowed, followed, with_shadows
+from tollway.django.sources import Shadowed, followed, mentions_users, with_shadows
 from tollway.django.steps import Call, Steps, User
 from tollway.identity import text
 from tollway.rules import Rules, Subject, follow
 
 
 class Ruling:
-    """The rules in force, made once for a set of settings."""
+    """The rules in force, made once for a set of settings.
 
-    def __init__(self, settings: Settings) -> None:
+    Without ``follows`` they are not read from elsewhere, for a look at the settings only.
+    """
+
+    def __init__(self, settings: Settings, *, follows: bool = True) -> None:
         stated = settings.rules
         self.stated = stated is not None or bool(settings.access_lists)
         """Whether the project has rules; without any they matter to shadow limits only."""
-        self.wants_user = _wants_user(stated) or bool(settings.access_lists)
         self.knows_shadows = not isinstance(stated, Rules)
         """Whether limits with ``shadow=True`` are among the rules."""
+        self.source: Any = None
+        """What the rules are followed from."""
+        self._wants_user = bool(settings.access_lists) or isinstance(stated, Rules)
         if isinstance(stated, Rules):
             self.rules = stated
-            return
-        data = stated if isinstance(stated, Mapping) else {}
-        lists = [followed(item) for item in settings.access_lists]
-        self.rules = Rules(with_shadows(data), lists=lists)
-        if stated is not None and not isinstance(stated, Mapping):
+        else:
+            lists = [followed(item) for item in settings.access_lists]
+            self.rules = Rules(with_shadows({}), lists=lists)
+        if isinstance(stated, Mapping):
+            self._wants_user = self._wants_user or mentions_users(stated)
+            self.rules.replace(with_shadows(stated))
+        elif stated is not None and stated is not self.rules and follows:
+            self.source = stated
+            self._shadowed = Shadowed(stated)
             # Kept here: following ends when nobody holds it.
-            self.following = follow(self.rules, Shadowed(stated))
+            self.following = follow(self.rules, self._shadowed)
+        self.keys = KeyRing() if settings.api_keys else None
+        """The API keys that are issued here, if they are the only ones."""
+        if self.keys is not None and follows:
+            self._following_keys = follow_keys(self.keys)
 
+    @property
+    def wants_user(self) -> bool:
+        """Whether rules look at the user: then each request pays for knowing them."""
+        return self._wants_user or (self.source is not None and self._shadowed.wants_user)
 
-def _wants_user(stated: object) -> bool:
-    """Whether rules look at the user: then each request pays for knowing them."""
-    return stated is not None and (
-        not isinstance(stated, Mapping) or "user" in json.dumps(stated, default=str)
-    )
+    def tier(self, user: object, org: object) -> str | None:
+        """The tier that the source of the rules names, if it does."""
+        named = getattr(self.source, "tier", None)
+        found: str | None = None if named is None else named(user, org)
+        return found
 
 
 def subject(
-    settings: Settings, address: str, request: Any, *, wants_user: bool, whole: bool
+    settings: Settings,
+    ruling: Ruling,
+    address: str,
+    request: Any,
+    *,
+    wants_user: bool,
+    whole: bool,
 ) -> Steps[Subject]:
     """Who is asking, as the rules see it; with ``whole`` also for what.
 
@@ -65,16 +88,54 @@ def subject(
     tier = None
     if settings.tier is not None:
         tier = yield Call("RATELIMIT_TIER", settings.tier, request)
-    key = request.META.get(meta_name(settings.api_key_header))
+    org = text(getattr(org, "pk", org)) if org is not None else None
+    hashed, issued = key_of(settings, ruling, request)
+    if tier is None and issued is not None:
+        tier = issued.tier
+    if tier is None:
+        tier = ruling.tier(user, org)
     return Subject(
         address=address,
         user=user,
-        key=hash_identity(text(key)) if key else None,
-        org=text(getattr(org, "pk", org)) if org is not None else None,
+        key=hashed,
+        org=org,
         tier=tier,
         method=request.method if whole else None,
         path=text(request.path_info) if whole else None,
     )
+
+
+def key_of(settings: Settings, ruling: Ruling, request: Any) -> tuple[str | None, Key | None]:
+    """The hash of a request's API key, and what is known of it.
+
+    Where keys are issued here, one that is not known is none: inventing keys gains nothing.
+    """
+    request = getattr(request, "_request", request)
+    known: tuple[Ruling, tuple[str | None, Key | None]] | None = getattr(request, _KEY, None)
+    if known is not None and known[0] is ruling:
+        return known[1]
+    found: tuple[str | None, Key | None] = (None, None)
+    shown = shown_key(settings, request)
+    if shown is not None:
+        hashed = hash_identity(shown)
+        issued = None if ruling.keys is None else ruling.keys.find(hashed)
+        if issued is not None or ruling.keys is None:
+            found = (hashed, issued)
+    setattr(request, _KEY, (ruling, found))
+    return found
+
+
+def shown_key(settings: Settings, request: Any) -> str | None:
+    """The API key that a request shows: in the header, the parameter or the cookie of settings."""
+    shown = request.META.get(meta_name(settings.api_key_header))
+    if not shown and settings.api_key_param is not None:
+        shown = request.GET.get(settings.api_key_param)
+    if not shown and settings.api_key_cookie is not None:
+        shown = request.COOKIES.get(settings.api_key_cookie)
+    return text(shown) if shown else None
+
+
+_KEY: Final = "_tollway_key"
 
 
 def meta_name(header: str) -> str:

@@ -17,7 +17,7 @@ from django.utils.module_loading import import_string
 
 from tollway import ClientAddress, ConfigError, Limiter, Policy, Rate, backends
 from tollway.backends import Backend
-from tollway.django import sources
+from tollway.django import database, sources
 from tollway.identity import parse_key
 from tollway.rules import AccessList, FileSource
 from tollway.tokens import Verifier
@@ -43,6 +43,9 @@ class Settings:
     proxy_hops: int = 0
     ipv6_prefix: int = 64
     api_key_header: str = "X-API-Key"
+    api_key_param: str | None = None
+    api_key_cookie: str | None = None
+    api_keys: bool = False
     org: Callable[..., Any] | None = None
     tier: Callable[..., Any] | None = None
     jwt: Verifier | None = None
@@ -56,6 +59,7 @@ class Settings:
     template: str | None = None
     middleware: Mapping[str, Any] = field(default_factory=dict)
     rules: Any = None
+    usage: bool = False
     access_lists: tuple[AccessList | FileSource, ...] = ()
 
 
@@ -144,6 +148,18 @@ def _header(value: object) -> str:
     return name
 
 
+def _api_keys(value: object) -> bool:
+    if _boolean(value):
+        database.installed("API keys")
+    return value is True
+
+
+def _usage(value: object) -> bool:
+    if _boolean(value):
+        database.installed("counts of usage")
+    return value is True
+
+
 def _jwt(value: object) -> Verifier | None:
     return None if value is None else Verifier.from_mapping(value)
 
@@ -228,6 +244,17 @@ SETTINGS: Final[Mapping[str, Setting]] = {
         _whole(1, 128), "how many bits of an IPv6 address are one client"
     ),
     "RATELIMIT_API_KEY_HEADER": Setting(_header, "the header that `api_key` reads"),
+    "RATELIMIT_API_KEY_PARAM": Setting(
+        _optional_text, "the query parameter that `api_key` reads when there is no such header"
+    ),
+    "RATELIMIT_API_KEY_COOKIE": Setting(
+        _optional_text, "the cookie that `api_key` reads when there is neither"
+    ),
+    "RATELIMIT_API_KEYS": Setting(
+        _api_keys,
+        "whether API keys are those issued by this app: others count as none, and are answered "
+        "with 401 where a key is required",
+    ),
     "RATELIMIT_ORG": Setting(
         function,
         "a function of the request, or its dotted path, that names the organisation for `org`; "
@@ -264,8 +291,13 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "RATELIMIT_MIDDLEWARE": Setting(_mapping, "the middleware's rules"),
     "RATELIMIT_RULES": Setting(
         sources.stated_rules,
-        "who gets which limit: a mapping, a `.toml` or `.json` file that is followed, a "
-        "`tollway.rules.Source`, `tollway.rules.Rules`, or the dotted path of one of them",
+        "who gets which limit: a mapping, `database` for what the admin holds, a `.toml` or "
+        "`.json` file that is followed, a `tollway.rules.Source`, `tollway.rules.Rules`, or the "
+        "dotted path of one of them",
+    ),
+    "RATELIMIT_USAGE": Setting(
+        _usage,
+        "whether to sum up in the database what was allowed and refused, for `ratelimit_report`",
     ),
     "RATELIMIT_ACCESS_LISTS": Setting(
         sources.stated_lists,

@@ -9,6 +9,7 @@ from typing import Any, Final
 from django.utils.module_loading import import_string
 
 from tollway import ConfigError
+from tollway.django.database import DatabaseSource
 from tollway.rules import AccessList, FileSource, Rules, Source, follow
 
 SHADOW: Final = "shadow"
@@ -22,6 +23,8 @@ class Shadowed:
 
     def __init__(self, source: Source) -> None:
         self.source = source
+        self.wants_user = True
+        """Whether these rules look at the user: then each request pays for knowing them."""
 
     def load(self, known: Any) -> tuple[Any, Any] | None:
         """What the source has, if it has changed."""
@@ -29,10 +32,17 @@ class Shadowed:
         if found is None:
             return None
         version, data = found
-        return version, with_shadows(json.loads(data) if isinstance(data, str) else data)
+        data = json.loads(data) if isinstance(data, str) else data
+        self.wants_user = mentions_users(data) or getattr(self.source, "wants_user", False)
+        return version, with_shadows(data)
 
     def __repr__(self) -> str:
         return repr(self.source)
+
+
+def mentions_users(data: Any) -> bool:
+    """Whether rules may look at the user."""
+    return "user" in json.dumps(data, default=str)
 
 
 def with_shadows(data: Any) -> Any:
@@ -43,7 +53,9 @@ def with_shadows(data: Any) -> Any:
 
 
 def stated_rules(value: object) -> Mapping[str, Any] | Source | Rules | None:
-    """``RATELIMIT_RULES``: a mapping, a file, a source, rules, or the dotted path of one."""
+    """``RATELIMIT_RULES``: a mapping, a file, the database, a source, rules, or a path to them."""
+    if value == "database":
+        return DatabaseSource()
     if isinstance(value, str):
         is_file = value.endswith((".json", ".toml"))
         value = FileSource(value) if is_file else _imported(value)

@@ -29,7 +29,7 @@ from tollway import ClientAddress, ConfigError, Decision, Limiter, Rate
 from tollway.answer import UNAVAILABLE_SECONDS, policy_name, tightest, unavailable_text
 from tollway.backends import Backend
 from tollway.django import conf, identity
-from tollway.django.passage import Passage, subject_of, tell
+from tollway.django.passage import Passage, record, subject_of, tell
 from tollway.django.steps import Charge, run
 from tollway.errors import StoreError
 from tollway.identity import text
@@ -222,6 +222,7 @@ def _decided(
     asking = run(subject_of(setup, request, passage)) if ruling.stated else None
     check = Asking(ruling.rules if ruling.stated else None, asking)
     decision = check.all({limiter: list(some.values()) for limiter, some in by_limiter.items()})
+    record(setup, request, decision, [toll[1] for toll in filter(None, tolls)])
     if decision.reason == "exempt":
         return [(type(one), None, False) for one in throttles]
     _note(passage, decision, request, view)
