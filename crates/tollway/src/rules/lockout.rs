@@ -282,7 +282,7 @@ impl Attempt {
     }
 }
 
-/// All of them, begun together; the first error.
+/// All of them, one after the other; the first error.
 fn all(replies: Vec<Reply<()>>) -> Reply<()> {
     Box::pin(async move {
         let mut first = Ok(());
