@@ -64,8 +64,14 @@ def wheel(version: str, python: Path, *, build: bool) -> Path | None:
     if build:
         command = [sys.executable, "-m", "maturin", "build", "--release", "--interpreter"]
         subprocess.run([*command, str(python), "--out", str(WHEELS)], cwd=TOP, check=True)
-    found = sorted(WHEELS.glob(f"tollway-*-{tag}-*.whl"), key=lambda path: path.stat().st_mtime)
-    return found[-1] if found else None
+    found = [path for path in WHEELS.glob(f"tollway-*-{tag}-*.whl") if newer(path)]
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def newer(wheel: Path) -> bool:
+    """Whether a wheel is newer than all that it is built from."""
+    sources = [*TOP.glob("python/**/*.py"), *TOP.glob("crates/**/*.rs"), TOP / "Cargo.lock"]
+    return wheel.stat().st_mtime > max(path.stat().st_mtime for path in sources)
 
 
 def pins() -> list[str]:
@@ -134,7 +140,9 @@ def main() -> int:
             packages[version] = wheel(version, python, build=options.build)
         package = packages.get(version)
         if version != own() and package is None:
-            left_out[version] = "nothing is built for it: make matrix builds for every Python"
+            left_out[version] = (
+                "what is built is not there or older than the source: run make matrix"
+            )
             continue
         some = run(version, django, environment(version, django, python, package))
         good, bad = good + some[0], bad + some[1]
