@@ -140,9 +140,7 @@ def main() -> int:
             packages[version] = wheel(version, python, build=options.build)
         package = packages.get(version)
         if version != own() and package is None:
-            left_out[version] = (
-                "what is built is not there or older than the source: run make matrix"
-            )
+            left_out[version] = "nothing built for it is as new as the source: run make matrix"
             continue
         some = run(version, django, environment(version, django, python, package))
         good, bad = good + some[0], bad + some[1]

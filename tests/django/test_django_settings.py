@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from django.core.checks import CheckMessage, registry
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory, override_settings
 
 from tollway import Limiter
@@ -257,3 +257,26 @@ def test_a_template_and_a_callback_from_settings(rf: RequestFactory) -> None:
         answer = view(rf.get("/"))
     assert (answer.status_code, answer.content) == (429, b"slow down")
     assert answer["Retry-After"] == "3600"
+
+
+def test_callbacks_by_what_the_client_accepts(rf: RequestFactory) -> None:
+    callbacks = {
+        "text/html": "tests.django.rules_for_tests.slow_down",
+        "application/xml": lambda request: HttpResponse("<wait/>", status=429),
+    }
+    with override_settings(RATELIMIT_RESPONSE_CALLBACK=callbacks):
+        view = rate_limit(rate="1/h")(lambda _: HttpResponse())
+        view(rf.get("/"))
+        said = [
+            view(rf.get("/", headers={"Accept": accept})).content
+            for accept in ("text/html", "application/xml, text/html;q=0.5", "application/json")
+        ]
+    assert said[:2] == [b"slow down", b"<wait/>"]
+    assert b"quota-exceeded" in said[2]
+    for wrong, part in (({"html": slow}, "no media type"), ({"a/b": 5}, "5 is neither")):
+        (message,) = found(DEBUG=True, RATELIMIT_RESPONSE_CALLBACK=wrong)
+        assert part in message.msg
+
+
+def slow(request: HttpRequest) -> HttpResponse:
+    return HttpResponse("slow", status=429)
