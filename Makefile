@@ -48,5 +48,5 @@ clean: ## remove everything that the other targets made
 	@rm -rf .venv .make target docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis bench/.venv*
 	@find python tests examples bench scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 	@find python -name '_tollway*.so' -delete
-	@rm -f examples/doors/db.sqlite3
+	@rm -f examples/doors/db.sqlite3 examples/shop/db.sqlite3
 	@echo "clean: removed .venv, target, caches and built pages"

@@ -1,0 +1,1 @@
+"""The shop of `examples/shop`, under the servers that people run."""
