@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 use tollway_core::{
-    Change, Decision, Limit, Part, Policy, Request, State, StoreError, StoreErrorKind, Timestamp, adjust_one, decide,
-    store_key,
+    Algorithm, Bucket, Change, Decision, Limit, Part, Policy, Request, State, StoreError, StoreErrorKind, Timestamp,
+    adjust_one, decide, store_key,
 };
 
 use super::form::{self, Entry, Flaw};
+use super::script::Script;
 use super::trouble;
 
 /// The requests of one caller, owned.
@@ -18,8 +19,8 @@ pub(super) type Asks = SmallVec<[Ask; 1]>;
 #[derive(Debug)]
 pub(super) struct Ask {
     pub(super) peek: bool,
-    /// Charge without asking (1), give back (-1), or neither (0).
-    pub(super) sign: i64,
+    /// What is changed without asking.
+    pub(super) change: Option<Change>,
     pub(super) dues: SmallVec<[Due; 1]>,
     /// For each due, when a policy changed: the value found and the value to read instead.
     pub(super) swaps: Vec<Swap>,
@@ -35,6 +36,18 @@ pub(super) struct Due {
     pub(super) cost: u32,
 }
 
+impl Due {
+    /// Whether one of its limits has a log, for which there is a second key.
+    pub(super) fn has_log(&self) -> bool {
+        self.policy.limits().iter().any(|limit| limit.algorithm().is_log())
+    }
+}
+
+/// Where the chunks of a key's logs are kept.
+pub(super) fn chunks_of(key: &str) -> String {
+    format!("{key}:log")
+}
+
 /// A value and what it becomes under a changed policy; empty for none.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Swap {
@@ -47,7 +60,8 @@ pub(super) struct Swap {
 pub(super) struct Answer {
     pub(super) now: Timestamp,
     pub(super) letter: u8,
-    /// Each key's value as it was, or the message of a command that failed.
+    /// Each charge's value as it was, or the message of a command that failed. Of one with a log how
+    /// its limits stand.
     pub(super) raws: SmallVec<[Option<Vec<u8>>; 1]>,
 }
 
@@ -87,39 +101,53 @@ impl Ask {
                 return refuse("a request charges one policy and key twice: add the costs up");
             }
         }
-        Ok(Self { peek: request.peek, sign: 0, dues, swaps: Vec::new(), around: None })
+        Ok(Self { peek: request.peek, change: None, dues, swaps: Vec::new(), around: None })
     }
 
-    /// A charge without asking, or, below zero, permits given back.
-    pub(super) fn adjust(prefix: &str, policy: &Arc<Policy>, key: &str, delta: i64) -> Self {
-        let most = policy.limits().iter().map(Limit::capacity).max().unwrap_or(0);
-        let cost = delta.unsigned_abs().min(2 * u64::from(most)) as u32;
-        let due = Due { policy: Arc::clone(policy), key: store_key(prefix, policy.name(), key), cost };
+    /// A change that nobody is asked about.
+    pub(super) fn adjust(prefix: &str, policy: &Arc<Policy>, key: &str, change: Change) -> Self {
+        Self::change(Arc::clone(policy), store_key(prefix, policy.name(), key), change)
+    }
+
+    /// The same of a key as it is spelled in Redis.
+    pub(super) fn change(policy: Arc<Policy>, key: String, change: Change) -> Self {
+        let most = policy.limits().iter().map(Limit::capacity).max().unwrap_or(0).saturating_mul(2);
+        let (change, cost) = match change {
+            Change::Charge(cost) => (Change::Charge(cost.min(most)), cost.min(most)),
+            Change::Refund(cost) => (Change::Refund(cost.min(most)), cost.min(most)),
+            Change::Release { cost, .. } | Change::Renew { cost, .. } => (change, cost),
+        };
+        let held = matches!(change, Change::Release { .. } | Change::Renew { .. });
+        let nothing = change.is_nothing() || (held && !policy.limits().iter().any(|limit| limit.algorithm().is_log()));
+        let due = Due { policy, key, cost: if nothing { 0 } else { cost } };
         Self {
-            peek: delta == 0,
-            sign: delta.signum(),
+            peek: nothing,
+            change: Some(change).filter(|_| !nothing),
             dues: SmallVec::from_iter([due]),
             swaps: Vec::new(),
             around: None,
         }
     }
 
-    /// Permits that were charged, given back.
-    pub(super) fn give_back(policy: Arc<Policy>, key: String, cost: u32) -> Self {
-        let sign = if cost == 0 { 0 } else { -1 };
-        Self {
-            peek: cost == 0,
-            sign,
-            dues: SmallVec::from_iter([Due { policy, key, cost }]),
-            swaps: Vec::new(),
-            around: None,
-        }
+    /// Keys it names: those of its values, and of the chunks of their logs.
+    pub(super) fn keys(&self) -> usize {
+        self.dues.iter().map(|due| 1 + usize::from(due.has_log())).sum()
+    }
+
+    /// The script that knows all its limits.
+    pub(super) fn script(&self) -> Script {
+        let limits = || self.dues.iter().flat_map(|due| due.policy.limits());
+        let special = |limit: &Limit| {
+            let algorithm = limit.algorithm();
+            algorithm.is_log() || algorithm == Algorithm::Calendar || *limit.bucket() != Bucket::default()
+        };
+        if limits().any(special) { Script::Whole } else { Script::Plain }
     }
 
     /// Whether the script reads both requests the same way, but for the keys.
     pub(super) fn same_shape(&self, other: &Self) -> bool {
         self.peek == other.peek
-            && self.sign == other.sign
+            && self.change == other.change
             && self.around == other.around
             && self.swaps.is_empty() == other.swaps.is_empty()
             && self.dues.len() == other.dues.len()
@@ -146,53 +174,68 @@ impl Ask {
     }
 
     fn decided(&self, answer: &Answer, store: &str) -> Result<Decision, StoreError> {
-        let mut states: SmallVec<[Option<State>; 4]> = SmallVec::new();
-        for (index, due) in self.dues.iter().enumerate() {
-            let raw = match self.swaps.get(index) {
-                Some(swap) => Some(&swap.value).filter(|value| !value.is_empty()),
-                None => answer.raws[index].as_ref(),
-            };
-            match raw {
-                None => states.extend(due.policy.limits().iter().map(|_| None)),
-                Some(raw) => match form::read(raw) {
-                    Ok(entry) if form::is_of(&entry, &due.policy) => {
-                        states.extend(entry.iter().map(|(_, state)| Some(state.clone())));
-                    }
-                    _ => return Err(trouble::foreign(store, &due.key, raw)),
-                },
-            }
-        }
+        let allowed = answer.letter == b'A';
         let mut parts: SmallVec<[Part<'_>; 4]> = SmallVec::new();
         for (charge, due) in self.dues.iter().enumerate() {
-            for (index, limit) in due.policy.limits().iter().enumerate() {
-                let mut state = states[parts.len()].take();
+            let states = self.states(charge, answer, store)?;
+            for ((index, limit), mut state) in due.policy.limits().iter().enumerate().zip(states) {
                 let mut cost = due.cost;
-                if self.sign != 0 {
-                    let change = Change::by(self.sign * i64::from(cost));
-                    state = Some(adjust_one(limit, state, answer.now, change).1);
+                // A permit that cannot be renewed is refused as if it were asked for.
+                if let Some(change) = self.change.filter(|_| allowed) {
+                    if !limit.algorithm().is_log() {
+                        state = Some(adjust_one(limit, state, answer.now, change).1);
+                    }
                     cost = 0;
                 }
                 parts.push(Part { limit, state, cost, charge: charge as u16, index: index as u16 });
             }
         }
         let (decision, _) = decide(&mut parts, answer.now);
-        if decision.allowed != (answer.letter == b'A') {
+        if decision.allowed != allowed {
             return Err(trouble::unexpected(store, &format!("script and engine disagree on {:?}", self.dues[0].key)));
         }
         Ok(decision)
+    }
+
+    /// What one charge's limits held; of those with a log, after what was changed.
+    fn states(&self, charge: usize, answer: &Answer, store: &str) -> Result<SmallVec<[Option<State>; 2]>, StoreError> {
+        let (due, said) = (&self.dues[charge], answer.raws[charge].as_ref());
+        let swapped = self.swaps.get(charge).map(|swap| &swap.value).filter(|value| !value.is_empty());
+        if due.has_log() {
+            let raw = said.map_or(&[][..], Vec::as_slice);
+            let changed = self.change.is_some() && answer.letter == b'A';
+            let states = form::read_standing(raw, &due.policy, if changed { 0 } else { due.cost });
+            return states.ok_or_else(|| trouble::unexpected(store, "the script says of a log what cannot be"));
+        }
+        let Some(raw) = (if self.swaps.is_empty() { said } else { swapped }) else {
+            return Ok(due.policy.limits().iter().map(|_| None).collect());
+        };
+        match form::read(raw) {
+            Ok(entry) if form::is_of(&entry, &due.policy) => {
+                Ok(entry.into_iter().map(|(_, state)| Some(state)).collect())
+            }
+            _ => Err(trouble::foreign(store, &due.key, raw)),
+        }
     }
 
     fn changed(&self, answer: &Answer, store: &str) -> Result<Vec<Swap>, StoreError> {
         let mut swaps = Vec::with_capacity(self.dues.len());
         let mut moved = !self.swaps.is_empty();
         for (due, raw) in self.dues.iter().zip(&answer.raws) {
-            let expected = raw.clone().unwrap_or_default();
+            let (expected, raw) = match raw {
+                // Behind the value as it is, the value in one piece.
+                Some(raw) if due.has_log() => match raw.iter().position(|byte| *byte == b'\n') {
+                    Some(end) => (raw[..end].to_vec(), Some(&raw[end + 1..])),
+                    None => (raw.clone(), Some(&raw[..])),
+                },
+                raw => (raw.clone().unwrap_or_default(), raw.as_deref()),
+            };
             let value = match raw {
                 None => Vec::new(),
                 Some(raw) => {
                     let entry = read(raw, &due.key, store)?;
                     if form::is_of(&entry, &due.policy) {
-                        raw.clone()
+                        raw.to_vec()
                     } else {
                         moved = true;
                         let carried = form::carry(&entry, &due.policy, answer.now);

@@ -4,13 +4,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use redis::{Cmd, Pipeline, ServerError, ServerErrorKind, Value};
 use smallvec::SmallVec;
-use tollway_core::{Algorithm, Bucket, Limit, StoreError, Timestamp};
+use tollway_core::{Algorithm, Bucket, Change, Limit, StoreError, Timestamp};
 
-use super::ask::{Answer, Ask, Due};
+use super::ask::{Answer, Ask, Due, chunks_of};
 use super::form::{self, Code};
 use super::hop::Route;
 use super::queue::{Done, Job, Work};
-use super::script;
+use super::script::Script;
 use super::trouble;
 
 /// Shapes are named by one byte.
@@ -57,10 +57,12 @@ pub(super) struct Leftover {
 impl Call {
     /// Packs jobs; `load` puts the script in front, in the same round trip.
     pub(super) fn pack(mut jobs: Vec<Job>, load: bool) -> Self {
-        jobs.sort_by_key(|job| job.route.rank());
+        jobs.sort_by_key(|job| (job.route.rank(), job.script()));
         let mut packer = Packer { pipeline: Pipeline::new(), steps: Vec::new(), chunk: Chunk::default() };
         if load && jobs.iter().any(|job| matches!(job.work, Work::Apply(_))) {
-            packer.command(Step::Load, &["SCRIPT", "LOAD", script::SOURCE]);
+            for script in Script::ALL {
+                packer.command(Step::Load, &["SCRIPT", "LOAD", script.source()]);
+            }
         }
         for job in &jobs {
             if job.route == (Route::Alone { asking: true }) {
@@ -68,7 +70,7 @@ impl Call {
             }
             match &job.work {
                 Work::Apply(asks) => {
-                    packer.begin(job.route, asks.len(), job.size());
+                    packer.begin(job, asks.len());
                     asks.iter().for_each(|ask| packer.ask(ask));
                 }
                 Work::Reset(key) => packer.command(Step::Other, &["DEL", key]),
@@ -243,6 +245,7 @@ struct Chunk<'a> {
     keys: usize,
     /// The way its jobs came; all the same one.
     route: Option<Route>,
+    script: Script,
 }
 
 impl<'a> Packer<'a> {
@@ -258,22 +261,23 @@ impl<'a> Packer<'a> {
 
     /// Before the requests of a job: in a cluster they share a command with their slot only, and are
     /// never cut in two, so that all of them are answered or none.
-    fn begin(&mut self, route: Route, asks: usize, keys: usize) {
+    fn begin(&mut self, job: &Job, asks: usize) {
         let chunk = &self.chunk;
-        let fits = match route {
+        let (keys, script) = (job.size(), job.script());
+        let fits = match job.route {
             Route::Anywhere => true,
             Route::Slot(_) => chunk.keys + keys <= MOST_KEYS && chunk.shapes.len() + asks <= MOST_SHAPES,
             Route::Alone { .. } => false,
         };
-        if !fits || chunk.route != Some(route) {
+        if !fits || chunk.route != Some(job.route) || chunk.script != script {
             self.close();
         }
-        self.chunk.route = Some(route);
+        (self.chunk.route, self.chunk.script) = (Some(job.route), script);
     }
 
     fn ask(&mut self, ask: &'a Ask) {
         let chunk = &self.chunk;
-        if !chunk.asks.is_empty() && chunk.keys + ask.dues.len() > MOST_KEYS {
+        if !chunk.asks.is_empty() && chunk.keys + ask.keys() > MOST_KEYS {
             self.close();
         }
         let known = self.chunk.shapes.iter().position(|shape| shape.same_shape(ask));
@@ -286,21 +290,25 @@ impl<'a> Packer<'a> {
             chunk.shapes.push(ask);
         }
         chunk.order.push((shape + 1) as u8);
-        chunk.keys += ask.dues.len();
+        chunk.keys += ask.keys();
         chunk.asks.push(ask);
     }
 
     /// Ends the script call in the making, if there is one.
     fn close(&mut self) {
-        let chunk = std::mem::take(&mut self.chunk);
+        let next = Chunk { route: self.chunk.route, script: self.chunk.script, ..Chunk::default() };
+        let chunk = std::mem::replace(&mut self.chunk, next);
         if chunk.asks.is_empty() {
             return;
         }
         let size = chunk.asks.iter().flat_map(|ask| &ask.dues).map(|due| due.key.len() + 12).sum::<usize>();
         let mut cmd = Cmd::with_capacity(chunk.keys + chunk.shapes.len() + 5, size + 128 * (chunk.shapes.len() + 1));
-        cmd.arg("EVALSHA").arg(script::digest()).arg(chunk.keys);
+        cmd.arg("EVALSHA").arg(chunk.script.digest()).arg(chunk.keys);
         for due in chunk.asks.iter().flat_map(|ask| &ask.dues) {
             cmd.arg(&due.key);
+            if due.has_log() {
+                cmd.arg(chunks_of(&due.key));
+            }
         }
         cmd.arg(chunk.shapes.len());
         for shape in &chunk.shapes {
@@ -319,13 +327,17 @@ impl<'a> Packer<'a> {
 fn spell(ask: &Ask) -> String {
     use std::fmt::Write;
     let mut text = String::with_capacity(96);
-    let adjust = match ask.sign {
-        0 => 0,
-        1 => 8,
-        _ => 4,
+    let (change, since) = match ask.change {
+        None => (0, Timestamp::default()),
+        Some(Change::Refund(_)) => (4, Timestamp::default()),
+        Some(Change::Charge(_)) => (8, Timestamp::default()),
+        Some(Change::Release { since, .. }) => (16, since),
+        Some(Change::Renew { since, .. }) => (32, since),
     };
-    let mode = u8::from(ask.peek) + 2 * u8::from(!ask.swaps.is_empty()) + adjust;
-    let _ = write!(text, "{mode} {}", ask.dues.len());
+    let mode = u8::from(ask.peek) + 2 * u8::from(!ask.swaps.is_empty()) + change;
+    // An instant of another clock, with parts of a microsecond, is none of the server's.
+    let since = if since.nanos().is_multiple_of(1_000) { since.nanos() / 1_000 } else { 0 };
+    let _ = write!(text, "{mode} {since} {}", ask.dues.len());
     for due in &ask.dues {
         // One millisecond more, because the server's own clock reading for expiry is cut to one.
         let lifetime = due.policy.lifetime().div_ceil(1_000_000) + 1;
@@ -350,8 +362,11 @@ fn spell_limit(ask: &Ask, due: &Due, limit: &Limit, text: &mut String) {
         }
         return;
     }
+    if limit.algorithm().is_log() {
+        return;
+    }
     // More than the capacity is refused unseen, and is at most twice that when charged unasked.
-    let most = if ask.sign == 0 { limit.capacity() } else { limit.capacity().saturating_mul(2) };
+    let most = limit.capacity().saturating_mul(if ask.change.is_some() { 2 } else { 1 });
     let (width, fraction) = span(limit, due.cost.min(most));
     let (tolerance, tolerance_fraction) = span(limit, limit.capacity());
     let _ = write!(text, " {width} {fraction} {tolerance} {tolerance_fraction}");

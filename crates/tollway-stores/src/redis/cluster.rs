@@ -7,16 +7,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use redis::ConnectionAddr;
-use smallvec::SmallVec;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
-use tollway_core::{Bucket, Decision, Policy, Reply, StoreError, StoreErrorKind};
+use tollway_core::{Decision, Reply, StoreError, StoreErrorKind};
 
 use super::address::Address;
-use super::ask::{Answer, Ask, Asks, Due};
+use super::ask::{Answer, Ask, Asks};
 use super::driver::Driver;
 use super::hop::{Hop, Route, slot};
 use super::queue::{Done, Outcome, Queue, Work};
+use super::share::{Share, back, one_slot, shares, tighter};
 use super::slots::{self, Slots};
 use super::{RedisOptions, Way, decide, outcome, trouble};
 
@@ -61,13 +61,6 @@ pub(super) struct Cluster {
     /// Rung when the slots have to be read.
     stale: Notify,
     closed: AtomicBool,
-}
-
-/// Part of a request whose keys share a slot, and which charges those are.
-struct Share {
-    slot: u16,
-    charges: Vec<u16>,
-    ask: Ask,
 }
 
 /// Counts a call until it is answered.
@@ -239,15 +232,17 @@ impl Cluster {
         }
         let (mut charged, mut decisions) = (Vec::new(), Vec::new());
         for share in shares(ask, false) {
-            let dues: Vec<(Arc<Policy>, String, u32)> =
-                share.ask.dues.iter().map(|due| (Arc::clone(&due.policy), due.key.clone(), due.cost)).collect();
-            let answer = self.decide_share(share).await;
-            if !matches!(&answer, Ok(decision) if decision.allowed) {
-                self.give_back(charged).await;
-                return answer;
+            let dues = share.ask.dues.clone();
+            match self.decide_share(share).await {
+                Ok(decision) if decision.allowed => {
+                    charged.extend(dues.into_iter().map(|due| back(due, decision.at)));
+                    decisions.push(decision);
+                }
+                answer => {
+                    self.give_back(charged).await;
+                    return answer;
+                }
             }
-            charged.extend(dues);
-            decisions.extend(answer);
         }
         decisions.into_iter().reduce(tighter).ok_or_else(|| trouble::unexpected(&self.name, "nothing was charged"))
     }
@@ -266,14 +261,8 @@ impl Cluster {
     }
 
     /// What cannot be given back stays charged: too little may pass then, and never too much.
-    async fn give_back(&self, dues: Vec<(Arc<Policy>, String, u32)>) {
-        let back: Vec<_> = dues
-            .into_iter()
-            .map(|(policy, key, cost)| {
-                let number = slot(&key);
-                self.decide_one(number, Ask::give_back(policy, key, cost))
-            })
-            .collect();
+    async fn give_back(&self, asks: Vec<Ask>) {
+        let back: Vec<_> = asks.into_iter().map(|ask| self.decide_one(slot(&ask.dues[0].key), ask)).collect();
         together(back).await;
     }
 
@@ -432,49 +421,6 @@ impl Cluster {
         }
         places
     }
-}
-
-/// The slot of all keys of a request, when it is one.
-fn one_slot(ask: &Ask) -> Option<u16> {
-    let mut slots = ask.dues.iter().map(|due| slot(&due.key));
-    let first = slots.next()?;
-    slots.all(|other| other == first).then_some(first)
-}
-
-/// A request, cut by slots, in the order of its charges.
-fn shares(ask: &Ask, peek: bool) -> Vec<Share> {
-    let mut shares: Vec<Share> = Vec::new();
-    for (index, due) in ask.dues.iter().enumerate() {
-        let number = slot(&due.key);
-        let known = shares.iter().position(|share| share.slot == number);
-        let at = known.unwrap_or_else(|| {
-            let ask = Ask { peek, sign: 0, dues: SmallVec::new(), swaps: Vec::new(), around: None };
-            shares.push(Share { slot: number, charges: Vec::new(), ask });
-            shares.len() - 1
-        });
-        shares[at].charges.push(index as u16);
-        shares[at].ask.dues.push(Due { policy: in_whole(&due.policy), ..due.clone() });
-    }
-    shares
-}
-
-/// The policy without service in part, which goes with one charge only.
-fn in_whole(policy: &Arc<Policy>) -> Arc<Policy> {
-    let bucket = *policy.limits()[0].bucket();
-    let whole = || Policy::clone(policy).with_bucket(Bucket { partial: false, ..bucket }).ok();
-    bucket.partial.then(whole).flatten().map_or_else(|| Arc::clone(policy), Arc::new)
-}
-
-/// The one that speaks for both, as it does in one request: of refusing ones the longest wait, else the
-/// fewest permits left; `one` when they are equal.
-fn tighter(one: Decision, other: Decision) -> Decision {
-    let second = match (one.allowed, other.allowed) {
-        (true, true) => (other.remaining, one.reset_after) < (one.remaining, other.reset_after),
-        (true, false) => true,
-        (false, true) => false,
-        (false, false) => other.retry_after > one.retry_after,
-    };
-    if second { other } else { one }
 }
 
 /// Waits for all, at once.

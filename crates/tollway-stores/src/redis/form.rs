@@ -7,7 +7,7 @@ use std::fmt::{self, Write};
 
 use smallvec::SmallVec;
 use tollway_core::{
-    Algorithm, Align, CalendarUnit, ConfigError, Limit, Period, Policy, Rate, State, Timestamp, carry_states,
+    Algorithm, Align, CalendarUnit, ConfigError, Limit, Log, Period, Policy, Rate, State, Timestamp, carry_states,
 };
 
 /// The version this build reads and writes.
@@ -32,6 +32,9 @@ enum Length<'a> {
     Calendar(CalendarUnit, Option<&'a str>),
 }
 
+/// The digits of a log's record: an instant in microseconds (16) and a number of permits (5).
+const RECORD: usize = 21;
+
 const UNITS: [CalendarUnit; 4] = [CalendarUnit::Day, CalendarUnit::Week, CalendarUnit::Month, CalendarUnit::Year];
 
 impl<'a> Code<'a> {
@@ -43,8 +46,10 @@ impl<'a> Code<'a> {
             Algorithm::FixedWindow(Align::First) => b'f',
             Algorithm::SlidingWindow => b's',
             Algorithm::Calendar => b'c',
+            Algorithm::SlidingLog => b'l',
+            Algorithm::Concurrency => b'h',
             // `keeps` refuses them.
-            Algorithm::SlidingLog | Algorithm::Concurrency | Algorithm::Custom(_) => b'?',
+            Algorithm::Custom(_) => b'?',
         };
         let length = match limit.rate().period() {
             Period::Fixed(nanos) => Length::Millis(nanos / 1_000_000),
@@ -60,6 +65,8 @@ impl<'a> Code<'a> {
             b'w' => Algorithm::FixedWindow(Align::Clock),
             b'f' => Algorithm::FixedWindow(Align::First),
             b'c' => Algorithm::Calendar,
+            b'l' => Algorithm::SlidingLog,
+            b'h' => Algorithm::Concurrency,
             _ => Algorithm::SlidingWindow,
         };
         let rate = match self.length {
@@ -76,7 +83,7 @@ impl<'a> Code<'a> {
     }
 
     fn read(text: &'a str) -> Option<Self> {
-        let kind = *text.as_bytes().first().filter(|kind| b"bwfsc".contains(kind))?;
+        let kind = *text.as_bytes().first().filter(|kind| b"bwfsclh".contains(kind))?;
         let (permits, rest) = text[1..].split_once('/')?;
         let permits: u32 = number(permits)?.try_into().ok().filter(|permits| *permits > 0)?;
         if kind == b'c' {
@@ -93,6 +100,9 @@ impl<'a> Code<'a> {
     }
 
     fn read_state(self, text: &str) -> Option<State> {
+        if matches!(self.kind, b'l' | b'h') {
+            return read_log(text).map(|log| State::Log(Box::new(log)));
+        }
         let mut fields = text.split(':').map(number);
         let micros = fields.next()?.filter(|micros| *micros <= MOST_MICROS)?;
         let (nanos, count) = (micros * 1_000, u32::try_from(fields.next()??).ok()?);
@@ -113,6 +123,14 @@ impl<'a> Code<'a> {
 
     fn write_state(self, state: &State, out: &mut String) {
         let _ = match *state {
+            State::Log(ref log) => {
+                // In one piece; the script cuts it.
+                let _ = write!(out, " {self}:{}:{}:0:0:", log.total(), log.entries().len());
+                for (at, count) in log.entries() {
+                    let _ = write!(out, "{:016}{count:05}", at.div_ceil(1_000));
+                }
+                out.write_char(':')
+            }
             State::Schedule { full_at, fraction } => {
                 let permits = u128::from(self.permits);
                 // Exact for states made at whole microseconds; else up, so that nothing is freed.
@@ -123,7 +141,7 @@ impl<'a> Code<'a> {
             State::Sliding { start, current, previous } => {
                 write!(out, " {self}:{}:{current}:{previous}", start / 1_000)
             }
-            State::Log(_) | State::Custom(_) => Ok(()),
+            State::Custom(_) => Ok(()),
         };
     }
 }
@@ -187,6 +205,62 @@ fn read_word(word: &str) -> Option<(Code<'_>, State)> {
     Some((code, code.read_state(state)?))
 }
 
+/// A log as a value has it: `TOTAL:SIZE:LOW:HIGH:FRONT:BACK`. What is in chunks elsewhere counts as
+/// taken at the newest instant.
+fn read_log(text: &str) -> Option<Log> {
+    let mut fields = text.split(':');
+    let mut count = || number(fields.next()?).filter(|count| *count <= MOST_MICROS);
+    let (total, _size, _low, _high) = (count()?, count()?, count()?, count()?);
+    let (front, back) = (fields.next()?, fields.next()?);
+    let mut entries = Vec::with_capacity((front.len() + back.len()) / RECORD);
+    for record in front.as_bytes().chunks(RECORD).chain(back.as_bytes().chunks(RECORD)) {
+        let record = std::str::from_utf8(record).ok().filter(|record| record.len() == RECORD)?;
+        entries.push((number(&record[..16])? * 1_000, number(&record[16..])? as u32));
+    }
+    let here: u64 = entries.iter().map(|(_, count)| u64::from(*count)).sum();
+    let ordered = entries.is_sorted_by(|one, other| one.0 < other.0);
+    let elsewhere = u32::try_from(total.checked_sub(here)?).ok()?;
+    match entries.last_mut() {
+        Some((_, count)) => *count += elsewhere,
+        None if elsewhere > 0 => return None,
+        None => {}
+    }
+    (ordered && fields.next().is_none()).then(|| Log::from_iter(entries))
+}
+
+/// How the limits of a charge stand, as the script says where one has a log: `1`, then for each
+/// ` CODE:PERMITS:NEWEST:FREEING` of a log, ` CODE:STATE` of another, ` -` where there is none. What is
+/// made of it is judged, with this cost, like the state itself.
+pub(super) fn read_standing(raw: &[u8], policy: &Policy, cost: u32) -> Option<SmallVec<[Option<State>; 2]>> {
+    let mut words = std::str::from_utf8(raw).ok()?.split(' ');
+    (words.next() == Some(VERSION)).then_some(())?;
+    let mut states = SmallVec::new();
+    for limit in policy.limits() {
+        let word = words.next()?;
+        if word == "-" {
+            states.push(None);
+            continue;
+        }
+        let (code, text) = word.split_once(':')?;
+        let code = Code::read(code).filter(|code| *code == Code::of(limit))?;
+        states.push(Some(match limit.algorithm().is_log() {
+            true => read_summary(text, limit, cost)?,
+            false => code.read_state(text)?,
+        }));
+    }
+    words.next().is_none().then_some(states)
+}
+
+/// A log of two entries that is judged like the one it sums up.
+fn read_summary(text: &str, limit: &Limit, cost: u32) -> Option<State> {
+    let mut fields = text.split(':').map(|field| number(field).filter(|count| *count <= MOST_MICROS));
+    let (total, newest, freeing) = (fields.next()??, fields.next()?? * 1_000, fields.next()?? * 1_000);
+    let total = u32::try_from(total).ok()?;
+    let excess = (u64::from(total) + u64::from(cost)).saturating_sub(u64::from(limit.capacity()));
+    let freed = if freeing > 0 && freeing < newest { excess.min(u64::from(total)) as u32 } else { 0 };
+    Some(State::Log(Box::new(Log::from_iter([(freeing, freed), (newest, total - freed)]))))
+}
+
 /// Whether an entry was written for exactly these limits.
 pub(super) fn is_of(entry: &Entry<'_>, policy: &Policy) -> bool {
     entry.len() == policy.limits().len()
@@ -247,6 +321,8 @@ mod tests {
             ("7/s smooth burst 3", Algorithm::Gcra, "1 b7/1000/4:1700000000142857:1"),
             ("5/m", Algorithm::FixedWindow(Align::Clock), "1 w5/60000/5:1699999980000000:1"),
             ("5/m", Algorithm::FixedWindow(Align::First), "1 f5/60000/5:1700000000000000:1"),
+            ("5/m", Algorithm::SlidingLog, "1 l5/60000/5:1:1:0:0:170000000000000000001:"),
+            ("5/m", Algorithm::Concurrency, "1 h5/60000/5:1:1:0:0:170000000000000000001:"),
             ("5/month", Algorithm::Calendar, "1 c5/month:1698796800000000:1"),
             ("5/day America/New_York", Algorithm::Gcra, "1 c5/day/America/New_York:1699938000000000:1"),
             (
@@ -261,8 +337,9 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back() {
-        for algorithm in Algorithm::all().into_iter().filter(|algorithm| !algorithm.is_log()) {
+        for algorithm in Algorithm::all() {
             let rates = match algorithm {
+                Algorithm::SlidingLog | Algorithm::Concurrency => "7/s; 10000/ms; 9999/366d; 1/d",
                 Algorithm::Calendar => {
                     "7/day Europe/Berlin; 1000000000/week America/New_York; 5/month; 1/year Etc/GMT-14"
                 }
@@ -307,6 +384,10 @@ mod tests {
             b"1 b0/1000/7:1:0",
             b"1 b7/1000/7/7:1:0",
             b"1 c7/decade:1:0",
+            b"1 l7/1000/7:1:1:0:0:170000000000000000001",
+            b"1 l7/1000/7:1:1:0:0:17000000000000000001:",
+            b"1 l7/1000/7:0:1:0:0:170000000000000000001:",
+            b"1 l7/1000/7:2:2:0:0:170000000000000000001170000000000000000001:",
             b"1 c7/1000/7:1:0",
         ] {
             assert_eq!(read(raw), Err(Flaw::Foreign), "{}", String::from_utf8_lossy(raw));

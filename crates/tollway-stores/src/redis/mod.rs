@@ -16,6 +16,7 @@ mod link;
 mod queue;
 mod script;
 mod sentinel;
+mod share;
 mod slots;
 mod trouble;
 
@@ -209,7 +210,7 @@ impl Store for RedisStore {
             let error = StoreError::new(StoreErrorKind::Unsupported, &*self.name, error.to_string());
             return Box::pin(std::future::ready(Err(error)));
         }
-        let ask = Ask::adjust(&self.prefix, policy, key, change.delta());
+        let ask = Ask::adjust(&self.prefix, policy, key, change);
         let queue = match &self.server {
             Server::One(queue) => queue,
             Server::Cluster(cluster) => return cluster.adjust(ask),

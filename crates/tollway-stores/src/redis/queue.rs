@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use futures_channel::oneshot;
 use tokio::sync::Notify;
-use tollway_core::{StoreError, StoreErrorKind};
+use tollway_core::{Change, StoreError, StoreErrorKind};
 
-use super::ask::{Answer, Asks};
+use super::ask::{Answer, Ask, Asks};
 use super::hop::{Hop, Route};
+use super::script::Script;
 use super::trouble;
 
 /// What a caller wants.
@@ -78,15 +79,25 @@ impl Job {
     /// counts twice at worst. What gives permits back may not: it would free more than was spent.
     pub(super) fn may_repeat(&self) -> bool {
         match &self.work {
-            Work::Apply(asks) => asks.iter().all(|ask| ask.sign >= 0),
+            Work::Apply(asks) => {
+                asks.iter().all(|ask| !matches!(ask.change, Some(Change::Refund(_) | Change::Release { .. })))
+            }
             Work::Reset(_) | Work::Ping => true,
+        }
+    }
+
+    /// The script that knows all its limits.
+    pub(super) fn script(&self) -> Script {
+        match &self.work {
+            Work::Apply(asks) => asks.iter().map(Ask::script).max().unwrap_or_default(),
+            Work::Reset(_) | Work::Ping => Script::Plain,
         }
     }
 
     /// How many keys it names.
     pub(super) fn size(&self) -> usize {
         match &self.work {
-            Work::Apply(asks) => asks.iter().map(|ask| ask.dues.len()).sum(),
+            Work::Apply(asks) => asks.iter().map(Ask::keys).sum(),
             Work::Reset(_) | Work::Ping => 1,
         }
     }

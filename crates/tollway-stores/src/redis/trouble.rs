@@ -171,9 +171,10 @@ fn server(name: &str, code: &str, text: &str) -> StoreError {
     let (kind, step) = match code {
         "NOAUTH" => (Misconfigured, "the server wants a password: put it in the URL, redis://USER:PASSWORD@HOST"),
         "WRONGPASS" => (Misconfigured, "wrong user name or password: correct them in the URL"),
-        "NOPERM" => {
-            (Misconfigured, "give the user `~PREFIX:* +evalsha +script|load +get +set +del +time +ping +select`")
-        }
+        "NOPERM" => (
+            Misconfigured,
+            "give the user `~PREFIX:* +evalsha +script|load +get +set +del +hget +hset +hdel +pexpire +time +ping +select`",
+        ),
         "LOADING" => (Unavailable, "the server is loading its data: it answers when that is done"),
         "BUSY" => (Unavailable, "another script blocks the server: end it with `redis-cli SCRIPT KILL`"),
         "MASTERDOWN" | "READONLY" => (Unavailable, "the server is a replica: name the master in the URL"),

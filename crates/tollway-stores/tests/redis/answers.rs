@@ -13,7 +13,7 @@ async fn refusals_write_nothing() {
     let server = Redis::start();
     let store = open(&server.url(), patient());
     let mut connection = server.connection();
-    for algorithm in Algorithm::all().into_iter().filter(|algorithm| !algorithm.is_log()) {
+    for algorithm in Algorithm::all() {
         let rates = if algorithm == Algorithm::Calendar { "5/day UTC; 100/month" } else { "5/h; 100/d" };
         let policy = policy("p", rates, algorithm);
         check(&store, &policy, "k", 5).await.unwrap();
@@ -157,6 +157,28 @@ async fn large_batches_keep_their_order() {
         // The bucket refills while the batch is worked on: 278 permits a second.
         let left = 1_000_000 - *spent;
         assert!((left..left + 3_000).contains(&decision.remaining), "{decision:?} after {spent}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_batches_mix_all_kinds_of_limits() {
+    let server = Redis::start();
+    let store = open(&server.url(), patient());
+    let policies: Vec<_> = Algorithm::all()
+        .into_iter()
+        .map(|algorithm| {
+            let rates = if algorithm == Algorithm::Calendar { "3/year" } else { "3/d" };
+            policy(&algorithm.name().replace(':', "-"), rates, algorithm)
+        })
+        .collect();
+    let keys: Vec<String> = (0..3_000).map(|n| format!("k{}", n / 10)).collect();
+    let charges: Vec<_> =
+        keys.iter().zip(policies.iter().cycle()).map(|(key, policy)| [Charge { policy, key, cost: 1 }]).collect();
+    let requests: Vec<_> = charges.iter().map(|charges| Request { charges, peek: false }).collect();
+    for left in [Some(2), Some(1), Some(0), None] {
+        for decision in store.apply(&requests).await.unwrap() {
+            assert_eq!(decision.allowed.then_some(decision.remaining), left, "{decision:?}");
+        }
     }
 }
 

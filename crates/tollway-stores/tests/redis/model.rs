@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use tollway_core::{
-    Algorithm, Align, Bucket, CalendarUnit, Charge, Limit, Part, Period, Policy, Rate, Request, State, Store,
+    Algorithm, Align, Bucket, CalendarUnit, Charge, Limit, Log, Part, Period, Policy, Rate, Request, State, Store,
     Timestamp, decide, decide_one,
 };
 
@@ -39,6 +39,7 @@ impl Dice {
     fn rate(&mut self, algorithm: Algorithm) -> Rate {
         loop {
             let permits = 1 + self.magnitude(999_999_999) as u32;
+            let permits = if algorithm.is_log() { permits % 10_000 + 1 } else { permits };
             if algorithm == Algorithm::Calendar {
                 let (unit, zone) = (self.pick(&UNITS), self.pick(&ZONES));
                 return Rate::calendar(permits, unit, Some(zone)).expect("a legal rate");
@@ -55,8 +56,7 @@ impl Dice {
     }
 
     fn policy(&mut self, name: &str) -> Arc<Policy> {
-        let algorithms: Vec<_> = Algorithm::all().into_iter().filter(|algorithm| !algorithm.is_log()).collect();
-        let algorithm = self.pick(&algorithms);
+        let algorithm = self.pick(&Algorithm::all());
         loop {
             let rates = (0..1 + self.below(3)).map(|_| self.rate(algorithm)).collect();
             let Ok(policy) = Policy::from_rates(name, rates, algorithm) else { continue };
@@ -104,7 +104,19 @@ impl Dice {
                 let previous = self.magnitude(u64::from(limit.capacity())) as u32;
                 State::Sliding { start: (at - at % period) * 1_000, current: count, previous }
             }
-            other => unreachable!("{other} is not drawn"),
+            Algorithm::SlidingLog | Algorithm::Concurrency => {
+                let mut entries = Vec::new();
+                let mut at = now.saturating_sub(self.below(reach));
+                let mut left = count;
+                while left > 0 && entries.len() < 400 {
+                    let some = 1 + self.magnitude(u64::from(left) - 1) as u32;
+                    entries.push((at * 1_000, some));
+                    left -= some;
+                    at += 1 + self.below(1 + 2 * reach / (u64::from(count) + 1).min(400));
+                }
+                State::Log(Box::new(Log::from_iter(entries)))
+            }
+            Algorithm::Custom(_) => unreachable!("the built-in ones are drawn"),
         }
     }
 }
@@ -119,7 +131,9 @@ fn spell(policy: &Policy, states: &[State]) -> String {
             Algorithm::FixedWindow(Align::First) => "f",
             Algorithm::SlidingWindow => "s",
             Algorithm::Calendar => "c",
-            other => unreachable!("{other} is not drawn"),
+            Algorithm::SlidingLog => "l",
+            Algorithm::Concurrency => "h",
+            Algorithm::Custom(_) => unreachable!("the built-in ones are drawn"),
         };
         let code = match limit.rate().period() {
             Period::Calendar { unit, zone: Some(zone) } => format!("{kind}{}/{}/{zone}", limit.permits(), unit.name()),
@@ -134,7 +148,12 @@ fn spell(policy: &Policy, states: &[State]) -> String {
             }
             State::Window { start, count } => format!(" {code}:{}:{count}", start / 1_000),
             State::Sliding { start, current, previous } => format!(" {code}:{}:{current}:{previous}", start / 1_000),
-            State::Log(_) | State::Custom(_) => unreachable!("not drawn"),
+            State::Log(ref log) => {
+                let records: String =
+                    log.entries().map(|(at, count)| format!("{:016}{count:05}", at / 1_000)).collect();
+                format!(" {code}:{}:{}:0:0:{records}:", log.total(), log.entries().len())
+            }
+            State::Custom(_) => unreachable!("the built-in ones are drawn"),
         };
     }
     text
@@ -157,7 +176,8 @@ fn healed(limit: &Limit, state: &State, now: Timestamp) -> bool {
             None => (start, limit.period()),
         },
         State::Sliding { start, .. } => (start, limit.period()),
-        State::Log(_) | State::Custom(_) => unreachable!("not drawn"),
+        State::Log(ref log) => return log.entries().any(|(at, _)| at > now.nanos()),
+        State::Custom(_) => unreachable!("the built-in ones are drawn"),
     };
     start > now.nanos() && start - now.nanos() > ahead
 }
@@ -178,10 +198,10 @@ async fn random_states_are_answered_and_kept_as_the_pure_function_says() {
             let key = format!("tollway:p{number}:{{k}}");
             let states: Vec<State> = policy.limits().iter().map(|limit| dice.state(limit, now)).collect();
             if dice.below(8) == 0 {
-                pipeline.del(key);
+                pipeline.del(key.as_str()).del(format!("{key}:log"));
                 known.push(None);
             } else {
-                pipeline.set(key, spell(policy, &states));
+                pipeline.set(key.as_str(), spell(policy, &states)).del(format!("{key}:log"));
                 known.push(Some(states));
             }
         }
@@ -227,7 +247,7 @@ async fn random_states_are_answered_and_kept_as_the_pure_function_says() {
             } else {
                 before
             };
-            let after = raw(&mut connection, &format!("tollway:p{number}:{{k}}"));
+            let after = whole(&mut connection, &format!("tollway:p{number}:{{k}}"));
             if after.is_none() && expected.is_some() {
                 // Short-lived keys may be gone already, but not before their time.
                 assert!(micros(&mut connection) * 1_000 >= got.at.nanos() + policy.lifetime(), "step {step}");
@@ -238,6 +258,35 @@ async fn random_states_are_answered_and_kept_as_the_pure_function_says() {
         }
     }
     assert!(refusals > 400 && pulled > 100, "{refusals} refusals, {pulled} pulled back");
+}
+
+/// A key's value with its logs in one piece.
+pub(super) fn whole(connection: &mut redis::Connection, key: &str) -> Option<String> {
+    let value = raw(connection, key)?;
+    let mut words = Vec::new();
+    for (number, word) in value.split(' ').enumerate() {
+        let fields: Vec<_> = word.split(':').collect();
+        let [code, total, size, low, high, front, back] = fields[..] else {
+            words.push(word.to_owned());
+            continue;
+        };
+        let mut records = front.to_owned();
+        for chunk in low.parse::<u64>().unwrap()..high.parse().unwrap() {
+            let chunk: String = redis::cmd("HGET")
+                .arg(format!("{key}:log"))
+                .arg(format!("{number}:{chunk}"))
+                .query(connection)
+                .unwrap();
+            let (head, rest) = chunk.split_at(21);
+            let sum: u32 =
+                (0..rest.len() / 21).map(|at| rest[at * 21 + 16..at * 21 + 21].parse::<u32>().unwrap()).sum();
+            assert_eq!(head[16..].parse::<u32>().unwrap(), sum, "a chunk knows its sum");
+            records += rest;
+        }
+        assert_eq!(size.parse::<usize>().unwrap() * 21, records.len() + back.len(), "{value}");
+        words.push(format!("{code}:{total}:{size}:0:0:{records}{back}:"));
+    }
+    Some(words.join(" "))
 }
 
 /// A key that goes away says nothing any more: at that instant its states are as good as none.

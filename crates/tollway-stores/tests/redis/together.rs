@@ -14,7 +14,7 @@ const LIMIT: &str = "100/60s";
 async fn tasks_together_get_the_limit() {
     let server = Redis::start();
     let stores = [open(&server.url(), patient()), open(&server.url(), patient())];
-    for algorithm in Algorithm::all().into_iter().filter(|algorithm| !algorithm.is_log()) {
+    for algorithm in Algorithm::all() {
         let rates = if algorithm == Algorithm::Calendar { "100/year" } else { LIMIT };
         let policy = policy("p", rates, algorithm);
         let tasks: Vec<_> = (0..64)

@@ -18,8 +18,10 @@ const SOURCE: &str = concat!(
 );
 
 const ALGORITHMS: &str = concat!(
+    "local more = {} local match = string.match ",
     include_str!("../../src/redis/scripts/arithmetic.lua"),
     include_str!("../../src/redis/scripts/schedule.lua"),
+    include_str!("../../src/redis/scripts/bucket.lua"),
     include_str!("../../src/redis/scripts/fixed_window.lua"),
     include_str!("../../src/redis/scripts/calendar.lua"),
     include_str!("../../src/redis/scripts/sliding_window.lua"),
@@ -36,7 +38,7 @@ const ALGORITHMS: &str = concat!(
        local start = n[10] >= 0 and n[10] or nil
        local fits, _, a, b, c = runs[ARGV[i]](limit, n[8], n[9], start, n[11], n[12])
        if not fits and n[16] == 1 then
-         fits, a, b = schedule_rest(limit, n[8], start, n[11])
+         fits, a, b = more.rest(limit, n[8], start, n[11])
        end
        answers[#answers + 1] = fits and string.format('%.0f %.0f %.0f', a, b, c or 0) or 'refused'
      end
@@ -68,7 +70,7 @@ impl Case {
             Algorithm::FixedWindow(Align::First) => "f",
             Algorithm::SlidingWindow => "s",
             Algorithm::Calendar => "c",
-            other => unreachable!("{other} has no edges here"),
+            other => unreachable!("{other} is met in logs of its own"),
         };
         let (span, tolerance) = (micros(limit, self.cost.min(limit.capacity())), micros(limit, limit.capacity()));
         let (a, b, c) = self.state.clone().map_or((-1, 0, 0), |state| fields(limit, state));
@@ -175,7 +177,7 @@ fn edges(limit: &Limit) -> Vec<Case> {
                         states.push(Some(State::Sliding { start: aligned, current: count, previous }));
                     }
                 }
-                other => unreachable!("{other} has no edges here"),
+                other => unreachable!("{other} is met in logs of its own"),
             }
         }
     }

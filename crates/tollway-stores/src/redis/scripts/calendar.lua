@@ -27,3 +27,22 @@ local function calendar(limit, now, cost, start, count)
   end
   return true, future, start, count + cost
 end
+
+function more.c(text, at, start)
+  local code, permits, a, b, c, d, e, f, after =
+    match(text, '^ (c(%d+)/%S+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)()', at)
+  local edges = { a + 0, b + 0, c + 0, d + 0, e + 0, f + 0 }
+  elsewhere = elsewhere or now < edges[1] or now >= edges[4]
+  local limit = {
+    run = calendar,
+    adjust = adjust_window,
+    edges = edges,
+    capacity = permits + 0,
+    reach = 0,
+    most = MOST_COUNT,
+    pattern = start .. string.gsub(code, '%p', '%%%0') .. ':(%d+):(%d+)()',
+    format = '%s ' .. code .. WHOLE .. WHOLE,
+  }
+  return limit, after
+end
+
