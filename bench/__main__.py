@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import checks, crate, remote, servers
+from bench import checks, crate, databases, remote, servers
 from bench.charts import chart
 from bench.progress import Progress
 from bench.results import Section, show
@@ -27,6 +27,7 @@ SECTIONS = {
     "crate": crate.measure,
     "shm": crate.share,
     "redis": remote.measure,
+    "postgres": databases.measure,
     "servers": servers.measure,
 }
 

@@ -80,6 +80,7 @@ test)
     debian redis-server redis-server
     debian openssl openssl
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || debian initdb postgresql
+    [ -x /usr/sbin/mariadbd ] || debian mariadbd mariadb-server
     debian faketime faketime
     pins test
     ;;
@@ -95,6 +96,7 @@ lint)
 bench)
     rust
     debian wrk wrk
+    compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || debian initdb postgresql
     debian redis-benchmark redis-server
     pins bench
     ;;

@@ -7,11 +7,12 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.servers import free_port
+from tests.servers import START_WITHIN, free_port
 
 
 def program(name: str, package: str) -> str:
@@ -116,3 +117,74 @@ def postgres_server() -> Iterator[PostgresServer]:
             if (server.data / "postmaster.pid").exists():
                 server.thaw()
                 server.kill()
+
+
+class MariaDbServer:
+    """A MariaDB server of its own. Use `mariadb_server()`, which also ends it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"mysql://root@127.0.0.1:{self.port}/shop"
+
+    def make(self) -> None:
+        arguments = [f"--datadir={self.folder}/data", "--no-defaults", "--skip-test-db"]
+        arguments += ["--auth-root-authentication-method=normal", "--innodb-flush-method=nosync"]
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, "mysql")
+            arguments.append("--user=mysql")
+        command = [program("mariadb-install-db", "mariadb-server"), *arguments]
+        subprocess.run(command, check=True, capture_output=True)
+
+    def start(self) -> None:
+        arguments = ["--no-defaults", f"--datadir={self.folder}/data", f"--port={self.port}"]
+        arguments += [f"--socket={self.folder}/s", f"--pid-file={self.folder}/pid"]
+        arguments += ["--bind-address=127.0.0.1", "--skip-name-resolve"]
+        arguments += ["--innodb-flush-method=nosync", "--innodb-flush-log-at-trx-commit=0"]
+        if os.geteuid() == 0:
+            arguments.append("--user=mysql")
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [program("mariadbd", "mariadb-server"), *arguments], stdout=log, stderr=log
+            )
+        end = time.monotonic() + START_WITHIN
+        while True:
+            with suppress(subprocess.CalledProcessError):
+                self.sql("create database if not exists shop")
+                return
+            if self.process.poll() is not None or time.monotonic() > end:
+                log_text = (self.folder / "log").read_text(errors="replace")
+                raise RuntimeError(f"mariadbd does not start on port {self.port}:\n{log_text}")
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """End it without warning."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def sql(self, text: str) -> str:
+        """Run SQL past the product; what it prints."""
+        place = ["--no-defaults", f"--socket={self.folder}/s", "-u", "root", "-N", "-B", "-e", text]
+        command = [program("mariadb", "mariadb-server"), *place]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@contextmanager
+def mariadb_server() -> Iterator[MariaDbServer]:
+    """A real MariaDB server on a free port, with a database `shop`.
+
+    Raises RuntimeError with the line to install it when it is absent.
+    """
+    with tempfile.TemporaryDirectory(prefix="tollway-mariadb-") as folder:
+        server = MariaDbServer(Path(folder))
+        server.make()
+        try:
+            server.start()
+            yield server
+        finally:
+            server.kill()

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import sqlite3
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.databases import PostgresServer, postgres_server
 from tests.servers import free_port
-from tollway import ConfigError, Limiter, Policy, StoreUnavailable
+from tollway import ConfigError, Limiter, Policy, StoreError, StoreUnavailable
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +24,15 @@ def postgres() -> Iterator[PostgresServer]:
         yield server
 
 
-@pytest.fixture(params=["postgres"])
-def url(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=["postgres", "mysql", "sqlite"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of each database in turn."""
-    server: PostgresServer = request.getfixturevalue(request.param)
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/limits.db"
+    if request.param == "mysql":
+        mysql: str = request.getfixturevalue("mysql_url")
+        return mysql
+    server: PostgresServer = request.getfixturevalue("postgres")
     return server.url
 
 
@@ -133,9 +140,33 @@ def test_a_database_that_comes_back_is_used_again(postgres: PostgresServer) -> N
             "postgres://me@localhost/shop?sslmode=verify-full&sslrootcert=/nowhere.pem",
             "/nowhere.pem",
         ),
+        ("mysql://me@localhost", "names no database"),
+        ("sqlite://limits.db", "names a host"),
+        ("sqlite:///no/such/limits.db", "four slashes"),
         ("postgre://me@localhost/shop", "Did you mean postgres"),
     ],
 )
 def test_a_url_that_cannot_work_is_named_when_the_limiter_is_made(url: str, part: str) -> None:
     with pytest.raises(ConfigError, match=part):
         Limiter(url)
+
+
+def test_the_database_of_django_is_not_touched(tmp_path: Path) -> None:
+    database = sqlite3.connect(tmp_path / "db.sqlite3")
+    database.execute("create table django_migrations (id integer)")
+    database.commit()
+    with pytest.raises(StoreError, match="another program's database"):
+        patient(f"sqlite:///{tmp_path}/db.sqlite3").ping()
+
+
+def test_rows_that_have_expired_are_deleted_at_once(url: str) -> None:
+    limiter, quick = patient(url, prefix="expired"), Policy("quick", "1/ms")
+    for number in range(10):
+        limiter.check(quick, f"k{number}")
+    end = time.monotonic() + 20
+    deleted = 0
+    while deleted < 10:
+        assert time.monotonic() < end, f"{deleted} of 10 rows are deleted"
+        deleted += limiter.cleanup(4)
+    assert limiter.cleanup() == 0
+    assert Limiter().cleanup() == 0

@@ -48,8 +48,9 @@ def test_a_snippet_runs(
         database = 1 + CHAINS.index(chain) % 15  # what other snippets counted is not here
         url = f"{request.getfixturevalue('redis_url')}/{database}"
         servers |= {"redis://127.0.0.1:6379/0": url, "redis://127.0.0.1:6379": url}
-    if "postgres" in words:
-        servers["postgres://me@127.0.0.1/shop"] = request.getfixturevalue("postgres_url")
+    for database in {"postgres", "mysql"} & words:
+        url = request.getfixturevalue(f"{database}_url")
+        servers[f"{database}://me@127.0.0.1/shop"] = url
     done = run(chain, tmp_path, servers)
     assert done.returncode == 0, done.stderr
 

@@ -93,6 +93,13 @@ pub trait Store: Send + Sync + fmt::Debug {
         Box::pin(std::future::ready(Err(StoreError::new(StoreErrorKind::Unsupported, self.name(), detail))))
     }
 
+    /// Deletes at most `most` states that say nothing any more, and answers how many. A store whose
+    /// states go by themselves answers 0. One round trip or two.
+    fn cleanup(&self, most: u32) -> Reply<u64> {
+        let _ = most;
+        Box::pin(std::future::ready(Ok(0)))
+    }
+
     /// Whether the store can keep a policy's states. What it cannot is refused here, by name, when
     /// it is configured; it would be refused again when it is charged.
     ///

@@ -416,6 +416,14 @@ impl Limiter {
         self.shared()?.keeps(&policy.get().inner).map_err(|error| errors::from_config(&error))
     }
 
+    /// Deletes at most `batch` states that say nothing any more from each backend, and says how many.
+    /// Backends whose states go by themselves have none.
+    #[pyo3(signature = (batch = 1000))]
+    fn cleanup(&self, py: Python<'_>, batch: u32) -> PyResult<u64> {
+        let reply = self.shared()?.cleanup(batch);
+        wait(py, reply)?.map_err(|error| errors::from_store(&error))
+    }
+
     /// Succeeds when the backend answers, else raises `StoreUnavailable`. One round trip.
     fn ping(&self, py: Python<'_>) -> PyResult<()> {
         let reply = self.shared()?.ping();

@@ -52,7 +52,7 @@ pub(crate) struct Recipe {
     pub(crate) clock: Option<Arc<dyn Clock>>,
 }
 
-const SCHEMES: [&str; 10] = [
+const SCHEMES: [&str; 12] = [
     "memory",
     "shm",
     "redis",
@@ -63,6 +63,8 @@ const SCHEMES: [&str; 10] = [
     "redis+cluster",
     "rediss+cluster",
     "postgres",
+    "mysql",
+    "sqlite",
 ];
 
 impl Recipe {
@@ -171,7 +173,7 @@ impl Recipe {
                 Ok(Arc::new(store.map_err(|error| errors::from_config(&error))?))
             }
             #[cfg(feature = "sql")]
-            "postgres" | "postgresql" => {
+            "postgres" | "postgresql" | "mysql" | "mariadb" | "sqlite" => {
                 let options = SqlOptions {
                     prefix: self.prefix.clone(),
                     connect_timeout: self.connect_timeout,

@@ -8,6 +8,8 @@
 //! | `redis` | `redis+sentinel://`, `redis+cluster://` | `redis` |
 //! | `redis-tls` | `rediss://`, `rediss+sentinel://`, `rediss+cluster://` | `redis` |
 //! | `postgres` | `postgres://` | `sql` |
+//! | `mysql` | `mysql://` | `sql` |
+//! | `sqlite` | `sqlite://` | `sql` |
 //!
 //! [`cas`] makes a store of any place that can load and swap: a backend of your own.
 //!

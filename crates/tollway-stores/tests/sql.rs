@@ -4,11 +4,17 @@
 #[allow(dead_code, reason = "shared with the tests of Redis")]
 #[path = "servers/certificates.rs"]
 mod certificates;
+#[path = "servers/mariadb.rs"]
+mod mariadb;
 #[path = "servers/postgres.rs"]
 mod postgres;
 
+#[path = "sql/on_mysql.rs"]
+mod on_mysql;
 #[path = "sql/on_postgres.rs"]
 mod on_postgres;
+#[path = "sql/on_sqlite.rs"]
+mod on_sqlite;
 #[path = "sql/rows.rs"]
 mod rows;
 #[cfg(feature = "sql-tls")]

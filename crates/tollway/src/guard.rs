@@ -232,6 +232,10 @@ impl Store for Guard {
         self.watched(|store| store.reset(policy, key))
     }
 
+    fn cleanup(&self, most: u32) -> Reply<u64> {
+        self.watched(|store| store.cleanup(most))
+    }
+
     fn reset_prefix(&self, policy: &Arc<Policy>, prefix: &str) -> Reply<()> {
         self.watched(|store| store.reset_prefix(policy, prefix))
     }

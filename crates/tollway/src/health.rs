@@ -100,7 +100,7 @@ impl Limiter {
 }
 
 /// The stores that keep state.
-fn collect(store: &Arc<dyn Store>, leaves: &mut Vec<Arc<dyn Store>>) {
+pub(crate) fn collect(store: &Arc<dyn Store>, leaves: &mut Vec<Arc<dyn Store>>) {
     let members = store.members();
     if members.is_empty() {
         leaves.push(Arc::clone(store));

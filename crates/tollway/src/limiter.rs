@@ -10,6 +10,7 @@ use tollway_core::{
 
 use crate::Observer;
 use crate::acquire::Queues;
+use crate::health::collect;
 use crate::owned::OwnedRequest;
 
 /// An answer that may have to be waited for.
@@ -182,6 +183,24 @@ impl Limiter {
     /// What the store said; one that cannot find keys again says so.
     pub fn reset_prefix(&self, policy: &Arc<Policy>, prefix: &str) -> Reply<()> {
         self.everywhere(|store| store.reset_prefix(policy, prefix))
+    }
+
+    /// Deletes at most `most` states that say nothing any more from each backend, and answers how many
+    /// in all. Backends whose states go by themselves have none. One round trip or two to each.
+    ///
+    /// # Errors
+    /// What a backend said.
+    pub fn cleanup(&self, most: u32) -> Reply<u64> {
+        let mut leaves = Vec::new();
+        collect(&self.store, &mut leaves);
+        let replies: Vec<_> = leaves.iter().map(|store| store.cleanup(most)).collect();
+        Box::pin(async move {
+            let mut deleted = 0;
+            for reply in replies {
+                deleted += reply.await?;
+            }
+            Ok(deleted)
+        })
     }
 
     /// Whether the store keeps such a policy: for configuration, before the first request.

@@ -12,10 +12,14 @@ mod ask;
 mod driver;
 mod flight;
 mod link;
+#[cfg(feature = "mysql")]
+mod mysql;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod queue;
 mod secure;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 mod trouble;
 
 use std::fmt;
@@ -128,35 +132,44 @@ impl SqlStore {
             #[cfg(feature = "postgres")]
             "postgres" | "postgresql" => {
                 let server = postgres::Postgres::new(&address, &options)?;
-                Ok(Self::driven(&address, options, server, runtime))
+                let (store, driver) = Self::prepared(&address, options, server);
+                runtime.spawn(driver.run());
+                Ok(store)
+            }
+            #[cfg(feature = "mysql")]
+            "mysql" | "mariadb" => {
+                let server = mysql::Mysql::new(&address, &options)?;
+                let (store, driver) = Self::prepared(&address, options, server);
+                runtime.spawn(driver.run());
+                Ok(store)
+            }
+            #[cfg(feature = "sqlite")]
+            "sqlite" => {
+                let server = sqlite::Sqlite::new(&address, &options)?;
+                // One writer at a time is what a file can have.
+                let options = SqlOptions { connections: 1, ..options };
+                let (mut store, driver) = Self::prepared(&address, options, server);
+                store.server_clock = false;
+                driven_by_a_thread(driver).map_err(|error| {
+                    address.refuse(&format!("cannot be opened: there is no thread for it ({error})"))
+                })?;
+                Ok(store)
             }
             scheme => Err(address.refuse(&format!("needs a feature of its own: build Tollway with {scheme}"))),
         }
     }
 
-    fn driven(address: &Address, options: SqlOptions, server: impl Server, runtime: &Handle) -> Self {
+    fn prepared<S: Server>(address: &Address, options: SqlOptions, server: S) -> (Self, Driver<S>) {
         let name: Arc<str> = address.name.as_str().into();
         let SqlOptions { prefix, connect_timeout, command_timeout, queue, connections } = options;
         let queue = Arc::new(Queue::new(Arc::clone(&name), queue, connect_timeout, command_timeout));
-        runtime.spawn(Driver { queue: Arc::clone(&queue), server: Arc::new(server), connections }.run());
-        Self { name, prefix, queue, server_clock: true }
+        let driver = Driver { queue: Arc::clone(&queue), server: Arc::new(server), connections };
+        (Self { name, prefix, queue, server_clock: true }, driver)
     }
 
     /// How many calls wait in the queue, those on their way not counted.
     pub fn waiting(&self) -> usize {
         self.queue.len()
-    }
-
-    /// Deletes at most `most` rows that no longer matter, and says how many. Never waits for a row
-    /// that somebody uses. One round trip.
-    ///
-    /// The store does this by itself, in small steps, as new rows are made: call it to have the
-    /// table small at once, until it answers less than `most`.
-    pub fn cleanup(&self, most: u32) -> Reply<u64> {
-        self.ask(Ok(Work::Sweep(most)), |done| match done {
-            Done::Deleted(count) => Some(count),
-            Done::Decided(_) => None,
-        })
     }
 
     /// Leaves work for the driver and waits for what comes of it.
@@ -172,6 +185,14 @@ impl SqlStore {
             read(done).ok_or_else(|| trouble::unexpected(&name, "an answer to something else came"))
         })
     }
+}
+
+/// A thread of its own, for a database whose calls block; it ends with the store.
+#[cfg(feature = "sqlite")]
+fn driven_by_a_thread<S: Server>(driver: Driver<S>) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let thread = std::thread::Builder::new().name("tollway-sqlite".into());
+    thread.spawn(move || runtime.block_on(driver.run())).map(drop)
 }
 
 /// The keys of a policy whose identities begin so: from the first to before the second.
@@ -227,14 +248,25 @@ impl Store for SqlStore {
 
     fn reset(&self, policy: &Arc<Policy>, key: &str) -> Reply<()> {
         let from = store_key(&self.prefix, policy.name(), key);
-        // Keys are visible ASCII: none lies between.
-        let to = format!("{from}\u{1}");
+        // Keys are visible ASCII: none lies between, also where spaces at the end do not count.
+        let to = format!("{from}!");
         self.ask(Ok(Work::Forget { from, to }), |_| Some(()))
     }
 
     fn reset_prefix(&self, policy: &Arc<Policy>, prefix: &str) -> Reply<()> {
         let (from, to) = span(&self.prefix, policy.name(), prefix);
         self.ask(Ok(Work::Forget { from, to }), |_| Some(()))
+    }
+
+    /// Never waits for a row that somebody uses.
+    ///
+    /// The store does this by itself, in small steps, as new rows are made: call it to have the
+    /// table small at once, until it answers less than `most`.
+    fn cleanup(&self, most: u32) -> Reply<u64> {
+        self.ask(Ok(Work::Sweep(most)), |done| match done {
+            Done::Deleted(count) => Some(count),
+            Done::Decided(_) => None,
+        })
     }
 
     fn condition(&self) -> Condition {

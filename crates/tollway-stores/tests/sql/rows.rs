@@ -15,7 +15,7 @@ pub type Sql<'a> = &'a dyn Fn(&str) -> String;
 pub async fn expired_rows_go_under_traffic(url: &str, sql: Sql<'_>, table: &str) {
     let store = open(url, patient());
     let short = policy("short", "1000000/ms", Algorithm::Gcra);
-    let long = policy("long", "1000000/h", Algorithm::Gcra);
+    let long = policy("long", "1000000/365d", Algorithm::Gcra);
     for number in 0..300 {
         let (one, two) = (format!("s{number}"), format!("l{}", number % 10));
         let charges = [Charge { policy: &short, key: &one, cost: 1 }, Charge { policy: &long, key: &two, cost: 1 }];
