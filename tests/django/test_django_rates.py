@@ -122,6 +122,10 @@ def test_a_refusal_of_one_backend_is_given_back_on_the_others(
     assert left(limiter, "ok") == 19
 
 
+async def everybody(request: HttpRequest) -> str:
+    return "everybody"
+
+
 class Orders(View):
     @rate_limit(rate="1/h", method="POST")
     def post(self, request: HttpRequest) -> HttpResponse:
@@ -164,6 +168,13 @@ class TestTogether:
         answers = [await AsyncClient().get("/atight/") for _ in range(9)]
         assert [answer.status_code for answer in answers] == [200] + [429] * 8
         assert self.site(limiter) == 3
+
+    async def test_an_async_key_of_the_middleware_before_a_sync_view(
+        self, limiter: Limiter
+    ) -> None:
+        with override_settings(RATELIMIT_MIDDLEWARE={"KEY": everybody}):
+            answers = [await AsyncClient().get("/tight/") for _ in range(2)]
+        assert [answer.status_code for answer in answers] == [200, 429]
 
     def test_the_other_way_round(self, limiter: Limiter) -> None:
         assert [Client().get("/plain/").status_code for _ in range(5)] == [200] * 4 + [429]

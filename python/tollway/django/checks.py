@@ -135,9 +135,13 @@ def stated_limits(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[che
         return []  # E001 says those
     with suppress(Exception):  # Django's own checks say what is wrong with the URLs
         _load_urls()
+    try:
+        setup = conf.Setup(found, follows=False)
+    except ConfigError:
+        return []
     messages: list[checks.CheckMessage] = []
     for limit in sorted(limits.STATED, key=lambda limit: limit.serial):
-        for text in _wrong_with(limit, found):
+        for text in _wrong_with(limit, setup):
             messages.append(checks.Error(f"rate_limit at {limit.where}: {text}", id="tollway.E003"))
     return messages
 
@@ -149,12 +153,12 @@ def _load_urls() -> None:
         len(get_resolver().url_patterns)
 
 
-def _wrong_with(limit: Limit, found: settings.Settings) -> Iterator[str]:
+def _wrong_with(limit: Limit, setup: conf.Setup) -> Iterator[str]:
+    found = setup.settings
     if limit.rates is None and limit.rate_of is None and found.default_limit is None:
         yield "it names no rate: pass rate= or set RATELIMIT_DEFAULT_LIMIT"
     elif limit.rates is not None and not callable(limit.backend):
         try:  # whether the backend is known, and keeps the algorithm
-            setup = conf.Setup(found, follows=False)
             require = getattr(setup.limiter(limit.backend), "require", None)
             if require is not None:
                 require(limit.policy(setup, "check"))

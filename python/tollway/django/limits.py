@@ -10,6 +10,8 @@ from itertools import count
 from typing import Any, Final
 from weakref import WeakSet
 
+from asgiref.sync import iscoroutinefunction
+
 from tollway import ConfigError, Limiter, Policy, Rate, backends
 from tollway.answer import policy_name
 from tollway.django import conf, settings
@@ -53,6 +55,8 @@ class Limit:
     per_route: bool
     serial: int
     where: str = ""
+    waits: bool = False
+    """Whether a function of it is async: then it is asked in async code only."""
     merges: bool = False
     """Whether it may have the name of another on the same view: then they are one count."""
     grouped: bool = False
@@ -180,6 +184,7 @@ def limit(
         per_route=per_route,
         serial=next(_serial),
         where=where,
+        waits=any(map(iscoroutinefunction, (key, rate_of, cost, skip_if, response_callback))),
     )
 
 

@@ -82,7 +82,11 @@ class RateLimitMiddleware:
         self, request: HttpRequest, view: Any, _arguments: Any, _named: Any
     ) -> HttpResponseBase | None:
         passage = Passage.of(request)
-        if not passage.pending or asks_itself(view, request.method):
+        if not passage.pending:
+            return None
+        # A sync view cannot wait for an async key of ours, so that is asked here.
+        waits = not iscoroutinefunction(view) and any(one.waits for one, _ in passage.waiting)
+        if asks_itself(view, request.method) and not waits:
             return None
         refused = await arun(admit(request, passage, ()))
         passage.hold()

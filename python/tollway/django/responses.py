@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final
 
 from django.http import HttpResponse, HttpResponseBase
@@ -96,10 +97,21 @@ def write_headers(response: HttpResponseBase, decision: Decision, settings: Sett
     ``Retry-After`` goes on error answers only: a view under ``block=False`` may well answer 200
     although its limit is used up.
     """
+    # What the engine writes is ASCII: there is nothing to convert, and this is every request.
     headers = response.headers
+    store = getattr(headers, "_store", None)
     for name, value in fields(decision, settings.x_headers, settings.ietf_headers):
-        if name != "Retry-After" or response.status_code >= 400:
+        if name == "Retry-After" and response.status_code < 400:
+            continue
+        if store is None:
             headers[name] = value
+        else:
+            store[_lower(name)] = (name, value)
+
+
+@lru_cache(maxsize=64)
+def _lower(name: str) -> str:
+    return name.lower()
 
 
 def fields(
