@@ -2,6 +2,8 @@
 
 use tollway_core::{Decision, Limit, Mode, NEVER, Reason, Timestamp, Verdict};
 
+#[cfg(test)]
+mod golden;
 mod ground;
 mod growing;
 mod layout;
