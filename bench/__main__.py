@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ TOP = Path(__file__).resolve().parent.parent
 PAGE = TOP / "docs" / "performance.md"
 CHARTS = TOP / "docs" / "charts"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+SECTION = re.compile(r"<!-- section: (\w+) -->\n")
 SECTIONS = {
     "checks": checks.measure,
     "crate": crate.measure,
@@ -46,14 +48,17 @@ def machine() -> dict[str, object]:
 
 
 def write(machine: str, found: Mapping[str, Section]) -> None:
-    """Replace the figures and charts of the manual's page on performance."""
+    """Replace the figures and charts of these sections in the manual's page on performance."""
     before, _, rest = PAGE.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
+    held, _, after = rest.partition(END)
+    parts = SECTION.split(held)
+    pages = dict(zip(parts[1::2], parts[2::2], strict=True))
     CHARTS.mkdir(exist_ok=True)
     for name, section in found.items():
         (CHARTS / f"{name}.svg").write_text(chart(section))
-    pages = [section.page(f"charts/{name}.svg") for name, section in found.items()]
-    PAGE.write_text("".join([before, BEGIN, "\n", "\n".join([machine, "", *pages]), END, after]))
+        pages[name] = f"{section.page(f'charts/{name}.svg')}\n{machine}\n\n"
+    figures = [f"<!-- section: {name} -->\n{pages[name]}" for name in SECTIONS if name in pages]
+    PAGE.write_text("".join([before, BEGIN, "\n", *figures, END, after]))
 
 
 def main() -> int:
@@ -66,7 +71,7 @@ def main() -> int:
     parser.add_argument(
         "--write",
         action="store_true",
-        help=f"put the figures into {PAGE.relative_to(TOP)} and draw its charts",
+        help=f"put what is measured into {PAGE.relative_to(TOP)}, with charts",
     )
     options = parser.parse_args()
     if options.rounds < 1:
@@ -82,6 +87,7 @@ def main() -> int:
     )
     console.print(sentence, highlight=False, soft_wrap=True)
     found: dict[str, Section] = {}
+    failed: list[str] = []
     with Progress() as progress:
         for name, measure in SECTIONS.items():
             if options.only and name not in options.only:
@@ -90,14 +96,15 @@ def main() -> int:
                 found[name] = measure(options.rounds, progress)
             except (RuntimeError, subprocess.CalledProcessError) as error:
                 print(f"bench: {name} could not be measured: {error}", file=sys.stderr)
-                return 1
+                failed.append(name)
+                continue
             show(found[name], console)
     if options.write:
         write(f"{sentence}.", found)
     if options.json:
         sections = {name: section.document() for name, section in found.items()}
         print(json.dumps({"machine": told, "rounds": options.rounds, "sections": sections}))
-    return 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
