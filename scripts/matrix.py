@@ -142,7 +142,12 @@ def main() -> int:
         if version != own() and package is None:
             left_out[version] = "nothing built for it is as new as the source: run make matrix"
             continue
-        some = run(version, django, environment(version, django, python, package))
+        try:
+            prepared = environment(version, django, python, package)
+        except subprocess.CalledProcessError as error:
+            left_out[f"{version} with Django {django}"] = f"it cannot be set up: {error}"
+            continue
+        some = run(version, django, prepared)
         good, bad = good + some[0], bad + some[1]
     for version, why in left_out.items():
         print(f"matrix: NOT TESTED: Python {version}: {why}")
