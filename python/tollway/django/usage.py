@@ -189,7 +189,10 @@ def report(since: datetime, until: datetime, *, policy: str = "", top: int = 10)
         "until": until.isoformat(),
         "total": {name: sum(row[f"{name}_sum"] for row in limits) for name in FIELDS},
         "limits": sorted(map(_plain, limits), key=lambda row: (-row["refused"], row["policy"])),
-        "refused": [{**row, "refused": row.pop("refusals")} for row in offenders],
+        "refused": [
+            {"policy": row["policy"], "who": row["who"], "refused": row["refusals"]}
+            for row in offenders
+        ],
         "times": [_plain(row) | {"start": row["start"].isoformat()} for row in by_time],
     }
 

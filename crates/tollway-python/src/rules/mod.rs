@@ -165,8 +165,8 @@ impl Rules {
         self.adecide(py, limiter, &charges, subject, true)
     }
 
-    /// What would be charged, without asking anybody: a list of dicts with `policy`, `rates`, `key`,
-    /// `cost`, `level`, `rule` and `mode`; or a text that says why nothing is.
+    /// What would be charged, without asking anybody: a list of dicts with `policy`, `rates`,
+    /// `algorithm`, `key`, `cost`, `level`, `rule` and `mode`; or a text that says why nothing is.
     #[pyo3(signature = (charges, subject = None))]
     fn explain<'py>(
         &self,
@@ -183,6 +183,7 @@ impl Rules {
             let rates: Vec<_> = policy.limits().iter().map(|limit| limit.rate().to_string()).collect();
             dict.set_item("policy", policy.name())?;
             dict.set_item("rates", rates)?;
+            dict.set_item("algorithm", policy.algorithm().name())?;
             dict.set_item("key", key)?;
             dict.set_item("cost", cost)?;
             dict.set_item("level", level)?;
