@@ -28,6 +28,8 @@ pub mod shm;
 pub mod sql;
 
 mod clock;
+#[cfg(any(feature = "memory", feature = "redis"))]
+mod own;
 #[cfg(any(feature = "memory", feature = "shm"))]
 mod places;
 #[cfg(any(feature = "memory", feature = "shm"))]

@@ -29,6 +29,7 @@ use tollway_core::{
 };
 
 use crate::SystemClock;
+use crate::own::has_own;
 use crate::prefixes::MOST;
 use crate::table::{Applied, Moment, Room, Together, together, worded};
 use map::{Before, Map};
@@ -290,7 +291,7 @@ impl Store for MemoryStore {
     }
 
     fn apply(&self, requests: &[Request<'_>]) -> Reply<Vec<Decision>> {
-        if own::has_own(requests) {
+        if has_own(requests) {
             return self.own.apply(requests, |request| self.answer(request));
         }
         let decisions = requests.iter().map(|request| self.answer(request)).collect();
@@ -299,7 +300,7 @@ impl Store for MemoryStore {
 
     #[inline]
     fn apply_now(&self, request: &Request<'_>) -> Option<Result<Decision, StoreError>> {
-        if own::has_own(std::slice::from_ref(request)) {
+        if has_own(std::slice::from_ref(request)) {
             return None;
         }
         Some(Ok(self.answer(request)))

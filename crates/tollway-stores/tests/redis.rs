@@ -12,6 +12,8 @@ mod cluster;
 mod faults;
 #[path = "redis/model.rs"]
 mod model;
+#[path = "redis/own.rs"]
+mod own;
 #[path = "redis/sentinel.rs"]
 mod sentinel;
 #[cfg(feature = "redis-tls")]

@@ -2,21 +2,16 @@
 
 use std::sync::Arc;
 
-use tollway_core::{Clock, Decision, Reply, Request, Store, StoreError, StoreErrorKind};
+use tollway_core::{Clock, Decision, Reply, Request};
 
 use super::cell::MemoryCell;
 use crate::cas::CasStore;
+use crate::own;
 
 #[derive(Debug)]
 pub(super) struct Own {
     cell: Arc<MemoryCell>,
     store: CasStore,
-}
-
-/// Whether a request charges a policy whose algorithm is no built-in one.
-#[inline]
-pub(super) fn has_own(requests: &[Request<'_>]) -> bool {
-    requests.iter().flat_map(|request| request.charges).any(|charge| !charge.policy.is_built_in())
 }
 
 impl Own {
@@ -39,30 +34,8 @@ impl Own {
         requests: &[Request<'_>],
         answer: impl Fn(&Request<'_>) -> Decision,
     ) -> Reply<Vec<Decision>> {
-        let one = |request: &Request<'_>| -> Reply<Vec<Decision>> {
-            if !has_own(std::slice::from_ref(request)) {
-                return Box::pin(std::future::ready(Ok(vec![answer(request)])));
-            }
-            if let Some(charge) = request.charges.iter().find(|charge| charge.policy.is_built_in()) {
-                return Box::pin(std::future::ready(Err(mixed(charge.policy.name()))));
-            }
-            self.store.apply(std::slice::from_ref(request))
-        };
-        let replies: Vec<_> = requests.iter().map(one).collect();
-        Box::pin(async move {
-            let mut decisions = Vec::with_capacity(replies.len());
-            for reply in replies {
-                decisions.extend(reply.await?);
-            }
-            Ok(decisions)
+        own::apply(&self.store, "memory://", requests, |request| {
+            Box::pin(std::future::ready(Ok(vec![answer(request)])))
         })
     }
-}
-
-fn mixed(name: &str) -> StoreError {
-    let detail = format!(
-        "a request charges policy {name:?} together with one whose algorithm is your own: they cannot pass together, \
-         so check them one after the other"
-    );
-    StoreError::new(StoreErrorKind::Unsupported, "memory://", detail)
 }

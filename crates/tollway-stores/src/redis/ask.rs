@@ -93,9 +93,6 @@ impl Ask {
             cost: charge.cost,
         };
         let dues: SmallVec<[Due; 1]> = request.charges.iter().map(due).collect();
-        for charge in request.charges {
-            form::keeps(charge.policy).or_else(|error| refuse(&error.to_string()).map(|_| ()))?;
-        }
         for (index, due) in dues.iter().enumerate().skip(1) {
             if dues[..index].iter().any(|other| other.key == due.key) {
                 return refuse("a request charges one policy and key twice: add the costs up");
@@ -224,14 +221,21 @@ impl Ask {
         for (due, raw) in self.dues.iter().zip(&answer.raws) {
             let (expected, raw) = match raw {
                 // Behind the value as it is, the value in one piece.
-                Some(raw) if due.has_log() => match raw.iter().position(|byte| *byte == b'\n') {
-                    Some(end) => (raw[..end].to_vec(), Some(&raw[end + 1..])),
-                    None => (raw.clone(), Some(&raw[..])),
-                },
+                Some(raw) if due.has_log() && raw.starts_with(b"1 ") => {
+                    match raw.iter().position(|byte| *byte == b'\n') {
+                        Some(end) => (raw[..end].to_vec(), Some(&raw[end + 1..])),
+                        None => (raw.clone(), Some(&raw[..])),
+                    }
+                }
                 raw => (raw.clone().unwrap_or_default(), raw.as_deref()),
             };
             let value = match raw {
                 None => Vec::new(),
+                Some(raw) if raw.first() == Some(&1) => {
+                    moved = true;
+                    let carried = form::carry_bytes(raw, &due.policy, answer.now);
+                    carried.ok_or_else(|| trouble::foreign(store, &due.key, raw))?.into_bytes()
+                }
                 Some(raw) => {
                     let entry = read(raw, &due.key, store)?;
                     if form::is_of(&entry, &due.policy) {

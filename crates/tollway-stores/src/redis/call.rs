@@ -6,7 +6,7 @@ use redis::{Cmd, Pipeline, ServerError, ServerErrorKind, Value};
 use smallvec::SmallVec;
 use tollway_core::{Algorithm, Bucket, Change, Limit, StoreError, Timestamp};
 
-use super::ask::{Answer, Ask, Due, chunks_of};
+use super::ask::{Answer, Ask, Asks, Due, chunks_of};
 use super::form::{self, Code};
 use super::hop::Route;
 use super::queue::{Done, Job, Work};
@@ -61,20 +61,19 @@ impl Call {
         let mut packer = Packer { pipeline: Pipeline::new(), steps: Vec::new(), chunk: Chunk::default() };
         if load && jobs.iter().any(|job| matches!(job.work, Work::Apply(_))) {
             for script in Script::ALL {
-                packer.command(Step::Load, &["SCRIPT", "LOAD", script.source()]);
+                packer.command(Step::Load, ["SCRIPT", "LOAD", script.source()]);
             }
         }
         for job in &jobs {
             if job.route == (Route::Alone { asking: true }) {
-                packer.command(Step::Asking, &["ASKING"]);
+                packer.command(Step::Asking, ["ASKING"]);
             }
             match &job.work {
                 Work::Apply(asks) => {
                     packer.begin(job, asks.len());
                     asks.iter().for_each(|ask| packer.ask(ask));
                 }
-                Work::Reset(key) => packer.command(Step::Other, &["DEL", key]),
-                Work::Ping => packer.command(Step::Other, &["PING"]),
+                Work::Say(command) => packer.command(Step::Other, &command.words),
             }
         }
         packer.close();
@@ -98,7 +97,7 @@ impl Call {
                 (Step::Load | Step::Asking, _) => {}
                 (Step::Apply { asks: count }, reply) => unpack(&mut answers, &mut asks, *count, reply, store),
                 (Step::Other, Value::ServerError(error)) => others.push(Err(error)),
-                (Step::Other, _) => others.push(Ok(())),
+                (Step::Other, value) => others.push(Ok(value)),
             }
         }
         drop(asks);
@@ -111,7 +110,7 @@ impl Call {
                     left.finish(job, own.into_iter().collect(), &loaded, store);
                 }
                 _ => match others.next() {
-                    Some(Ok(())) => job.finish(Ok(Done::Nothing)),
+                    Some(Ok(value)) => job.finish(Ok(Done::Said(value))),
                     Some(Err(error)) => match job.route.hop(&error) {
                         Some(hop) => job.go_elsewhere(hop),
                         None => job.finish(Err(trouble::command(store, &error))),
@@ -144,7 +143,7 @@ impl Leftover {
                 }
             }
             Ok(answers) if complete(&job.work, answers.len()) => {
-                let work = std::mem::replace(&mut job.work, Work::Ping);
+                let work = std::mem::replace(&mut job.work, Work::Apply(Asks::new()));
                 let Work::Apply(asks) = work else { return };
                 job.finish(Ok(Done::Applied(asks, answers)));
             }
@@ -249,11 +248,11 @@ struct Chunk<'a> {
 }
 
 impl<'a> Packer<'a> {
-    fn command(&mut self, step: Step, words: &[&str]) {
+    fn command<T: AsRef<[u8]>>(&mut self, step: Step, words: impl IntoIterator<Item = T>) {
         self.close();
         let mut cmd = Cmd::new();
         for word in words {
-            cmd.arg(*word);
+            cmd.arg(word.as_ref());
         }
         self.pipeline.add_command(cmd);
         self.steps.push(step);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use redis::ConnectionAddr;
+use redis::{ConnectionAddr, Value};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tollway_core::{Decision, Reply, StoreError, StoreErrorKind};
@@ -15,10 +15,10 @@ use super::address::Address;
 use super::ask::{Answer, Ask, Asks};
 use super::driver::Driver;
 use super::hop::{Hop, Route, slot};
-use super::queue::{Done, Outcome, Queue, Work};
+use super::queue::{Command, Done, Outcome, Queue, Work};
 use super::share::{Share, back, one_slot, shares, tighter};
 use super::slots::{self, Slots};
-use super::{RedisOptions, Way, decide, outcome, trouble};
+use super::{RedisOptions, Way, decide, outcome, said, sweep, trouble};
 
 /// How often a request follows a node's word that the slot is elsewhere.
 const MOST_HOPS: usize = 8;
@@ -111,6 +111,26 @@ impl Cluster {
         self: &Arc<Self>,
         call: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Reply<T> {
+        let cluster = Arc::clone(self);
+        self.run_in_steps(async move { cluster.in_time(call).await })
+    }
+
+    /// Waits for a call for at most as long as one may take.
+    async fn in_time<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let patience = self.options.connect_timeout + self.options.command_timeout;
+        let late = || {
+            let error = trouble::timed_out(&self.name, patience);
+            let knows_slots = matches!(&*self.known.borrow(), Some(Ok(_)));
+            Err(if knows_slots { error.of_a_part() } else { error })
+        };
+        tokio::time::timeout(patience, call).await.unwrap_or_else(|_| late())
+    }
+
+    /// Runs a call on the store's runtime that sees to its own time.
+    fn run_in_steps<T: Send + 'static>(
+        self: &Arc<Self>,
+        call: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Reply<T> {
         let bound = self.options.queue;
         let unavailable = |detail: &str| StoreError::new(StoreErrorKind::Unavailable, &*self.name, detail);
         let refused = if std::process::id() != self.process {
@@ -128,14 +148,8 @@ impl Cluster {
             return Box::pin(std::future::ready(Err(error)));
         }
         let busy = Busy(Arc::clone(self));
-        let patience = self.options.connect_timeout + self.options.command_timeout;
         let task = self.runtime.spawn(async move {
-            let late = || {
-                let error = trouble::timed_out(&busy.0.name, patience);
-                let knows_slots = matches!(&*busy.0.known.borrow(), Some(Ok(_)));
-                Err(if knows_slots { error.of_a_part() } else { error })
-            };
-            let answer = tokio::time::timeout(patience, call).await.unwrap_or_else(|_| late());
+            let answer = call.await;
             if answer.as_ref().is_err_and(StoreError::is_transient) {
                 busy.0.stale.notify_one();
             }
@@ -169,11 +183,43 @@ impl Cluster {
         self.run(async move { cluster.decide_one(slot(&ask.dues[0].key), ask).await })
     }
 
-    pub(super) fn reset(self: &Arc<Self>, key: String) -> Reply<()> {
+    /// Has a command about a key carried out.
+    pub(super) fn say(self: &Arc<Self>, key: &str, command: Command) -> Reply<Value> {
+        let (cluster, number) = (Arc::clone(self), slot(key));
+        self.run(async move { cluster.say_at(number, command).await })
+    }
+
+    async fn say_at(&self, slot: u16, command: Command) -> Result<Value, StoreError> {
+        said(self.travel(slot, Work::Say(command)).await?, &self.name)
+    }
+
+    /// Unlinks every key that matches, node by node. Each step may take as long as a call.
+    pub(super) fn sweep(self: &Arc<Self>, pattern: String) -> Reply<()> {
         let cluster = Arc::clone(self);
-        self.run(async move {
-            let number = slot(&key);
-            cluster.travel(number, Work::Reset(key)).await.map(drop)
+        self.run_in_steps(async move {
+            for node in &cluster.in_time(cluster.slots()).await?.nodes {
+                let mut cursor = sweep::START.to_vec();
+                loop {
+                    let scan = Work::Say(sweep::scan(&cursor, &pattern));
+                    let page = cluster.in_time(cluster.send(node, scan, Route::Alone { asking: false })).await?;
+                    let (next, keys) = sweep::page(said(page, &cluster.name)?, &cluster.name)?;
+                    for some in keys.chunks(sweep::AT_ONCE) {
+                        let unlink = |key: &Vec<u8>| {
+                            let number = slot(&String::from_utf8_lossy(key));
+                            cluster.in_time(cluster.say_at(number, sweep::unlink(std::slice::from_ref(key))))
+                        };
+                        together(some.iter().map(unlink).collect())
+                            .await
+                            .into_iter()
+                            .try_for_each(|done| done.map(drop))?;
+                    }
+                    if next == sweep::START {
+                        break;
+                    }
+                    cursor = next;
+                }
+            }
+            Ok(())
         })
     }
 
@@ -182,7 +228,10 @@ impl Cluster {
         let cluster = Arc::clone(self);
         self.run(async move {
             let slots = cluster.slots().await?;
-            let asked = slots.nodes.iter().map(|node| cluster.send(node, Work::Ping, Route::Alone { asking: false }));
+            let asked = slots.nodes.iter().map(|node| {
+                let ping = Work::Say(Command::new(["PING"]));
+                cluster.send(node, ping, Route::Alone { asking: false })
+            });
             let asked: Vec<_> = asked.collect();
             together(asked).await.into_iter().try_for_each(|answer| answer.map(drop))
         })

@@ -7,7 +7,8 @@ use std::fmt::{self, Write};
 
 use smallvec::SmallVec;
 use tollway_core::{
-    Algorithm, Align, CalendarUnit, ConfigError, Limit, Log, Period, Policy, Rate, State, Timestamp, carry_states,
+    Algorithm, Align, CalendarUnit, Limit, Log, Period, Policy, Rate, State, Timestamp, carry_states, read_states,
+    write_states,
 };
 
 /// The version this build reads and writes.
@@ -48,7 +49,7 @@ impl<'a> Code<'a> {
             Algorithm::Calendar => b'c',
             Algorithm::SlidingLog => b'l',
             Algorithm::Concurrency => b'h',
-            // `keeps` refuses them.
+            // Kept as bytes, see `own`.
             Algorithm::Custom(_) => b'?',
         };
         let length = match limit.rate().period() {
@@ -169,19 +170,6 @@ pub(super) enum Flaw {
 /// A value's limits and states.
 pub(super) type Entry<'a> = SmallVec<[(Code<'a>, State); 2]>;
 
-/// Whether a policy's states can be kept here.
-pub(super) fn keeps(policy: &Policy) -> Result<(), ConfigError> {
-    let foreign = |limit: &&Limit| Code::of(limit).kind == b'?';
-    match policy.limits().iter().find(foreign) {
-        None => Ok(()),
-        Some(limit) => Err(ConfigError::new(format!(
-            "policy {:?} uses {}, which redis:// does not keep: use another algorithm",
-            policy.name(),
-            limit.algorithm()
-        ))),
-    }
-}
-
 /// Reads a value.
 pub(super) fn read(raw: &[u8]) -> Result<Entry<'_>, Flaw> {
     let text = std::str::from_utf8(raw).map_err(|_| Flaw::Foreign)?;
@@ -272,11 +260,35 @@ pub(super) fn is_of(entry: &Entry<'_>, policy: &Policy) -> bool {
 pub(super) fn carry(entry: &Entry<'_>, policy: &Policy, now: Timestamp) -> Option<String> {
     let limits: SmallVec<[Limit; 2]> = entry.iter().map(|(code, _)| code.limit()).collect::<Option<_>>()?;
     let old: SmallVec<[_; 2]> = limits.iter().zip(entry.iter().map(|(_, state)| state.clone())).collect();
+    Some(carried(&old, policy, now))
+}
+
+/// The same of the bytes of an algorithm of one's own.
+pub(super) fn carry_bytes(bytes: &[u8], policy: &Policy, now: Timestamp) -> Option<String> {
+    let saved = read_states(bytes).ok()?;
+    let old: SmallVec<[_; 2]> = saved.iter().map(|(limit, state)| (limit, state.clone())).collect();
+    Some(carried(&old, policy, now))
+}
+
+fn carried(old: &[(&Limit, State)], policy: &Policy, now: Timestamp) -> String {
     let mut text = VERSION.to_owned();
-    for (limit, state) in policy.limits().iter().zip(carry_states(&old, policy, now)) {
+    for (limit, state) in policy.limits().iter().zip(carry_states(old, policy, now)) {
         Code::of(limit).write_state(&state, &mut text);
     }
-    Some(text)
+    text
+}
+
+/// A value as the bytes that algorithms of one's own are kept in.
+pub(super) fn as_bytes(raw: &[u8]) -> Option<Vec<u8>> {
+    let (mut limits, mut states) = (Vec::new(), Vec::new());
+    for (code, state) in read(raw).ok()? {
+        limits.push(code.limit()?);
+        states.push(state);
+    }
+    let algorithm = limits.iter().map(Limit::algorithm).find(|algorithm| *algorithm != Algorithm::Calendar);
+    let rates = limits.iter().map(|limit| limit.rate().clone()).collect();
+    let policy = Policy::from_rates("carried", rates, algorithm.unwrap_or(Algorithm::Calendar)).ok()?;
+    Some(write_states(&policy, &states))
 }
 
 /// The edges of a calendar limit's periods around an instant, in microseconds: those of the period

@@ -13,17 +13,20 @@ mod driver;
 mod form;
 mod hop;
 mod link;
+mod own;
 mod queue;
 mod script;
 mod sentinel;
 mod share;
 mod slots;
+mod sweep;
 mod trouble;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ::redis::Value;
 use futures_channel::oneshot;
 use tokio::runtime::Handle;
 use tollway_core::{
@@ -36,7 +39,10 @@ use ask::{Answer, Ask, Asks, Settled};
 use cluster::Cluster;
 use driver::Driver;
 use hop::Route;
-use queue::{Done, Outcome, Queue, Work};
+use queue::{Command, Done, Outcome, Queue, Work};
+
+use crate::cas::CasStore;
+use crate::own::has_own;
 
 /// How often a request is tried when a policy changed and others keep changing the same key.
 const MOST_SWAPS: usize = 8;
@@ -111,9 +117,12 @@ pub struct RedisStore {
     name: Arc<str>,
     prefix: String,
     server: Server,
+    /// Policies whose algorithm is one of their own.
+    own: CasStore,
 }
 
 /// Who answers.
+#[derive(Clone)]
 enum Server {
     One(Arc<Queue>),
     Cluster(Arc<Cluster>),
@@ -132,13 +141,15 @@ impl RedisStore {
         if let Kind::Cluster(seeds) = &address.kind {
             let (seeds, prefix) = (seeds.clone(), options.prefix.clone());
             let cluster = Cluster::open(address, seeds, Arc::clone(&name), options, runtime);
-            return Ok(Self { name, prefix, server: Server::Cluster(cluster) });
+            let server = Server::Cluster(cluster);
+            return Ok(Self { own: own::store(&name, &prefix, &server), name, prefix, server });
         }
         let RedisOptions { prefix, connect_timeout, command_timeout, queue } = options;
         let queue = Arc::new(Queue::new(Arc::clone(&name), queue, connect_timeout, command_timeout));
         let driver = Driver { queue: Arc::clone(&queue), address, connect_timeout, command_timeout };
         runtime.spawn(driver.run());
-        Ok(Self { name, prefix, server: Server::One(queue) })
+        let server = Server::One(queue);
+        Ok(Self { own: own::store(&name, &prefix, &server), name, prefix, server })
     }
 
     /// How many calls wait in the queue, those on their way not counted.
@@ -159,14 +170,38 @@ impl RedisStore {
             decide(&name, first, Way::Queue(&queue, &name, deadline)).await
         })
     }
+}
 
-    /// A call without a decision.
-    fn plain(&self, queue: &Queue, work: Work) -> Reply<()> {
-        let ticket = queue.push(work, Route::Anywhere, None);
-        let name = Arc::clone(&self.name);
+impl Server {
+    /// Has a command about a key carried out.
+    fn say(&self, name: &Arc<str>, key: &str, command: Command) -> Reply<Value> {
+        let queue = match self {
+            Self::One(queue) => queue,
+            Self::Cluster(cluster) => return cluster.say(key, command),
+        };
+        let (ticket, name) = (queue.push(Work::Say(command), Route::Anywhere, None), Arc::clone(name));
+        Box::pin(async move { said(outcome(ticket?.0, &name).await?, &name) })
+    }
+
+    /// Unlinks every key that matches.
+    fn sweep(&self, name: &Arc<str>, pattern: String) -> Reply<()> {
+        if let Self::Cluster(cluster) = self {
+            return cluster.sweep(pattern);
+        }
+        let (server, name) = (self.clone(), Arc::clone(name));
         Box::pin(async move {
-            let (receiver, _) = ticket?;
-            outcome(receiver, &name).await.map(drop)
+            let mut cursor = sweep::START.to_vec();
+            loop {
+                let answer = server.say(&name, "", sweep::scan(&cursor, &pattern)).await?;
+                let (next, keys) = sweep::page(answer, &name)?;
+                for some in keys.chunks(sweep::AT_ONCE) {
+                    server.say(&name, "", sweep::unlink(some)).await?;
+                }
+                if next == sweep::START {
+                    return Ok(());
+                }
+                cursor = next;
+            }
         })
     }
 }
@@ -191,6 +226,11 @@ impl Store for RedisStore {
         if requests.is_empty() {
             return Box::pin(std::future::ready(Ok(Vec::new())));
         }
+        if has_own(requests) {
+            return crate::own::apply(&self.own, &self.name, requests, |request| {
+                self.apply(std::slice::from_ref(request))
+            });
+        }
         let asks = requests.iter().map(|request| Ask::new(&self.name, &self.prefix, request));
         match &self.server {
             Server::One(queue) => self.ask(queue, asks.collect()),
@@ -201,14 +241,9 @@ impl Store for RedisStore {
         }
     }
 
-    fn keeps(&self, policy: &Policy) -> Result<(), ConfigError> {
-        form::keeps(policy)
-    }
-
     fn adjust(&self, policy: &Arc<Policy>, key: &str, change: Change) -> Reply<Decision> {
-        if let Err(error) = form::keeps(policy) {
-            let error = StoreError::new(StoreErrorKind::Unsupported, &*self.name, error.to_string());
-            return Box::pin(std::future::ready(Err(error)));
+        if !policy.is_built_in() {
+            return self.own.adjust(policy, key, change);
         }
         let ask = Ask::adjust(&self.prefix, policy, key, change);
         let queue = match &self.server {
@@ -224,17 +259,23 @@ impl Store for RedisStore {
 
     fn reset(&self, policy: &Arc<Policy>, key: &str) -> Reply<()> {
         let key = store_key(&self.prefix, policy.name(), key);
-        match &self.server {
-            Server::One(queue) => self.plain(queue, Work::Reset(key)),
-            Server::Cluster(cluster) => cluster.reset(key),
+        let reply = self.server.say(&self.name, &key, Command::new(["DEL", &key, &ask::chunks_of(&key)]));
+        Box::pin(async move { reply.await.map(drop) })
+    }
+
+    fn reset_prefix(&self, policy: &Arc<Policy>, prefix: &str) -> Reply<()> {
+        match sweep::pattern(&self.name, &self.prefix, policy.name(), prefix) {
+            Ok(pattern) => self.server.sweep(&self.name, pattern),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
         }
     }
 
     fn ping(&self) -> Reply<()> {
-        match &self.server {
-            Server::One(queue) => self.plain(queue, Work::Ping),
-            Server::Cluster(cluster) => cluster.ping(),
+        if let Server::Cluster(cluster) = &self.server {
+            return cluster.ping();
         }
+        let reply = self.server.say(&self.name, "", Command::new(["PING"]));
+        Box::pin(async move { reply.await.map(drop) })
     }
 
     fn condition(&self) -> Condition {
@@ -263,6 +304,14 @@ async fn outcome(receiver: oneshot::Receiver<Outcome>, name: &str) -> Outcome {
         let detail = "the runtime that drove this store has ended: keep it alive as long as the store";
         Err(StoreError::new(StoreErrorKind::Unavailable, name, detail))
     })
+}
+
+/// What a command was answered.
+fn said(done: Done, name: &str) -> Result<Value, StoreError> {
+    match done {
+        Done::Said(value) => Ok(value),
+        _ => Err(trouble::unexpected(name, "a command was sent and its answer is none")),
+    }
 }
 
 /// Waits for the answers to a decision's requests.

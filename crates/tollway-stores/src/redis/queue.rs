@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_channel::oneshot;
+use redis::Value;
 use tokio::sync::Notify;
 use tollway_core::{Change, StoreError, StoreErrorKind};
 
@@ -20,15 +21,34 @@ use super::trouble;
 #[derive(Debug)]
 pub(super) enum Work {
     Apply(Asks),
-    Reset(String),
-    Ping,
+    Say(Command),
+}
+
+/// A command with its arguments.
+#[derive(Debug)]
+pub(super) struct Command {
+    pub(super) words: Vec<Vec<u8>>,
+    /// Whether it may be sent again when nobody knows whether it was carried out.
+    pub(super) may_repeat: bool,
+}
+
+impl Command {
+    /// One that may be carried out twice.
+    pub(super) fn new<T: AsRef<[u8]>>(words: impl IntoIterator<Item = T>) -> Self {
+        Self { words: words.into_iter().map(|word| word.as_ref().to_vec()).collect(), may_repeat: true }
+    }
+
+    /// One that may not.
+    pub(super) fn once(self) -> Self {
+        Self { may_repeat: false, ..self }
+    }
 }
 
 /// What a caller gets back.
 #[derive(Debug)]
 pub(super) enum Done {
     Applied(Asks, Vec<Answer>),
-    Nothing,
+    Said(Value),
     /// It had no effect here.
     Elsewhere(Work, Hop),
 }
@@ -60,7 +80,7 @@ impl Job {
 
     /// Gives the caller its work back, to bring it elsewhere.
     pub(super) fn go_elsewhere(mut self, hop: Hop) {
-        let work = std::mem::replace(&mut self.work, Work::Ping);
+        let work = std::mem::replace(&mut self.work, Work::Apply(Asks::new()));
         self.answer(Ok(Done::Elsewhere(work, hop)));
     }
 
@@ -82,7 +102,7 @@ impl Job {
             Work::Apply(asks) => {
                 asks.iter().all(|ask| !matches!(ask.change, Some(Change::Refund(_) | Change::Release { .. })))
             }
-            Work::Reset(_) | Work::Ping => true,
+            Work::Say(command) => command.may_repeat,
         }
     }
 
@@ -90,7 +110,7 @@ impl Job {
     pub(super) fn script(&self) -> Script {
         match &self.work {
             Work::Apply(asks) => asks.iter().map(Ask::script).max().unwrap_or_default(),
-            Work::Reset(_) | Work::Ping => Script::Plain,
+            Work::Say(_) => Script::Plain,
         }
     }
 
@@ -98,7 +118,7 @@ impl Job {
     pub(super) fn size(&self) -> usize {
         match &self.work {
             Work::Apply(asks) => asks.iter().map(Ask::keys).sum(),
-            Work::Reset(_) | Work::Ping => 1,
+            Work::Say(_) => 1,
         }
     }
 }

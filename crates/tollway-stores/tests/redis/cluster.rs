@@ -25,7 +25,7 @@ async fn it_conforms_and_charges_several_slots() {
 }
 
 async fn a_user_with_the_documented_rights_may_all(nodes: &Nodes) {
-    let rules = "~tollway:* +evalsha +script|load +get +set +del +hget +hset +hdel +pexpire +time +ping +select +cluster|slots +asking";
+    let rules = "~tollway:* +evalsha +script|load +get +set +del +hget +hset +hdel +pexpire +scan +unlink +eval +time +ping +select +cluster|slots +asking";
     let rules: Vec<_> = rules.split(' ').collect();
     for node in &nodes.0 {
         let mut connection = node.connection();

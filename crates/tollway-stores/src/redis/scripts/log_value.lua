@@ -125,7 +125,8 @@ function more.tell(shape, letter, fits, raws, logs, keys, reply, before)
   for c = 1, #shape do
     local at = before + c + 2
     if shape[c].has_log and letter == 'O' and raws[c] then
-      reply[at] = raws[c] .. '\n' .. whole(raws[c], KEYS[keys[c] + 1])
+      local value = whole(raws[c], KEYS[keys[c] + 1])
+      reply[at] = value == raws[c] and value or raws[c] .. '\n' .. value
     elseif shape[c].has_log and not letter then
       reply[at] = shape.change and fits and logs[c].after or logs[c].before
       for _, log in ipairs(logs[c]) do

@@ -1,0 +1,46 @@
+//! Policies whose algorithm is one of their own, beside a store that keeps the built-in ones.
+
+use tollway_core::{Decision, Reply, Request, Store, StoreError, StoreErrorKind};
+
+use crate::cas::CasStore;
+
+/// Whether a request charges a policy whose algorithm is no built-in one.
+#[inline]
+pub(crate) fn has_own(requests: &[Request<'_>]) -> bool {
+    requests.iter().flat_map(|request| request.charges).any(|charge| !charge.policy.is_built_in())
+}
+
+/// Answers requests of which some charge policies of one's own, which `own` keeps; `answer` the
+/// others. `name` is the store's, for messages.
+pub(crate) fn apply(
+    own: &CasStore,
+    name: &str,
+    requests: &[Request<'_>],
+    answer: impl Fn(&Request<'_>) -> Reply<Vec<Decision>>,
+) -> Reply<Vec<Decision>> {
+    let one = |request: &Request<'_>| -> Reply<Vec<Decision>> {
+        if !has_own(std::slice::from_ref(request)) {
+            return answer(request);
+        }
+        if let Some(charge) = request.charges.iter().find(|charge| charge.policy.is_built_in()) {
+            return Box::pin(std::future::ready(Err(mixed(name, charge.policy.name()))));
+        }
+        own.apply(std::slice::from_ref(request))
+    };
+    let replies: Vec<_> = requests.iter().map(one).collect();
+    Box::pin(async move {
+        let mut decisions = Vec::with_capacity(replies.len());
+        for reply in replies {
+            decisions.extend(reply.await?);
+        }
+        Ok(decisions)
+    })
+}
+
+fn mixed(store: &str, policy: &str) -> StoreError {
+    let detail = format!(
+        "a request charges policy {policy:?} together with one whose algorithm is your own: they cannot pass together, \
+         so check them one after the other"
+    );
+    StoreError::new(StoreErrorKind::Unsupported, store, detail)
+}
