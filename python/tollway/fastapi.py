@@ -13,36 +13,34 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
 from fastapi import Depends, HTTPException, Response, WebSocket
 from fastapi.requests import HTTPConnection
 
-from tollway import ConfigError, Decision, Limiter, Policy
-from tollway.answer import (
-    PROBLEM_JSON,
-    UNAVAILABLE_SECONDS,
-    policy_name,
-    unavailable_text,
-)
+from tollway import Decision, Limiter
+from tollway.answer import PROBLEM_JSON, UNAVAILABLE_SECONDS, unavailable_text
 from tollway.asgi import (
+    Body,
     Cost,
     Key,
     LimiterMiddleware,
-    Passage,
     Policies,
-    as_policies,
-    check,
+    Scope,
     client_ip,
-    cost_of,
     get_limiter,
-    identify,
-    read_cost,
-    read_key,
-    refusal,
     set_limiter,
-    unavailable,
 )
+from tollway.asgi.answering import pacer_detail, refusal, unavailable
+from tollway.asgi.limits import (
+    RouteLimit,
+    Share,
+    charges_of,
+    check,
+    refuse_twins,
+    route_name,
+)
+from tollway.asgi.passage import Passage, body_of
 from tollway.errors import StoreError
 
 __all__ = [
@@ -57,21 +55,23 @@ __all__ = [
 ]
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
-Share = Literal["route", "policy"]
 
 
 class RateLimited(HTTPException):
     """A limit refused, or rules deny the client. Answered with 429 or 403 and problem+json, unless
     the application has an exception handler for it: ``@app.exception_handler(RateLimited)``."""
 
-    def __init__(self, decision: Decision) -> None:
-        headers = {**dict(decision.headers()), "Content-Type": PROBLEM_JSON}
-        super().__init__(decision.status, detail=decision.text(), headers=headers)
+    def __init__(self, decision: Decision, scope: Scope, body: Body) -> None:
         self.decision = decision
+        self._answer = refusal(decision, scope, body)
+        headers = {name.decode(): value.decode() for name, value in self._answer[1][2:]}
+        pacer = body == "pacer" and decision.status == 429
+        detail = pacer_detail(decision) if pacer else decision.text()
+        super().__init__(decision.status, detail=detail, headers=headers)
 
     def answer(self) -> Response:
         """The answer as bytes on the wire."""
-        return _response(refusal(self.decision))
+        return _response(self._answer)
 
 
 class RateLimitUnavailable(HTTPException):
@@ -117,30 +117,8 @@ def _turn_away(connection: HTTPConnection, error: RateLimited | RateLimitUnavail
     raise error
 
 
-class Limit:
+class Limit(RouteLimit):
     """What ``Depends(limit(...))`` calls. Made by :func:`limit`."""
-
-    def __init__(
-        self,
-        policy: Policies | Sequence[Policies] | None,
-        limiter: Limiter | None,
-        cost: Cost,
-        key: Key | None,
-        share: Share,
-    ) -> None:
-        if share not in ("route", "policy"):
-            raise ConfigError(f'share={share!r}: it is "route" or "policy"')
-        if policy is None and limiter is not None:
-            policy = limiter.default_policy
-        self.policies = None if policy is None else as_policies(policy)
-        self.limiter = limiter
-        self.cost = read_cost(cost)
-        self.key = key
-        self.share = share
-        for stated in (key, *(item.key for item in self.policies or ())):
-            if stated is not None:
-                read_key(stated)
-        self._scoped: dict[tuple[str, str], Policy] = {}
 
     async def __call__(self, connection: HTTPConnection, response: Response) -> Decision:
         """Check this limit, and those of the route that can be checked with it."""
@@ -149,57 +127,24 @@ class Limit:
         if decision is None:
             decision = await _check_together(self, connection, passage)
         if not decision.allowed:
-            _turn_away(connection, RateLimited(decision))
+            body = self.body or body_of(connection.scope)
+            _turn_away(connection, RateLimited(decision, connection.scope, body))
         for name, value in (passage.decision or decision).headers():
             response.headers[name] = value
         return decision
 
-    def own_limiter(self) -> Limiter:
-        """Where this limit is counted."""
-        return self.limiter or get_limiter()
+    async def check(self, connection: HTTPConnection) -> Decision:
+        """Ask once more and raise nothing on a refusal: for each message of a WebSocket, say.
 
-    def own_policies(self) -> tuple[Policy, ...]:
-        """The policies of this limit, else the default limiter's."""
-        if self.policies is not None:
-            return self.policies
-        policy = self.own_limiter().default_policy
-        if policy is None:
-            raise ConfigError(
-                "limit() names no policy and the limiter has no default one: "
-                'write limit("100/m") or Limiter(url, default_policy=Policy(...))'
-            )
-        return (policy,)
-
-    def waits(self) -> bool:
-        """Whether its key is a function, which may need what dependencies before it leave."""
-        return any(callable(self.key or policy.key) for policy in self.own_policies())
-
-    async def charges(
-        self, connection: HTTPConnection, route: "_Route"
-    ) -> list[tuple[Policy, str, int]]:
-        """What this limit costs a request, and whom."""
-        cost = await cost_of(self.cost, connection)
-        return [
-            (
-                self._counted(policy, route),
-                await identify(
-                    read_key(self.key or policy.key or "ip"), connection.scope, connection
-                ),
-                cost,
-            )
-            for policy in self.own_policies()
-        ]
-
-    def _counted(self, policy: Policy, route: "_Route") -> Policy:
-        """The policy as it counts: one count a route, unless it is shared on purpose."""
-        if self.share == "policy":
-            return policy
-        name = policy_name(policy.name, route.name)
-        known = self._scoped.get((policy.name, route.name))
-        if known is None:
-            known = Policy(name, policy.rates, algorithm=policy.algorithm)
-            self._scoped[(policy.name, route.name)] = known
-        return known
+        Raises:
+            RateLimitUnavailable: when the store is away and the limiter fails closed.
+        """
+        scope = connection.scope
+        charges = await self.charges(scope, connection, _route_of(connection).name)
+        try:
+            return await check(self.own_limiter(), charges, scope)
+        except StoreError as error:  # the limiter has told the log
+            raise RateLimitUnavailable from error
 
 
 def limit(
@@ -209,6 +154,7 @@ def limit(
     key: Key | None = None,
     *,
     share: Share = "route",
+    body: Body | None = None,
 ) -> Limit:
     """A dependency that limits a route and returns the :class:`tollway.Decision`.
 
@@ -216,7 +162,8 @@ def limit(
     are checked together. ``limiter`` is where counts are kept, by default that of
     :func:`set_limiter`. ``cost`` is what one request takes, ``key`` by what is counted: each a
     function of the request too, sync or async. ``share="policy"`` makes all routes with this
-    policy one count; by default each route has its own::
+    policy one count; by default each route has its own. ``body`` is how a refusal is worded, see
+    :data:`tollway.asgi.Body`::
 
         @app.get("/ping")
         async def ping(decision: Annotated[Decision, Depends(limit("5/10s"))]):
@@ -226,7 +173,7 @@ def limit(
 
     Raises :class:`tollway.ConfigError` where it is written, on a bad rate or key.
     """
-    return Limit(policy, limiter, cost, key, share)
+    return Limit(policy, limiter, cost, key, share, body)
 
 
 def rate_limit(
@@ -236,6 +183,7 @@ def rate_limit(
     key: Key | None = None,
     *,
     share: Share = "route",
+    body: Body | None = None,
 ) -> Callable[[Endpoint], Endpoint]:
     """:func:`limit` as a decorator, written between the route and its handler::
 
@@ -243,7 +191,7 @@ def rate_limit(
     @rate_limit("5/10s")
     async def ping(): ...
     """
-    dependency = limit(policy, limiter, cost, key, share=share)
+    dependency = limit(policy, limiter, cost, key, share=share, body=body)
 
     def decorate(endpoint: Endpoint) -> Endpoint:
         limited: Endpoint = _with_dependency(endpoint, dependency)
@@ -302,13 +250,11 @@ def _route_of(connection: HTTPConnection) -> _Route:
     scope = connection.scope
     included = scope.get("fastapi", {}).get("effective_route_context")
     found = included if hasattr(included, "dependant") else scope.get("route")
-    methods = "+".join(sorted(getattr(found, "methods", None) or ("WEBSOCKET",)))
-    template = getattr(found, "path_format", None) or getattr(found, "path", scope["path"])
-    name = policy_name(methods, scope.get("root_path", ""), template)
+    name = route_name(scope, found)
     limits: tuple[Limit, ...] | None = getattr(found, _KNOWN, None)
     if limits is None:
         limits = tuple(dict.fromkeys(_limits_in(getattr(found, "dependant", None))))
-        _refuse_twins(name, limits)
+        refuse_twins(name, limits)
         if found is not None:
             # Kept on the route itself: it lives as long as the route does.
             setattr(found, _KNOWN, limits)
@@ -320,19 +266,6 @@ def _limits_in(dependant: Any) -> Iterator[Limit]:
         if isinstance(inner.call, Limit):
             yield inner.call
         yield from _limits_in(inner)
-
-
-def _refuse_twins(name: str, limits: tuple[Limit, ...]) -> None:
-    """Two policies of one name on one route would share a count that neither means."""
-    seen: dict[tuple[str, object], Policy] = {}
-    for item in limits:
-        for policy in item.own_policies():
-            twin = seen.setdefault((policy.name, item.key or policy.key), policy)
-            if twin.rates != policy.rates:
-                raise ConfigError(
-                    f"two policies on {name} are both named {policy.name!r}: "
-                    "give each Policy its own name"
-                )
 
 
 async def _check_together(own: Limit, connection: HTTPConnection, passage: Passage) -> Decision:
@@ -353,7 +286,7 @@ async def _check_together(own: Limit, connection: HTTPConnection, passage: Passa
         and item.own_limiter() is limiter
         and not item.waits()
     ]
-    charges = [charge for item in group for charge in await item.charges(connection, route)]
+    charges = await charges_of(group, connection.scope, connection, route.name)
     try:
         decision = await check(limiter, charges, connection.scope)
     except StoreError:  # the limiter has told the log

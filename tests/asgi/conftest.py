@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.asgi.serving import dead_port
-from tollway import ClientAddress, Limiter, asgi
+from tollway import ClientAddress, Limiter
+from tollway.asgi import passage
 from tollway.testing import ManualClock
 
 
@@ -26,7 +27,7 @@ def limiter(clock: ManualClock) -> Limiter:
 @pytest.fixture
 def default_limiter(limiter: Limiter, monkeypatch: pytest.MonkeyPatch) -> Limiter:
     """The same limiter as the default of the process, for the length of a test."""
-    monkeypatch.setattr(asgi, "_default", asgi._Default(limiter, ClientAddress()))
+    monkeypatch.setattr(passage, "_default", passage._Default(limiter, ClientAddress()))
     return limiter
 
 

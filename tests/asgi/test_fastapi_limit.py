@@ -358,9 +358,9 @@ def test_cost_may_be_a_function() -> None:
 
 
 def test_limiter_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tollway import asgi
+    from tollway.asgi import passage
 
-    monkeypatch.setattr(asgi, "_default", None)
+    monkeypatch.setattr(passage, "_default", None)
     assert get_limiter().url.startswith("memory:")
     assert get_limiter() is get_limiter()
 

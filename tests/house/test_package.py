@@ -64,7 +64,7 @@ def imports(path: Path) -> Iterator[str]:
     [
         ("django", ("tollway.bolt", "tollway.fastapi", "tollway.asgi")),
         ("bolt", ("tollway.django", "tollway.fastapi", "tollway.asgi")),
-        ("asgi.py", ("tollway.django", "tollway.bolt", "tollway.fastapi", "starlette", "fastapi")),
+        ("asgi", ("tollway.django", "tollway.bolt", "tollway.fastapi", "starlette", "fastapi")),
         ("fastapi.py", ("tollway.django", "tollway.bolt", "django")),
     ],
 )

@@ -7,8 +7,8 @@ import pytest
 from fastapi import Depends, FastAPI
 
 from tests.asgi.serving import serve_asgi
-from tollway import ConfigError, Decision, Limiter, Policy, asgi
-from tollway.asgi import LimiterMiddleware
+from tollway import ConfigError, Decision, Limiter, Policy
+from tollway.asgi import LimiterMiddleware, passage
 from tollway.fastapi import limit, set_limiter
 from tollway.rules import Rules, TierCache
 from tollway.testing import ManualClock
@@ -26,7 +26,7 @@ def limiter() -> Limiter:
 
 @pytest.fixture
 def defaults(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asgi, "_default", None)
+    monkeypatch.setattr(passage, "_default", None)
 
 
 def of_headers(scope: Any) -> dict[str, Any]:

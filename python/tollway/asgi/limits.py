@@ -1,0 +1,181 @@
+"""The limits of a route: what was written of them, and how they are asked together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Literal
+
+from tollway import ConfigError, Decision, Limiter, Policy, Rate
+from tollway.answer import policy_name
+from tollway.asgi.answering import Body, read_body
+from tollway.asgi.asking import Cost, Key, cost_of, read_cost, read_key
+from tollway.asgi.passage import get_limiter, identify, ruling
+from tollway.asgi.wire import Scope
+
+Policies = Policy | Rate | str
+"""A policy, or a rate that becomes one named after itself."""
+Share = Literal["route", "policy"]
+Charge = tuple[Policy, str, int]
+
+
+def as_policies(stated: Policies | Sequence[Policies]) -> tuple[Policy, ...]:
+    """Policies from what a person wrote; a bare rate is named after itself."""
+    items = [stated] if isinstance(stated, Policy | Rate | str) else list(stated)
+    if not items:
+        raise ConfigError('no policy was given; write one like limit("100/m")')
+    return tuple(
+        item if isinstance(item, Policy) else Policy(policy_name(str(item)), [item])
+        for item in items
+    )
+
+
+async def check(limiter: Limiter, charges: Sequence[Charge], scope: Scope) -> Decision:
+    """Ask a limiter, by the rules if there are any, all or nothing, in one round trip."""
+    ruled = await ruling(scope)
+    if ruled is not None:
+        rules, subject = ruled
+        return await rules.acheck(limiter, charges, subject)
+    if len(charges) == 1:
+        return await limiter.acheck(*charges[0])
+    return await limiter.acheck_all(charges)
+
+
+class RouteLimit:
+    """One limit as it is written on a route; the doors of frameworks build upon it."""
+
+    def __init__(
+        self,
+        policy: Policies | Sequence[Policies] | None,
+        limiter: Limiter | None,
+        cost: Cost,
+        key: Key | None,
+        share: Share,
+        body: Body | None,
+    ) -> None:
+        if share not in ("route", "policy"):
+            raise ConfigError(f'share={share!r}: it is "route" or "policy"')
+        if policy is None and limiter is not None:
+            policy = limiter.default_policy
+        self.policies = None if policy is None else as_policies(policy)
+        self.limiter = limiter
+        self.cost = read_cost(cost)
+        self.key = key
+        self.share = share
+        self.body = None if body is None else read_body(body)
+        for stated in (key, *(item.key for item in self.policies or ())):
+            if stated is not None:
+                read_key(stated)
+        self._scoped: dict[tuple[str, str], Policy] = {}
+
+    def own_limiter(self) -> Limiter:
+        """Where this limit is counted."""
+        return self.limiter or get_limiter()
+
+    def own_policies(self) -> tuple[Policy, ...]:
+        """The policies of this limit, else the default limiter's."""
+        if self.policies is not None:
+            return self.policies
+        policy = self.own_limiter().default_policy
+        if policy is None:
+            raise ConfigError(
+                "limit() names no policy and the limiter has no default one: "
+                'write limit("100/m") or Limiter(url, default_policy=Policy(...))'
+            )
+        return (policy,)
+
+    def waits(self) -> bool:
+        """Whether its key is a function, which may need what others before it leave."""
+        return any(callable(self.key or policy.key) for policy in self.own_policies())
+
+    async def charges(self, scope: Scope, argument: object, route: str) -> list[Charge]:
+        """What this limit costs a request, and whom. ``argument`` is what functions are given."""
+        cost = await cost_of(self.cost, argument)
+        return [
+            (
+                self._counted(policy, route),
+                await identify(read_key(self.key or policy.key or "ip"), scope, argument),
+                cost,
+            )
+            for policy in self.own_policies()
+        ]
+
+    def _counted(self, policy: Policy, route: str) -> Policy:
+        """The policy as it counts: one count a route, unless it is shared on purpose."""
+        if self.share == "policy":
+            return policy
+        known = self._scoped.get((policy.name, route))
+        if known is None:
+            name = policy_name(policy.name, route)
+            known = Policy(name, policy.rates, algorithm=policy.algorithm)
+            self._scoped[(policy.name, route)] = known
+        return known
+
+
+async def charges_of(
+    limits: Iterable[RouteLimit], scope: Scope, argument: object, route: str
+) -> list[Charge]:
+    """What several limits of one route cost a request."""
+    return [charge for item in limits for charge in await item.charges(scope, argument, route)]
+
+
+def refuse_twins(route: str, limits: Iterable[RouteLimit]) -> None:
+    """Two policies of one name on one route would share a count that neither means."""
+    seen: dict[tuple[str, object], Policy] = {}
+    for item in limits:
+        for policy in item.own_policies():
+            twin = seen.setdefault((policy.name, item.key or policy.key), policy)
+            if twin.rates != policy.rates:
+                raise ConfigError(
+                    f"two policies on {route} are both named {policy.name!r}: "
+                    "give each Policy its own name"
+                )
+
+
+_NO_ROUTE: Final = "unrouted"
+
+
+def route_name(scope: Scope, route: Any) -> str:
+    """The name that a route of Starlette or FastAPI is counted under: methods and template.
+
+    Where it was mounted is part of it, as written: ``/{tenant}/items/{id}`` is one route.
+    """
+    methods = "+".join(sorted(getattr(route, "methods", None) or _kinds(scope)))
+    template = getattr(route, "path_format", None) or getattr(route, "path", None)
+    if template is None:
+        endpoint = scope.get("endpoint")
+        module = getattr(endpoint, "__module__", "")
+        template = f"{module}.{getattr(endpoint, '__qualname__', _NO_ROUTE)}"
+    return policy_name(methods, _mounted_at(scope), template)
+
+
+def _kinds(scope: Scope) -> tuple[str]:
+    return ("WEBSOCKET",) if scope["type"] == "websocket" else ("ANY",)
+
+
+def _mounted_at(scope: Scope) -> str:
+    """Where the application that answers is mounted, with the names of parameters in it."""
+    root: str = scope.get("root_path", "")
+    above: str | None = scope.get("app_root_path")
+    if above is None or not scope.get("path_params"):
+        return root
+    # What was matched is not kept by the mounts, so the way is gone once more.
+    probe = {**scope, "root_path": above, "path_params": {}}
+    routes = getattr(scope.get("router"), "routes", ())
+    template = above
+    while probe["root_path"] != root:
+        step = next(
+            (
+                (route.path, child, route.routes)
+                for route in routes
+                if hasattr(route, "app") and hasattr(route, "routes") and hasattr(route, "path")
+                for child in (route.matches(probe)[1],)
+                if child
+            ),
+            None,
+        )
+        if step is None or step[1]["root_path"] == probe["root_path"]:
+            return root
+        template += step[0]
+        probe.update(step[1])
+        routes = step[2]
+    return template
