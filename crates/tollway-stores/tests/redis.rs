@@ -58,8 +58,13 @@ async fn peek(store: &RedisStore, policy: &Arc<Policy>, key: &str) -> Result<Dec
     store.apply(&[Request { charges: &charges, peek: true }]).await.map(|decisions| decisions[0])
 }
 
+/// What a key holds: its text, or that of the hash it is when a limit has a log.
 fn raw(connection: &mut redis::Connection, key: &str) -> Option<String> {
-    redis::cmd("GET").arg(key).query(connection).expect("GET")
+    let kind: String = redis::cmd("TYPE").arg(key).query(connection).expect("TYPE");
+    match kind.as_str() {
+        "hash" => redis::cmd("HGET").arg(key).arg("state").query(connection).expect("HGET"),
+        _ => redis::cmd("GET").arg(key).query(connection).expect("GET"),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -37,15 +37,10 @@ pub(super) struct Due {
 }
 
 impl Due {
-    /// Whether one of its limits has a log, for which there is a second key.
+    /// Whether one of its limits has a log: then the key is a hash.
     pub(super) fn has_log(&self) -> bool {
         self.policy.limits().iter().any(|limit| limit.algorithm().is_log())
     }
-}
-
-/// Where the chunks of a key's logs are kept.
-pub(super) fn chunks_of(key: &str) -> String {
-    format!("{key}:log")
 }
 
 /// A value and what it becomes under a changed policy; empty for none.
@@ -124,11 +119,6 @@ impl Ask {
             swaps: Vec::new(),
             around: None,
         }
-    }
-
-    /// Keys it names: those of its values, and of the chunks of their logs.
-    pub(super) fn keys(&self) -> usize {
-        self.dues.iter().map(|due| 1 + usize::from(due.has_log())).sum()
     }
 
     /// The script that knows all its limits.

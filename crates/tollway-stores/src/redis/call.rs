@@ -6,7 +6,7 @@ use redis::{Cmd, Pipeline, ServerError, ServerErrorKind, Value};
 use smallvec::SmallVec;
 use tollway_core::{Algorithm, Bucket, Change, Limit, StoreError, Timestamp};
 
-use super::ask::{Answer, Ask, Asks, Due, chunks_of};
+use super::ask::{Answer, Ask, Asks, Due};
 use super::form::{self, Code};
 use super::hop::Route;
 use super::queue::{Done, Job, Work};
@@ -276,7 +276,7 @@ impl<'a> Packer<'a> {
 
     fn ask(&mut self, ask: &'a Ask) {
         let chunk = &self.chunk;
-        if !chunk.asks.is_empty() && chunk.keys + ask.keys() > MOST_KEYS {
+        if !chunk.asks.is_empty() && chunk.keys + ask.dues.len() > MOST_KEYS {
             self.close();
         }
         let known = self.chunk.shapes.iter().position(|shape| shape.same_shape(ask));
@@ -289,7 +289,7 @@ impl<'a> Packer<'a> {
             chunk.shapes.push(ask);
         }
         chunk.order.push((shape + 1) as u8);
-        chunk.keys += ask.keys();
+        chunk.keys += ask.dues.len();
         chunk.asks.push(ask);
     }
 
@@ -305,9 +305,6 @@ impl<'a> Packer<'a> {
         cmd.arg("EVALSHA").arg(chunk.script.digest()).arg(chunk.keys);
         for due in chunk.asks.iter().flat_map(|ask| &ask.dues) {
             cmd.arg(&due.key);
-            if due.has_log() {
-                cmd.arg(chunks_of(&due.key));
-            }
         }
         cmd.arg(chunk.shapes.len());
         for shape in &chunk.shapes {

@@ -259,7 +259,7 @@ impl Store for RedisStore {
 
     fn reset(&self, policy: &Arc<Policy>, key: &str) -> Reply<()> {
         let key = store_key(&self.prefix, policy.name(), key);
-        let reply = self.server.say(&self.name, &key, Command::new(["DEL", &key, &ask::chunks_of(&key)]));
+        let reply = self.server.say(&self.name, &key, Command::new(["DEL", &key]));
         Box::pin(async move { reply.await.map(drop) })
     }
 

@@ -13,10 +13,17 @@ use super::{Server, form, trouble};
 use crate::SystemClock;
 use crate::cas::CasStore;
 
-const LOAD: &str = "local time = redis.call('TIME') return { time[1] * 1000000 + time[2], redis.call('GET', KEYS[1]) }";
+/// What a key holds; of a limit with a log, which is a hash, its state.
+const HELD: &str = "\
+local held = redis.pcall('GET', KEYS[1])
+if type(held) == 'table' then held = redis.call('HGET', KEYS[1], 'state') end ";
+
+const LOAD: &str = "\
+local time = redis.call('TIME')
+return { time[1] * 1000000 + time[2], held }";
 
 const SWAP: &str = "\
-if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+if (held or '') ~= ARGV[1] then return 0 end
 if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
 return 1";
 
@@ -65,7 +72,7 @@ impl Cell for RedisCell {
     }
 
     fn load(&self, key: &str) -> Reply<Option<Loaded>> {
-        let reply = self.server.say(&self.name, key, Command::new(["EVAL", LOAD, "1", key]));
+        let reply = self.server.say(&self.name, key, Command::new(["EVAL", &[HELD, LOAD].concat(), "1", key]));
         let (name, clock) = (Arc::clone(&self.name), Arc::clone(&self.clock));
         Box::pin(async move {
             let unexpected = || trouble::unexpected(&name, "the answer to a load has another form");
@@ -87,7 +94,8 @@ impl Cell for RedisCell {
     fn swap(&self, key: &str, expected: Option<Vec<u8>>, bytes: Option<Vec<u8>>, ttl: Duration) -> Reply<bool> {
         let (expected, bytes) = (expected.unwrap_or_default(), bytes.unwrap_or_default());
         let millis = (ttl.as_nanos().div_ceil(1_000_000) + 1).to_string();
-        let words = [b"EVAL", SWAP.as_bytes(), b"1", key.as_bytes(), &expected, &bytes, millis.as_bytes()];
+        let script = [HELD, SWAP].concat();
+        let words = [b"EVAL", script.as_bytes(), b"1", key.as_bytes(), &expected, &bytes, millis.as_bytes()];
         // Sent twice it would find its own bytes, and be taken for another's.
         let reply = self.server.say(&self.name, key, Command::new(words).once());
         Box::pin(async move { reply.await.map(|value| value == Value::Int(1)) })

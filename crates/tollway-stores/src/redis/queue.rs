@@ -117,7 +117,7 @@ impl Job {
     /// How many keys it names.
     pub(super) fn size(&self) -> usize {
         match &self.work {
-            Work::Apply(asks) => asks.iter().map(Ask::keys).sum(),
+            Work::Apply(asks) => asks.iter().map(|ask| ask.dues.len()).sum(),
             Work::Say(_) => 1,
         }
     }

@@ -173,7 +173,7 @@ fn server(name: &str, code: &str, text: &str) -> StoreError {
         "WRONGPASS" => (Misconfigured, "wrong user name or password: correct them in the URL"),
         "NOPERM" => (
             Misconfigured,
-            "give the user `~PREFIX:* +evalsha +script|load +get +set +del +hget +hset +hdel +pexpire +scan +unlink +eval +time +ping +select`",
+            "give the user `~PREFIX:* +evalsha +script|load +get +set +del +hget +hset +hdel +exists +pexpire +scan +unlink +eval +time +ping +select`",
         ),
         "LOADING" => (Unavailable, "the server is loading its data: it answers when that is done"),
         "BUSY" => (Unavailable, "another script blocks the server: end it with `redis-cli SCRIPT KILL`"),

@@ -142,7 +142,7 @@ async fn long_logs_agree_with_the_pure_function() {
             }
             if step % 100 == 0 {
                 let chunks: u32 =
-                    redis::cmd("HLEN").arg(format!("tollway:{name}:{{k}}:log")).query(&mut connection).unwrap();
+                    redis::cmd("HLEN").arg(format!("tollway:{name}:{{k}}")).query(&mut connection).unwrap();
                 most_chunks = most_chunks.max(chunks);
                 let value = raw(&mut connection, &format!("tollway:{name}:{{k}}")).unwrap();
                 assert!(value.len() < 4_000, "a value stays short: {}", value.len());

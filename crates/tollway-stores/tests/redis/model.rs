@@ -198,10 +198,15 @@ async fn random_states_are_answered_and_kept_as_the_pure_function_says() {
             let key = format!("tollway:p{number}:{{k}}");
             let states: Vec<State> = policy.limits().iter().map(|limit| dice.state(limit, now)).collect();
             if dice.below(8) == 0 {
-                pipeline.del(key.as_str()).del(format!("{key}:log"));
+                pipeline.del(key);
                 known.push(None);
             } else {
-                pipeline.set(key.as_str(), spell(policy, &states)).del(format!("{key}:log"));
+                pipeline.del(key.as_str());
+                let value = spell(policy, &states);
+                match policy.limits().iter().any(|limit| limit.algorithm().is_log()) {
+                    true => pipeline.hset(key, "state", value),
+                    false => pipeline.set(key, value),
+                };
                 known.push(Some(states));
             }
         }
@@ -272,11 +277,7 @@ pub(super) fn whole(connection: &mut redis::Connection, key: &str) -> Option<Str
         };
         let mut records = front.to_owned();
         for chunk in low.parse::<u64>().unwrap()..high.parse().unwrap() {
-            let chunk: String = redis::cmd("HGET")
-                .arg(format!("{key}:log"))
-                .arg(format!("{number}:{chunk}"))
-                .query(connection)
-                .unwrap();
+            let chunk: String = redis::cmd("HGET").arg(key).arg(format!("{number}:{chunk}")).query(connection).unwrap();
             let (head, rest) = chunk.split_at(21);
             let sum: u32 =
                 (0..rest.len() / 21).map(|at| rest[at * 21 + 16..at * 21 + 21].parse::<u32>().unwrap()).sum();

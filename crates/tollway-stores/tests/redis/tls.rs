@@ -21,7 +21,7 @@ fn start(certificates: &Certificates, name: &str, clients: &str) -> (Redis, u16)
 async fn it_conforms_with_a_user_of_its_own() {
     let certificates = Certificates::make();
     let (server, port) = start(&certificates, "server", "no");
-    let rules = "~tollway:* +evalsha +script|load +get +set +del +hget +hset +hdel +pexpire +scan +unlink +eval +time +ping +select";
+    let rules = "~tollway:* +evalsha +script|load +get +set +del +hget +hset +hdel +exists +pexpire +scan +unlink +eval +time +ping +select";
     let rules: Vec<_> = rules.split(' ').collect();
     redis::cmd("ACL").arg(&["SETUSER", "rl", "on", ">s@cret"]).arg(rules).exec(&mut server.connection()).unwrap();
     let url = format!("rediss://rl:s%40cret@127.0.0.1:{port}/1?ca={}", certificates.path("ca.pem"));

@@ -132,19 +132,29 @@ end
 local order, extra = ARGV[count + 2], count + 2
 
 local reply, letters = { now, '' }, {}
-local raws, values, texts, lifetimes, ahead, logs, keys = {}, {}, {}, {}, {}, {}, {}
-local before, place = 0, 0
+local raws, values, texts, lifetimes, ahead, logs = {}, {}, {}, {}, {}, {}
+local before = 0
 
 local function answer(shape)
   local letter, fits = shape.elsewhere and 'C' or nil, true
   for c = 1, #shape do
-    local charge = shape[c]
-    local key = place + 1
-    keys[c], place = key, charge.has_log and key + 1 or key
-    local raw = try('GET', KEYS[key])
+    local charge, key = shape[c], KEYS[before + c]
+    local raw
+    if charge.has_log then
+      raw = more.get(key)
+    else
+      raw = try('GET', key)
+    end
     if type(raw) == 'table' then
-      reply[before + c + 2] = raw.err
-      letter, raw = 'E', false
+      -- What a limit of the other kind left there is text all the same.
+      local text = charge.has_log and try('GET', key) or try('HGET', key, 'state')
+      if type(text) == 'string' then
+        raw, letter = text, letter or not shape.replaced and 'O' or nil
+        reply[before + c + 2] = text
+      else
+        reply[before + c + 2] = raw.err
+        letter, raw = 'E', false
+      end
     else
       reply[before + c + 2] = raw
     end
@@ -158,7 +168,7 @@ local function answer(shape)
     end
     if not letter then
       local fit
-      fit, ahead[c], texts[c], lifetimes[c], logs[c] = decide(charge, shape, charge.cost, values[c], KEYS[place])
+      fit, ahead[c], texts[c], lifetimes[c], logs[c] = decide(charge, shape, charge.cost, values[c], key)
       if fit == nil then
         letter = 'O'
       end
@@ -166,24 +176,26 @@ local function answer(shape)
     end
   end
   if shape.has_log then
-    letter = more.tell(shape, letter, fits, raws, logs, keys, reply, before)
+    letter = more.tell(shape, letter, fits, raws, logs, reply, before)
   end
   if letter then
     return letter
   end
   for c = 1, #shape do
-    local charge, own = shape[c], logs[c]
+    local charge, key, own = shape[c], KEYS[before + c], logs[c]
     local arrived = charge.notes and not values[c]
     if not shape.peek and (fits or ahead[c] or shape.replaced or arrived or own and own.moved) then
       local text, lifetime, _ = texts[c], lifetimes[c], nil
       if not fits then
         -- A refusal spends nothing, but a state from the future is pulled back.
-        _, _, text, lifetime, own = decide(charge, { sign = 0 }, 0, values[c], KEYS[keys[c] + 1])
+        _, _, text, lifetime, own = decide(charge, { sign = 0 }, 0, values[c], key)
       end
-      local afresh = shape.replaced or not raws[c]
-      local failure = own and more.put(own, KEYS[keys[c] + 1], lifetime, afresh, shape.replaced)
-        or keep(KEYS[keys[c]], text, lifetime, raws[c])
-        or own and not afresh and more.drop(own, KEYS[keys[c] + 1])
+      local failure
+      if own then
+        failure = more.put(own, key, text, lifetime, raws[c], shape.replaced)
+      else
+        failure = keep(key, text, lifetime, raws[c])
+      end
       if failure then
         reply[before + c + 2] = failure
         return 'E'

@@ -1,6 +1,6 @@
 -- One call answers many requests, each all-or-nothing, on one clock reading.
 --
--- KEYS  the keys of all requests, in order; behind that of a charge with a log, the hash of its chunks
+-- KEYS  the keys of all requests, in order: strings, and hashes where a limit has a log
 -- ARGV  1            the shapes' number, n
 --       2 .. n + 1   the shapes: "mode since charges" and for each charge "lifetime cost limits" and
 --                    for each limit "code span span_fraction tolerance tolerance_fraction", behind

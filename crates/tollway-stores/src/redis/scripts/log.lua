@@ -1,10 +1,10 @@
 -- Sliding log and concurrency: a record for each instant at which permits were taken, in order. A
 -- record is 21 digits, the instant in microseconds (16) and how many permits (5). The oldest and the
--- newest stand in the key's value; those between in chunks, fields of a hash beside it, so that a
+-- newest stand in the key's value; those between in chunks, other fields of its hash, so that a
 -- check moves a few hundred bytes whatever the number of records.
 --
--- log     total permits, size in records, chunks low .. high - 1, front and back, the hash's key and
---         the limit's number in it, and what is to become of chunks (staged: text, or false for none)
+-- log     total permits, size in records, chunks low .. high - 1, front and back, the key and the
+--         limit's number in it, and what is to become of chunks (staged: text, or false for none)
 -- chunk   the instant of its first record when it was made, its permits, its records
 -- Front is empty only when the log is.
 local RECORD, CHUNK = 21, 672

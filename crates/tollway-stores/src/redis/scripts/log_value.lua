@@ -1,5 +1,5 @@
 local MOST_SIZE = 99999
--- A log as it stands in a value, and its chunks in their hash.
+-- A log as it stands in a value: the field `state` of the key's hash. Its chunks are the other fields.
 
 function more.l(text, at, start)
   local code, period, capacity, after = match(text, '^ (%a%d+/(%d+)/(%d+))()', at)
@@ -53,45 +53,41 @@ function more.decide(limit, number, shape, cost, value, at, text, key, logs)
   return fit, ahead, text, at
 end
 
--- What the logs of a charge have to put into their hash, or to drop from it.
-local function staged(logs, key, dropped)
-  local words = { dropped and 'HDEL' or 'HSET', key }
+-- The text that a key with logs holds; a table with the error when it holds something else.
+function more.get(key)
+  local text = try('HGET', key, 'state')
+  if not text and try('EXISTS', key) == 1 then
+    return { err = 'WRONGTYPE a hash that holds no state' }
+  end
+  return text
+end
+
+-- Writes a text and what has become of chunks, in place of all that is there when the value was
+-- replaced; answers an error's message.
+function more.put(logs, key, text, lifetime, raw, replaced)
+  local set, drop = { 'HSET', key, 'state', text }, { 'HDEL', key }
   for _, log in ipairs(logs) do
-    for number, text in pairs(log.staged) do
-      if not text == dropped then
-        words[#words + 1] = log.limit .. ':' .. number
-        words[#words + 1] = text or nil
-      end
+    for number, records in pairs(log.staged) do
+      local words = records and set or drop
+      words[#words + 1] = log.limit .. ':' .. number
+      words[#words + 1] = records or nil
     end
   end
-  return words
-end
-
--- Sends a command's words, some at a time; answers an error's message.
-local function send(words)
-  local failure
-  for at = 3, #words, 1000 do
-    local answer = try(words[1], words[2], unpack(words, at, math.min(at + 999, #words)))
-    failure = failure or type(answer) == 'table' and answer.err
+  if text == raw and #set == 4 then
+    return nil
   end
-  return failure
-end
-
--- Puts chunks where they belong, in place of all that is there when the value was not read or is new.
-function more.put(logs, key, lifetime, afresh, replaced)
-  local words = staged(logs, key, false)
-  if afresh and (#words > 2 or replaced) then
+  if replaced then
     try('DEL', key)
   end
-  local failure = send(words)
-  if #words > 2 then
-    try('PEXPIRE', key, lifetime)
+  local failure
+  for _, words in ipairs({ set, replaced and {} or drop }) do
+    for at = 3, #words, 1000 do
+      local answer = try(words[1], words[2], unpack(words, at, math.min(at + 999, #words)))
+      failure = failure or type(answer) == 'table' and answer.err
+    end
   end
+  try('PEXPIRE', key, lifetime)
   return failure
-end
-
-function more.drop(logs, key)
-  return send(staged(logs, key, true))
 end
 
 -- A value with logs, in one piece.
@@ -121,11 +117,11 @@ function more.stand(logs, value, start, after)
 end
 
 -- Says of a request's logs what the letter asks for; answers the letter, E when one could not be read.
-function more.tell(shape, letter, fits, raws, logs, keys, reply, before)
+function more.tell(shape, letter, fits, raws, logs, reply, before)
   for c = 1, #shape do
     local at = before + c + 2
     if shape[c].has_log and letter == 'O' and raws[c] then
-      local value = whole(raws[c], KEYS[keys[c] + 1])
+      local value = whole(raws[c], KEYS[before + c])
       reply[at] = value == raws[c] and value or raws[c] .. '\n' .. value
     elseif shape[c].has_log and not letter then
       reply[at] = shape.change and fits and logs[c].after or logs[c].before
