@@ -74,6 +74,7 @@ class State(models.Model):
     class Meta:
         verbose_name = _("count")
         verbose_name_plural = _("counts")
+        permissions = (("reset_counts", "Can begin somebody's counts again"),)
 
     def __str__(self) -> str:
         return self.key
