@@ -34,8 +34,12 @@ async fn recovered(store: &RedisStore, policy: &Arc<Policy>, key: &str) -> Vec<S
 async fn lost_scripts_are_loaded_again_unseen() {
     let server = Redis::start();
     let store = open(&server.url(), patient());
+    // Both scripts: that of all kinds of limits too.
+    let log = policy("log", "5/h", Algorithm::SlidingLog);
     for left in (0..5).rev() {
         assert_eq!(check(&store, &five(), "k", 1).await.unwrap().remaining, left);
+        redis::cmd("SCRIPT").arg("FLUSH").exec(&mut server.connection()).unwrap();
+        assert_eq!(check(&store, &log, "k", 1).await.unwrap().remaining, left);
         redis::cmd("SCRIPT").arg("FLUSH").exec(&mut server.connection()).unwrap();
     }
 }
