@@ -43,6 +43,10 @@ def _place(value: Any) -> Place:
 
 def loaded(value: Backend) -> Backend:
     """The same with a dotted path replaced by what it names: a Limiter, a Store or its class."""
+    if isinstance(value, str) and (value == "django" or value.startswith("django://")):
+        from tollway.django.orm import store
+
+        return store(value)
     if not isinstance(value, str) or "://" in value or "." not in value:
         return value
     try:
@@ -72,7 +76,7 @@ def named(value: object) -> dict[str, Backend]:
     if not isinstance(value, Mapping):
         raise ConfigError(f'{value!r} is not a mapping such as {{"logins": "redis://…"}}')
     for name in value:
-        if not isinstance(name, str) or "://" in name or "." in name:
+        if not isinstance(name, str) or "://" in name or "." in name or name == "django":
             raise ConfigError(f"{name!r} is no name for a backend; write one such as 'logins'")
     return {name: known(backend) for name, backend in value.items()}
 

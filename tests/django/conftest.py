@@ -17,8 +17,12 @@ from tests.asgi.serving import dead_port
 from tollway import Limiter
 from tollway.testing import ManualClock
 
-FOLDER = tempfile.TemporaryDirectory(prefix="tollway-django-")
-"""Where the database is: a file, since threads have connections of their own."""
+MEMORY = Path("/dev/shm")
+FOLDER = tempfile.TemporaryDirectory(
+    prefix="tollway-django-", dir=MEMORY if MEMORY.is_dir() else None
+)
+"""Where the database is: a file, since threads have connections of their own. It need not be
+durable."""
 
 DATABASE = {
     "ENGINE": "django.db.backends.sqlite3",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, TypeVar
@@ -19,6 +20,9 @@ T = TypeVar("T")
 
 WAITING_MAX: Final = 1000
 """How many calls may wait for a thread. One more is refused at once."""
+
+IDLE: Final = 30.0
+"""Seconds after which a connection is asked whether it is still there: servers end idle ones."""
 
 
 class Overloaded(RuntimeError):
@@ -77,13 +81,23 @@ class DatabasePool:
         return known[1], known[2]
 
 
+_last = threading.local()
+
+
 def _apart(function: Callable[..., T], *arguments: Any) -> T:
+    now = time.monotonic()
+    if now - getattr(_last, "used", now) > IDLE:
+        for connection in connections.all(initialized_only=True):
+            if not connection.is_usable():
+                connection.close()
     try:
         return function(*arguments)
     except Exception:
         # The next call begins with a new connection: this one may be broken.
         connections.close_all()
         raise
+    finally:
+        _last.used = now
 
 
 def _leave(gate: threading.Barrier) -> None:

@@ -151,7 +151,9 @@ class TierRate(Followed):
     class Meta:
         verbose_name = _("rate of a tier")
         verbose_name_plural = _("rates of tiers")
-        constraints = (models.UniqueConstraint(fields=("limit", "tier"), name="tollway_tier_rate"),)
+        constraints = (
+            models.UniqueConstraint(fields=("limit", "tier"), name="tollway_tier_rate_once"),
+        )
 
     def __str__(self) -> str:
         return f"{self.tier}: {self.rate}"

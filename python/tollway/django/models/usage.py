@@ -32,7 +32,9 @@ class Usage(models.Model):
         verbose_name = _("usage")
         verbose_name_plural = _("usage")
         ordering = ("-start", "policy")
-        constraints = (models.UniqueConstraint(fields=("start", "policy"), name="tollway_usage"),)
+        constraints = (
+            models.UniqueConstraint(fields=("start", "policy"), name="tollway_usage_once"),
+        )
 
     def __str__(self) -> str:
         return f"{self.start:%Y-%m-%d %H:%M} {self.policy}"
@@ -53,7 +55,9 @@ class Offender(models.Model):
         verbose_name_plural = _("refused clients")
         ordering = ("-start", "-refused")
         constraints = (
-            models.UniqueConstraint(fields=("start", "policy", "who"), name="tollway_offender"),
+            models.UniqueConstraint(
+                fields=("start", "policy", "who"), name="tollway_offender_once"
+            ),
         )
 
     def __str__(self) -> str:
