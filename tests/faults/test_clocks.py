@@ -7,7 +7,9 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -183,3 +185,52 @@ def test_a_jump_back_costs_a_refused_client_a_period_at_most(skewed: SkewedServe
     # All that can be owed is two capacities: one permit comes back when one and a bit are paid.
     assert after.reset_after <= 120
     assert after.retry_after <= 60 + 0.6
+
+
+def next_period(rates: str, now: float) -> float:
+    """When the calendar period that holds `now` is over."""
+    unit, _, zone = rates.removeprefix("5/").partition(" ")
+    here = datetime.fromtimestamp(now, ZoneInfo(zone or "UTC"))
+    day = here.replace(hour=0, minute=0, second=0, microsecond=0)
+    if unit == "day":
+        return (day + timedelta(days=1)).timestamp()
+    if unit == "year":
+        return day.replace(year=day.year + 1, month=1, day=1).timestamp()
+    return (day.replace(day=1) + timedelta(days=32)).replace(day=1).timestamp()
+
+
+@pytest.mark.parametrize("rates", ["5/month", "5/day Asia/Kathmandu", "5/year Europe/Berlin"])
+def test_a_calendar_is_the_servers_however_far_its_clock_is_off(
+    skewed: SkewedServer, rates: str
+) -> None:
+    limiter, day = patient(skewed.url), 86_400
+    policy = Policy("quota", rates)
+    # Neither this host's day nor month nor year.
+    for days in (800, 1600, -800):
+        skewed.shift(days * day)
+        limiter.reset(policy, "k")
+        assert ask(limiter, policy, 8).admitted == 5
+        refused = limiter.peek(policy, "k")
+        there = time.time() + days * day
+        assert abs(there + refused.retry_after - next_period(rates, there)) < 30
+        limiter.refund(policy, "k", 2)
+        assert ask(limiter, policy, 8).admitted == 2
+    # Set back by more than a period it frees nobody; when it goes on, the next period begins.
+    skewed.shift(-1600 * day)
+    assert ask(limiter, policy, 8).admitted == 0
+    skewed.shift(-1200 * day)
+    assert ask(limiter, policy, 8).admitted == 5
+
+
+@pytest.mark.parametrize("algorithm", ["sliding_log", "concurrency"])
+def test_a_log_counts_from_now_on_what_a_clock_set_back_left_ahead(
+    skewed: SkewedServer, algorithm: str
+) -> None:
+    limiter = patient(skewed.url)
+    policy = Policy("p", "500/1h", algorithm=algorithm)
+    assert ask(limiter, policy, 600).admitted == 500
+    skewed.shift(-86_400)
+    assert ask(limiter, policy, 10).admitted == 0
+    assert limiter.peek(policy, "k").retry_after <= 3600
+    skewed.shift(3600 - 86_400 + 5)
+    assert ask(limiter, policy, 600).admitted == 500
