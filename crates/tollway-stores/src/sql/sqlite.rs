@@ -121,12 +121,14 @@ impl Place {
 
     /// The file's settings and its table. None when it holds something else.
     fn prepare(&self, connection: &Connection) -> Result<Option<()>, Error> {
-        let mark: i32 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
-        if mark != MARK {
-            let other = "SELECT name FROM sqlite_master WHERE type = 'table' LIMIT 1";
-            if connection.query_row(other, [], |row| row.get::<_, String>(0)).optional()?.is_some() {
-                return Ok(None);
-            }
+        // Both at one instant: a process that makes the file ours at this moment does so between them.
+        let reading = connection.unchecked_transaction()?;
+        let mark: i32 = reading.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+        let other = "SELECT name FROM sqlite_master WHERE type = 'table' LIMIT 1";
+        let holds = reading.query_row(other, [], |row| row.get::<_, String>(0)).optional()?.is_some();
+        reading.finish()?;
+        if mark != MARK && holds {
+            return Ok(None);
         }
         let table = &self.table;
         connection.execute_batch(&format!(
