@@ -108,9 +108,9 @@ def test_an_error_inside_gives_the_permit_back() -> None:
 
 def test_a_permit_is_renewed_while_it_is_held() -> None:
     limiter = Limiter("memory://")
-    exports = Policy("exports", "1/200ms", algorithm="concurrency")
+    exports = Policy("exports", "1/600ms", algorithm="concurrency")
     with limiter.hold(exports, "org") as held:
-        time.sleep(0.7)
+        time.sleep(1.5)
         assert held.held
         assert not limiter.check(exports, "org")
 
@@ -147,12 +147,12 @@ async def test_held_permits_for_await() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_renews_its_own_permits() -> None:
     limiter = Limiter("memory://")
-    exports = Policy("exports", "1/150ms", algorithm="concurrency")
+    exports = Policy("exports", "1/600ms", algorithm="concurrency")
     with limiter.hold(exports, "parent"):
         child = os.fork()
         if child == 0:
             with limiter.hold(exports, "child") as held:
-                time.sleep(0.6)
+                time.sleep(1.5)
                 os._exit(0 if held.held and not limiter.check(exports, "child") else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
