@@ -10,6 +10,7 @@ top-level `await` allowed. A comment right above the fence says what else it nee
     <!-- snippet: redis -->                redis://127.0.0.1:6379 is a server of the test run
     <!-- snippet: postgres -->             postgres://me@127.0.0.1/shop is one too
     <!-- snippet: mysql -->                mysql://me@127.0.0.1/shop is one too
+    <!-- snippet: needs=flask -->          skipped where that package is not installed
     <!-- snippet: raises=RateError -->     the block must end in that exception
 
 Several words may stand together. In a settings block `...` stands for what Django has there.
@@ -20,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-WORDS = {"continues", "django", "settings", "redis", "postgres", "mysql", "file", "raises"}
+WORDS = {"continues", "django", "settings", "redis", "postgres", "mysql", "file", "needs", "raises"}
 COMMENT = re.compile(r"^\s*<!--\s*snippet:\s*(.*?)\s*-->\s*$")
 OPENING = re.compile(r"^(?P<indent>\s*)(?P<fence>`{3,})\s*\{?(?:code-block\}\s*)?python\b.*$")
 

@@ -66,6 +66,10 @@ def imports(path: Path) -> Iterator[str]:
         ("bolt", ("tollway.django", "tollway.fastapi", "tollway.asgi")),
         ("asgi", ("tollway.django", "tollway.bolt", "tollway.fastapi", "starlette", "fastapi")),
         ("fastapi.py", ("tollway.django", "tollway.bolt", "django")),
+        ("starlette.py", ("tollway.django", "tollway.bolt", "tollway.fastapi")),
+        ("litestar.py", ("tollway.django", "tollway.bolt", "tollway.fastapi")),
+        ("quart.py", ("tollway.django", "tollway.bolt", "tollway.fastapi")),
+        ("flask.py", ("tollway.django", "tollway.bolt", "tollway.fastapi")),
     ],
 )
 def test_the_doors_do_not_know_each_other(part: str, forbidden: tuple[str, ...]) -> None:

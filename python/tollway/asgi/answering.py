@@ -11,6 +11,9 @@ from tollway import ConfigError, Decision
 from tollway.answer import PROBLEM_JSON, UNAVAILABLE_SECONDS, unavailable_problem
 from tollway.asgi.wire import Headers, Receive, Scope, Send
 
+Answer = tuple[int, Headers, bytes]
+"""Status, headers and body."""
+
 Body = Literal["problem", "pacer"] | Callable[[Decision, Scope], Any]
 """How a refusal is worded: ``"problem"`` (RFC 9457), ``"pacer"`` (as fastapi-pacer does), or a
 function of the decision and the ASGI scope. What it returns is sent as text (``str``), bytes, or
@@ -25,7 +28,7 @@ def decision_headers(decision: Decision, *, x_headers: bool = True, ietf: bool =
     ]
 
 
-def refusal(decision: Decision, scope: Scope, body: Body) -> tuple[int, Headers, bytes]:
+def refusal(decision: Decision, scope: Scope, body: Body) -> Answer:
     """Status, headers and body of a refusal: 429, or 403 when rules deny."""
     media_type, content = worded(decision, scope, body)
     return (
@@ -72,11 +75,20 @@ def _written(value: Any, by: object) -> tuple[str, bytes]:
     return media_type or "application/json", json.dumps(value, separators=(",", ":")).encode()
 
 
-def unavailable() -> tuple[int, Headers, bytes]:
+def unavailable() -> Answer:
     """Status, headers and body of a 503: the store is away and the fail mode is "closed"."""
     body = unavailable_problem()
     retry = (b"retry-after", str(UNAVAILABLE_SECONDS).encode())
     return 503, [*_content(PROBLEM_JSON, body), retry], body
+
+
+def written(decision: Decision, status: int) -> list[tuple[str, str]]:
+    """A decision's headers for an answer of that status: how long to wait is for refusals."""
+    return [
+        (name, value)
+        for name, value in decision.headers()
+        if status >= 400 or name != "Retry-After"
+    ]
 
 
 def _content(media_type: str, body: bytes) -> Headers:
@@ -86,9 +98,7 @@ def _content(media_type: str, body: bytes) -> Headers:
     ]
 
 
-async def refuse(
-    scope: Scope, receive: Receive, send: Send, answer: tuple[int, Headers, bytes]
-) -> None:
+async def refuse(scope: Scope, receive: Receive, send: Send, answer: Answer) -> None:
     """Send an answer in place of the application's: on a WebSocket, instead of the accept."""
     status, headers, body = answer
     prefix = ""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, Literal
 
 from tollway import ConfigError, Decision, Limiter, Policy, Rate
 from tollway.answer import policy_name
-from tollway.asgi.answering import Body, read_body
+from tollway.asgi.answering import Answer, Body, read_body, refusal, unavailable
 from tollway.asgi.asking import Cost, Key, cost_of, read_cost, read_key
-from tollway.asgi.passage import get_limiter, identify, ruling
+from tollway.asgi.passage import Passage, body_of, get_limiter, identify, ruling
 from tollway.asgi.wire import Scope
+from tollway.errors import StoreError
 
 Policies = Policy | Rate | str
 """A policy, or a rate that becomes one named after itself."""
@@ -27,6 +28,12 @@ def as_policies(stated: Policies | Sequence[Policies]) -> tuple[Policy, ...]:
         item if isinstance(item, Policy) else Policy(policy_name(str(item)), [item])
         for item in items
     )
+
+
+STACK: Final = "_tollway_stack"
+"""The attribute of an endpoint that holds its :class:`Stack`."""
+
+Ask = Callable[[Limiter, Sequence[Charge], Scope], Awaitable[Decision]]
 
 
 async def check(limiter: Limiter, charges: Sequence[Charge], scope: Scope) -> Decision:
@@ -66,6 +73,10 @@ class RouteLimit:
             if stated is not None:
                 read_key(stated)
         self._scoped: dict[tuple[str, str], Policy] = {}
+
+    def __deepcopy__(self, known: object) -> RouteLimit:
+        """Frameworks copy their routes; a limit stays the one it is."""
+        return self
 
     def own_limiter(self) -> Limiter:
         """Where this limit is counted."""
@@ -118,6 +129,43 @@ async def charges_of(
     return [charge for item in limits for charge in await item.charges(scope, argument, route)]
 
 
+class Stack:
+    """The limits of one route, checked together: one check for each limiter there is."""
+
+    def __init__(self, limits: Iterable[RouteLimit] = ()) -> None:
+        self.limits = list(limits)
+        self._checked: set[str] = set()
+
+    @classmethod
+    def on(cls, endpoint: Any, limit: RouteLimit) -> Stack | None:
+        """Put a limit before those that ``endpoint`` has already; ``None`` if it has none yet."""
+        found = getattr(endpoint, STACK, None)
+        if not isinstance(found, cls):
+            return None
+        found.limits.insert(0, limit)
+        return found
+
+    async def turned_away(
+        self, scope: Scope, argument: object, route: str, ask: Ask = check
+    ) -> Answer | None:
+        """What to answer in place of the endpoint, if it shall not be called."""
+        if route not in self._checked:
+            refuse_twins(route, self.limits)
+            self._checked.add(route)
+        passage = Passage.of(scope)
+        for limiter in dict.fromkeys(item.own_limiter() for item in self.limits):
+            group = [item for item in self.limits if item.own_limiter() is limiter]
+            charges = await charges_of(group, scope, argument, route)
+            try:
+                decision = await ask(limiter, charges, scope)
+            except StoreError:  # the limiter has told the log
+                return unavailable()
+            passage.note(decision)
+            if not decision.allowed:
+                return refusal(decision, scope, group[0].body or body_of(scope))
+        return None
+
+
 def refuse_twins(route: str, limits: Iterable[RouteLimit]) -> None:
     """Two policies of one name on one route would share a count that neither means."""
     seen: dict[tuple[str, object], Policy] = {}
@@ -139,13 +187,15 @@ def route_name(scope: Scope, route: Any) -> str:
 
     Where it was mounted is part of it, as written: ``/{tenant}/items/{id}`` is one route.
     """
-    methods = "+".join(sorted(getattr(route, "methods", None) or _kinds(scope)))
+    methods = set(getattr(route, "methods", None) or _kinds(scope))
+    if "GET" in methods:
+        methods.discard("HEAD")  # which Starlette adds by itself
     template = getattr(route, "path_format", None) or getattr(route, "path", None)
     if template is None:
         endpoint = scope.get("endpoint")
         module = getattr(endpoint, "__module__", "")
         template = f"{module}.{getattr(endpoint, '__qualname__', _NO_ROUTE)}"
-    return policy_name(methods, _mounted_at(scope), template)
+    return policy_name("+".join(sorted(methods)), _mounted_at(scope), template)
 
 
 def _kinds(scope: Scope) -> tuple[str]:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from tollway import ClientAddress, ConfigError, Decision, Limiter, Policy
 from tollway.asgi.answering import (
+    Answer,
     Body,
     decision_headers,
     read_body,
@@ -19,7 +20,7 @@ from tollway.asgi.answering import (
 from tollway.asgi.asking import Cost, Key, cost_of, read_cost, read_key
 from tollway.asgi.limits import Policies, as_policies, check
 from tollway.asgi.passage import Facts, Passage, Ruled, body_of, get_limiter, identify
-from tollway.asgi.wire import ASGIApp, Headers, Message, Receive, Scope, Send, inner_path
+from tollway.asgi.wire import ASGIApp, Message, Receive, Scope, Send, inner_path
 from tollway.errors import StoreError
 from tollway.identity import KeySpec
 from tollway.rules import Rules
@@ -81,8 +82,7 @@ class LimiterMiddleware:
         ]
         self._limits = bool(self.policies or self.messages or rules is not None)
         self._body = None if body is None else read_body(body)
-        self._excluded_paths = _globs(exclude_paths)
-        self._excluded_methods = frozenset(method.upper() for method in exclude_methods)
+        self._excludes = Excludes(exclude_paths, exclude_methods)
         self._address = (
             ClientAddress(trusted_proxies or (), proxy_hops, ipv6_prefix)
             if trusted_proxies is not None or proxy_hops or ipv6_prefix != 64
@@ -103,7 +103,7 @@ class LimiterMiddleware:
             passage.ruled = self._ruled
         if self._body is not None:
             passage.body = self._body
-        if self._limits and not self._excluded(scope):
+        if self._limits and not self._excludes.holds(scope):
             answer = await self._turned_away(scope, passage)
             if answer is not None:
                 await refuse(scope, receive, send, answer)
@@ -112,9 +112,7 @@ class LimiterMiddleware:
                 receive, send = self._with_limited_messages(scope, receive, send)
         await self.app(scope, receive, self._with_headers(passage, send))
 
-    async def _turned_away(
-        self, scope: Scope, passage: Passage
-    ) -> tuple[int, Headers, bytes] | None:
+    async def _turned_away(self, scope: Scope, passage: Passage) -> Answer | None:
         if not self.policies and self._ruled is None:
             return None
         try:
@@ -160,13 +158,6 @@ class LimiterMiddleware:
 
         return limited_receive, open_send
 
-    def _excluded(self, scope: Scope) -> bool:
-        if scope.get("method") in self._excluded_methods:
-            return True
-        if self._excluded_paths is None:
-            return False
-        return self._excluded_paths.match(inner_path(scope)) is not None
-
     def _with_headers(self, passage: Passage, send: Send) -> Send:
         async def send_with_headers(message: Message) -> None:
             if message["type"] in _STARTS and passage.decision is not None:
@@ -181,8 +172,20 @@ class LimiterMiddleware:
         return send_with_headers
 
 
-def _globs(patterns: Iterable[str]) -> re.Pattern[str] | None:
-    if isinstance(patterns, str):
-        raise ConfigError(f'exclude_paths={patterns!r}: write a list such as ["/docs*"]')
-    expressions = [fnmatch.translate(pattern) for pattern in patterns]
-    return re.compile("|".join(expressions)) if expressions else None
+class Excludes:
+    """Paths and methods that are never limited."""
+
+    def __init__(self, paths: Iterable[str], methods: Iterable[str]) -> None:
+        if isinstance(paths, str):
+            raise ConfigError(f'exclude_paths={paths!r}: write a list such as ["/docs*"]')
+        if isinstance(methods, str):
+            raise ConfigError(f'exclude_methods={methods!r}: write a list such as ["OPTIONS"]')
+        expressions = [fnmatch.translate(pattern) for pattern in paths]
+        self._paths = re.compile("|".join(expressions)) if expressions else None
+        self._methods = frozenset(method.upper() for method in methods)
+
+    def holds(self, scope: Scope) -> bool:
+        """Whether this request is one of them."""
+        if scope.get("method") in self._methods:
+            return True
+        return self._paths is not None and self._paths.match(inner_path(scope)) is not None

@@ -1,0 +1,104 @@
+"""Rate limits for Starlette: ``@rate_limit("5/10s")`` on an endpoint.
+
+A route is counted by its template, mounts included. Decorators that are stacked are one check, one
+round trip and one set of headers. Answers that are raised carry headers once
+``Middleware(LimiterMiddleware)`` is there.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+from starlette.websockets import WebSocket
+
+from tollway import Limiter
+from tollway.asgi import (
+    Body,
+    Cost,
+    Key,
+    LimiterMiddleware,
+    Policies,
+    client_ip,
+    get_limiter,
+    rate_limit_of,
+    set_limiter,
+)
+from tollway.asgi.answering import Answer, refuse, written
+from tollway.asgi.limits import STACK, RouteLimit, Share, Stack, route_name
+
+__all__ = [
+    "LimiterMiddleware",
+    "client_ip",
+    "get_limiter",
+    "rate_limit",
+    "rate_limit_of",
+    "set_limiter",
+]
+
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+
+
+def rate_limit(
+    policy: Policies | Sequence[Policies] | None = None,
+    limiter: Limiter | None = None,
+    cost: Cost = 1,
+    key: Key | None = None,
+    *,
+    share: Share = "route",
+    body: Body | None = None,
+) -> Callable[[Endpoint], Endpoint]:
+    """Limit an endpoint: a function, sync or async, for requests or a WebSocket, or a method of an
+    ``HTTPEndpoint``.
+
+    The parameters are those of :func:`tollway.fastapi.limit`; functions are given the ``Request``
+    or ``WebSocket``. ``rate_limit_of(request.scope)`` is the decision.
+
+    Raises :class:`tollway.ConfigError` where it is written, on a bad rate or key.
+    """
+    item = RouteLimit(policy, limiter, cost, key, share, body)
+
+    def decorate(endpoint: Any) -> Any:
+        return endpoint if Stack.on(endpoint, item) else _limited(endpoint, Stack([item]))
+
+    return decorate
+
+
+def _limited(endpoint: Any, stack: Stack) -> Any:
+    is_async = inspect.iscoroutinefunction(endpoint)
+
+    @functools.wraps(endpoint)
+    async def limited(*arguments: Any, **named: Any) -> Any:
+        connection = next(item for item in arguments if isinstance(item, HTTPConnection))
+        scope = connection.scope
+        route = route_name(scope, scope.get("route"))
+        answer = await stack.turned_away(scope, connection, route)
+        if answer is not None:
+            return await _turn_away(connection, answer)
+        if is_async:
+            response = await endpoint(*arguments, **named)
+        else:
+            response = await run_in_threadpool(endpoint, *arguments, **named)
+        decision = rate_limit_of(scope)
+        if decision is not None and isinstance(response, Response):
+            for name, value in written(decision, response.status_code):
+                response.headers[name] = value
+        return response
+
+    setattr(limited, STACK, stack)
+    return limited
+
+
+async def _turn_away(connection: HTTPConnection, answer: Answer) -> Response | None:
+    if isinstance(connection, WebSocket):
+        await refuse(connection.scope, connection.receive, connection.send, answer)
+        return None
+    status, headers, body = answer
+    response = Response(body, status)
+    response.raw_headers = headers
+    return response

@@ -1,0 +1,370 @@
+"""Starlette, Litestar, Quart and Flask: one story, each over real HTTP with the real framework."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import httpx
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from tests.asgi.serving import serve_asgi, serve_wsgi
+from tollway import ConfigError, Limiter, Policy
+from tollway.asgi import LimiterMiddleware, set_limiter
+from tollway.rules import Rules
+from tollway.testing import ManualClock
+
+pytestmark = pytest.mark.usefixtures("default_limiter")
+
+
+@dataclass
+class Shop:
+    """An application: what serves it, whether it knows WebSockets, and which handlers ran."""
+
+    app: Any
+    serve: Callable[[Any], AbstractContextManager[str]] = serve_asgi
+    sockets: bool = True
+    ran: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def client(self) -> Iterator[httpx.Client]:
+        with self.serve(self.app) as address, httpx.Client(base_url=f"http://{address}") as client:
+            yield client
+
+
+def starlette_shop() -> Shop:
+    from starlette.applications import Starlette
+    from starlette.endpoints import HTTPEndpoint
+    from starlette.requests import Request
+    from starlette.responses import PlainTextResponse, Response
+    from starlette.routing import Mount, Route, WebSocketRoute
+    from starlette.websockets import WebSocket
+
+    from tollway.starlette import rate_limit
+
+    shop = Shop(None)
+
+    @rate_limit("5/10s")
+    async def ping(request: Request) -> Response:
+        shop.ran.append("ping")
+        return PlainTextResponse("pong")
+
+    @rate_limit("2/h")
+    def item(request: Request) -> Response:
+        return PlainTextResponse(request.path_params["item"])
+
+    @rate_limit(Policy("many", "10/h"))
+    @rate_limit(Policy("few", "2/h"))
+    async def stacked(request: Request) -> Response:
+        return PlainTextResponse("ok")
+
+    @rate_limit("5/h")
+    async def broken(request: Request) -> Response:
+        shop.ran.append("broken")
+        raise RuntimeError("the handler broke")
+
+    class Worded(HTTPEndpoint):
+        @rate_limit("1/h", key="header:X-Key", body="pacer")
+        async def get(self, request: Request) -> Response:
+            return PlainTextResponse("ok")
+
+    @rate_limit("1/h")
+    async def socket(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.close()
+
+    inner = Mount("/shops/{shop}", routes=[Route("/items/{item}", item)])
+    shop.app = Starlette(
+        routes=[
+            Route("/ping", ping),
+            inner,
+            Route("/stacked", stacked),
+            Route("/broken", broken),
+            Route("/worded", Worded),
+            WebSocketRoute("/socket", socket),
+        ]
+    )
+    return shop
+
+
+def litestar_shop() -> Shop:
+    pytest.importorskip("litestar", reason="see requirements/test.in")
+    from litestar import Litestar, Router, get, websocket
+    from litestar.connection import WebSocket
+    from litestar.params import PathParameter
+
+    from tollway.litestar import LimiterPlugin, limit
+
+    shop = Shop(None)
+
+    @get("/ping", guards=[limit("5/10s")])
+    async def ping() -> str:
+        shop.ran.append("ping")
+        return "pong"
+
+    @get("/items/{item:str}", guards=[limit("2/h")], sync_to_thread=True)
+    def item(item: Annotated[str, PathParameter()]) -> str:
+        return item
+
+    @get("/", guards=[limit(Policy("few", "2/h"))])
+    async def stacked() -> str:
+        return "ok"
+
+    @get("/broken", guards=[limit("5/h")])
+    async def broken() -> str:
+        shop.ran.append("broken")
+        raise RuntimeError("the handler broke")
+
+    @get("/worded", guards=[limit("1/h", key="header:X-Key", body="pacer")])
+    async def worded() -> str:
+        return "ok"
+
+    @websocket("/socket", guards=[limit("1/h")])
+    async def socket(socket: WebSocket[Any, Any, Any]) -> None:
+        await socket.accept()
+        await socket.close()
+
+    shops = Router("/shops/{shop_name:str}", route_handlers=[item])
+    both = Router("/stacked", route_handlers=[stacked], guards=[limit(Policy("many", "10/h"))])
+    shop.app = Litestar(
+        [ping, shops, both, broken, worded, socket], plugins=[LimiterPlugin()], openapi_config=None
+    )
+    return shop
+
+
+def quart_shop() -> Shop:
+    pytest.importorskip("quart", reason="see requirements/test.in")
+    from quart import Quart, websocket
+
+    from tollway.quart import rate_limit
+
+    shop = Shop(Quart("shop"))
+
+    @shop.app.get("/ping")
+    @rate_limit("5/10s")
+    async def ping() -> str:
+        shop.ran.append("ping")
+        return "pong"
+
+    @shop.app.get("/shops/<name>/items/<item>")
+    @rate_limit("2/h")
+    def item(name: str, item: str) -> str:
+        return item
+
+    @shop.app.get("/stacked")
+    @rate_limit(Policy("many", "10/h"))
+    @rate_limit(Policy("few", "2/h"))
+    async def stacked() -> str:
+        return "ok"
+
+    @shop.app.get("/broken")
+    @rate_limit("5/h")
+    async def broken() -> str:
+        shop.ran.append("broken")
+        raise RuntimeError("the handler broke")
+
+    @shop.app.get("/worded")
+    @rate_limit("1/h", key="header:X-Key", body="pacer")
+    async def worded() -> str:
+        return "ok"
+
+    @shop.app.websocket("/socket")
+    @rate_limit("1/h")
+    async def socket() -> None:
+        await websocket.accept()
+        await websocket.close(1000)
+
+    return shop
+
+
+def flask_shop() -> Shop:
+    pytest.importorskip("flask", reason="see requirements/test.in")
+    from flask import Flask
+
+    from tollway.flask import rate_limit
+
+    shop = Shop(Flask("shop"), serve_wsgi, sockets=False)
+
+    @shop.app.get("/ping")
+    @rate_limit("5/10s")
+    def ping() -> str:
+        shop.ran.append("ping")
+        return "pong"
+
+    @shop.app.get("/shops/<name>/items/<item>")
+    @rate_limit("2/h")
+    def item(name: str, item: str) -> str:
+        return item
+
+    @shop.app.get("/stacked")
+    @rate_limit(Policy("many", "10/h"))
+    @rate_limit(Policy("few", "2/h"))
+    def stacked() -> str:
+        return "ok"
+
+    @shop.app.get("/broken")
+    @rate_limit("5/h")
+    def broken() -> str:
+        shop.ran.append("broken")
+        raise RuntimeError("the handler broke")
+
+    @shop.app.get("/worded")
+    @rate_limit("1/h", key="header:X-Key", body="pacer")
+    def worded() -> str:
+        return "ok"
+
+    return shop
+
+
+@pytest.fixture(params=[starlette_shop, litestar_shop, quart_shop, flask_shop])
+def shop(request: pytest.FixtureRequest) -> Shop:
+    made: Shop = request.param()
+    return made
+
+
+def test_five_of_seven_pass_with_the_same_headers(shop: Shop, clock: ManualClock) -> None:
+    with shop.client() as client:
+        answers = [client.get("/ping") for _ in range(7)]
+        assert [answer.status_code for answer in answers] == [200] * 5 + [429] * 2
+        assert shop.ran == ["ping"] * 5
+        remaining = [answer.headers.get_list("x-ratelimit-remaining") for answer in answers]
+        assert remaining == [["4"], ["3"], ["2"], ["1"], ["0"], ["0"], ["0"]]
+        assert all(
+            answer.headers["ratelimit-policy"] == '"5/10s/GET/ping";q=5;w=10' for answer in answers
+        )
+        assert not any("retry-after" in answer.headers for answer in answers[:5])
+        refused = answers[-1]
+        assert refused.headers.get_list("retry-after") == ["2"]
+        assert refused.headers.get_list("content-type") == ["application/problem+json"]
+        assert refused.json()["retry_after_ms"] == 2000
+        clock.advance(2)
+        assert [client.get("/ping").status_code for _ in range(2)] == [200, 429]
+
+
+def test_routes_are_counted_by_their_template(shop: Shop) -> None:
+    with shop.client() as client:
+        paths = [f"/shops/{n}/items/{n}" for n in range(3)]
+        assert [client.get(path).status_code for path in paths] == [200, 200, 429]
+
+
+def test_several_limits_are_one_check(shop: Shop, limiter: Limiter) -> None:
+    with shop.client() as client:
+        answers = [client.get("/stacked") for _ in range(5)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429, 429, 429]
+    assert answers[0].headers.get_list("x-ratelimit-remaining") == ["1"]
+    assert answers[-1].json()["violated-policies"] == ["few/GET/stacked"]
+    # What was refused by one is charged on none.
+    assert limiter.peek(Policy("many/GET/stacked", "10/h"), "127.0.0.1", 0).remaining == 8
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_handler_that_raises_runs_once(shop: Shop) -> None:
+    with shop.client() as client:
+        assert client.get("/broken").status_code == 500
+    assert shop.ran == ["broken"]
+
+
+def test_keys_and_bodies(shop: Shop) -> None:
+    with shop.client() as client:
+        for key in "ab":
+            codes = [client.get("/worded", headers={"X-Key": key}).status_code for _ in range(2)]
+            assert codes == [200, 429]
+        refused = client.get("/worded", headers={"X-Key": "a"})
+    assert refused.headers["content-type"] == "application/json"
+    assert refused.json() == {"detail": {"detail": "rate_limited", "retry_after_ms": 3_600_000}}
+
+
+def test_an_upgrade_is_refused(shop: Shop) -> None:
+    if not shop.sockets:
+        assert shop.serve is serve_wsgi  # WSGI knows no WebSockets
+        return
+    with shop.serve(shop.app) as address:
+        with connect(f"ws://{address}/socket"):
+            pass
+        with pytest.raises(InvalidStatus) as refused:
+            connect(f"ws://{address}/socket")
+    assert refused.value.response.status_code in (403, 429)
+
+
+def test_a_crowd_is_admitted_exactly(shop: Shop) -> None:
+    with shop.client() as client, ThreadPoolExecutor(20) as crowd:
+        codes = list(crowd.map(lambda _: client.get("/ping").status_code, range(60)))
+    assert (codes.count(200), codes.count(429)) == (5, 55)
+
+
+def test_a_dead_store_is_a_503(shop: Shop, dead_store: str) -> None:
+    set_limiter(Limiter(dead_store, fail_mode="closed"))
+    with shop.client() as client:
+        answer = client.get("/ping")
+    assert (answer.status_code, answer.headers["retry-after"], shop.ran) == (503, "1", [])
+
+
+def test_rules_hold_and_forged_addresses_do_not(shop: Shop) -> None:
+    set_limiter(Limiter(), rules=Rules({"deny": ["203.0.113.0/24"]}))
+    forged = {"X-Forwarded-For": "203.0.113.7"}
+    with shop.client() as client:
+        assert client.get("/ping", headers=forged).status_code == 200
+        set_limiter(
+            Limiter(), trusted_proxies=["127.0.0.1"], rules=Rules({"deny": ["203.0.113.0/24"]})
+        )
+        assert client.get("/ping", headers=forged).status_code == 403
+
+
+def test_the_middleware_around_them(limiter: Limiter) -> None:
+    shop = quart_shop()
+    shop.app.asgi_app = LimiterMiddleware(shop.app.asgi_app, limiter, Policy("site", "3/h"))
+    with shop.client() as client:
+        answers = [client.get("/ping") for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200] * 3 + [429]
+    assert answers[0].headers.get_list("x-ratelimit-limit") == ["3"]
+
+
+def test_a_litestar_application_limited_as_a_whole(limiter: Limiter) -> None:
+    pytest.importorskip("litestar", reason="see requirements/test.in")
+    from litestar import Litestar, get
+
+    from tollway.litestar import LimiterPlugin
+
+    @get("/")
+    async def home() -> str:
+        return "home"
+
+    plugin = LimiterPlugin(limiter, "2/h", body="pacer")
+    with Shop(Litestar([home], plugins=[plugin], openapi_config=None)).client() as client:
+        answers = [client.get("/") for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[-1].json()["detail"]["detail"] == "rate_limited"
+
+
+def test_a_flask_application_limited_as_a_whole(limiter: Limiter) -> None:
+    pytest.importorskip("flask", reason="see requirements/test.in")
+    from tollway.flask import limit_app, rate_limit
+
+    shop = flask_shop()
+    limit_app(shop.app, Policy("site", "3/h"), limiter, exclude_paths=["/broken*"])
+
+    async def late(request: Any) -> str:
+        await asyncio.sleep(0)
+        return "a"
+
+    @shop.app.get("/late")
+    @rate_limit("1/h", key=late)
+    def never() -> str:
+        return "never"
+
+    with shop.client() as client:
+        answers = [client.get(path) for path in ("/ping", "/missing", "/stacked", "/ping")]
+        assert [answer.status_code for answer in answers] == [200, 404, 200, 429]
+        assert answers[0].headers["x-ratelimit-limit"] == "3"
+        assert answers[1].headers["x-ratelimit-remaining"] == "1"
+        assert client.get("/broken").status_code == 500
+    shop.app.testing = True
+    limiter.reset(Policy("site", "3/h"), "127.0.0.1")
+    with pytest.raises(ConfigError, match="no event loop"):
+        shop.app.test_client().get("/late")
