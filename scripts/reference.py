@@ -5,6 +5,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 
@@ -17,7 +18,52 @@ def tables() -> dict[Path, str]:
     settings.configure()
     from tollway.django.settings import reference
 
-    return {TOP / "docs" / "django-settings.md": reference()}
+    docs = TOP / "docs"
+    return {docs / "django-settings.md": reference(), docs / "django-commands.md": commands()}
+
+
+def commands() -> str:
+    """Each command: what it is for, its actions and options, examples and when it ends with 1."""
+    from django.core.management import load_command_class
+
+    folder = TOP / "python" / "tollway" / "django" / "management" / "commands"
+    return "\n".join(
+        described(path.stem, load_command_class("tollway.django", path.stem))
+        for path in sorted(folder.glob("[a-z]*.py"))
+    )
+
+
+def described(name: str, command: Any) -> str:
+    lines = [f"## {name}", "", command.help, ""]
+    parser = command.create_parser("manage.py", name)
+    subparsers = next((one.choices for one in parser._actions if one.choices and one.nargs), None)
+    rows = [("", parser)] if not isinstance(subparsers, dict) else list(subparsers.items())
+    lines += ["| Argument | What it does |", "|---|---|"]
+    for action, each in rows:
+        if action:
+            lines.append(f"| **`{action}`** | {each.description} |")
+        lines += [f"| {spelled(one)} | {one.help or ''} |" for one in each._actions if own(one)]
+    lines += ["", "```console"]
+    lines += [f"$ python manage.py {name} {example}".rstrip() for example in command.examples]
+    lines += ["```", "", f"It ends with 1 when {command.no}." if command.no != "never" else ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def own(action: Any) -> bool:
+    """Whether an argument is the command's own, and not one that all have."""
+    shared = {"-h", "--json", "--dry-run", "--version", "-v", "--settings", "--pythonpath"}
+    shared |= {"--traceback", "--no-color", "--force-color", "--skip-checks", "--verbosity"}
+    return not shared & set(action.option_strings) and action.dest != "action"
+
+
+def spelled(action: Any) -> str:
+    name = action.option_strings[-1] if action.option_strings else ""
+    value = action.metavar or ("" if name else action.dest)
+    if action.choices:
+        value = "\\|".join(action.choices)
+    elif name and action.nargs != 0:
+        value = action.metavar or action.dest.upper()
+    return f"`{f'{name} {value}'.strip()}`"
 
 
 def main() -> int:

@@ -114,6 +114,12 @@ def test_help_tells_a_stranger(name: str) -> None:
     assert command.help and len(command.help) > 40
 
 
+def test_the_manual_is_as_the_commands_say() -> None:
+    script = Path(__file__).parents[2] / "scripts" / "reference.py"
+    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_a_mistyped_action_or_option_is_named() -> None:
     code, text = fails("ratelimit_access", "lst")
     assert code == 1 and "Did you mean 'list'?" in text

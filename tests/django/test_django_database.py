@@ -29,7 +29,7 @@ from tollway.django.models import (
     TierRate,
 )
 from tollway.django.pool import DatabasePool, Overloaded
-from tollway.rules import Rules, Subject
+from tollway.rules import Rules, Subject, stated_rules
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -173,6 +173,12 @@ def test_a_row_that_cannot_work_does_not_hold_the_others_back(
     assert "5/q" in caplog.text
     kept = sound({"deny": ["192.0.2.1"], "ipv6_prefix": 56, "limits": {"a": "1/s", "b": "1/q"}})
     assert kept == {"deny": ["192.0.2.1"], "ipv6_prefix": 56, "limits": {"a": "1/s"}}
+
+
+def test_other_doors_follow_the_same_rows() -> None:
+    AccessEntry.objects.create(who="192.0.2.2")
+    rules = stated_rules("database")
+    assert rules.explain([], Subject(address="192.0.2.2")) == "deny 192.0.2.2"
 
 
 def test_rules_in_code_and_in_the_database(rf: RequestFactory) -> None:

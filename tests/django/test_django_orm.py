@@ -56,7 +56,24 @@ def postgres(postgres_url: str) -> str:
     )
 
 
-@pytest.fixture(params=["default", "postgres"])
+@pytest.fixture
+def mysql(mysql_url: str) -> str:
+    """A real MariaDB as a database of Django, over a driver that needs no compiler."""
+    pymysql = pytest.importorskip("pymysql")
+    pymysql.version_info = (2, 2, 8, "final", 0)  # what Django wants of mysqlclient
+    pymysql.install_as_MySQLdb()
+    url = urlsplit(mysql_url)
+    return known_as(
+        "mysql",
+        ENGINE="django.db.backends.mysql",
+        NAME=url.path.strip("/"),
+        HOST=url.hostname,
+        PORT=url.port,
+        USER=url.username,
+    )
+
+
+@pytest.fixture(params=["default", "postgres", "mysql"])
 def anywhere(request: pytest.FixtureRequest) -> Iterator[DatabaseStore]:
     """Counts in each kind of database."""
     alias = request.param

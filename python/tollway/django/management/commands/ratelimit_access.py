@@ -35,14 +35,14 @@ class Command(RateLimitCommand):
         add = self.actions(parser)
         add("list", "list the entries")
         new = add("add", "add an entry, or change the one there is", changes=True)
-        new.add_argument("access", choices=("deny", "allow"))
-        new.add_argument("who", metavar="WHO")
+        new.add_argument("access", choices=("deny", "allow"), help="403, or never counted")
+        new.add_argument("who", metavar="WHO", help="whom it is about")
         new.add_argument("--until", help="such as 12h or a date (default: for ever)")
         new.add_argument("--note", default="", help="why, for your colleagues")
         remove = add("remove", "delete the entries about somebody", changes=True)
-        remove.add_argument("who", metavar="WHO")
+        remove.add_argument("who", metavar="WHO", help="whom it is about")
         check = add("check", "say which entry speaks for somebody")
-        check.add_argument("who", metavar="WHO")
+        check.add_argument("who", metavar="WHO", help="whom it is about")
 
     def act(self, **options: Any) -> Any:
         """One of the four."""

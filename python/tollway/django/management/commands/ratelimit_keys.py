@@ -41,10 +41,10 @@ class Command(RateLimitCommand):
         new.add_argument("--scopes", default="", help="what it may do: words with spaces")
         new.add_argument("--expires", help="such as 365d or a date (default: never)")
         rotate = add("rotate", "make a key with the same rights, and end this one", changes=True)
-        rotate.add_argument("key", metavar="KEY")
+        rotate.add_argument("key", metavar="KEY", help="its beginning, or all of it")
         rotate.add_argument("--grace", help="how long the old one is good, such as 7d (default: 0)")
         revoke = add("revoke", "end a key now", changes=True)
-        revoke.add_argument("key", metavar="KEY")
+        revoke.add_argument("key", metavar="KEY", help="its beginning, or all of it")
 
     def act(self, **options: Any) -> Any:
         """One of the four."""

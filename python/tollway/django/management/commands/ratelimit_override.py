@@ -30,7 +30,7 @@ class Command(RateLimitCommand):
         add = self.actions(parser)
         add("list", "list the overrides")
         new = add("add", "add an override, or change the one there is", changes=True)
-        new.add_argument("who", metavar="WHO")
+        new.add_argument("who", metavar="WHO", help="whom it is about")
         new.add_argument("rate", metavar="RATE", help="such as 1000/m, or unlimited")
         new.add_argument("--limit", default="", help="only for this limit (default: all)")
         new.add_argument("--level", default="", help="only for this level of it")
@@ -39,7 +39,7 @@ class Command(RateLimitCommand):
         new.add_argument("--until", help="such as 7d or a date (default: for ever)")
         new.add_argument("--note", default="", help="why, for your colleagues")
         remove = add("remove", "delete the overrides for somebody", changes=True)
-        remove.add_argument("who", metavar="WHO")
+        remove.add_argument("who", metavar="WHO", help="whom it is about")
         remove.add_argument("--limit", help="only the one for this limit")
 
     def act(self, **options: Any) -> Any:
