@@ -6,8 +6,31 @@ import asyncio
 
 import pytest
 
-from tests.servers import free_port, redis_cluster, redis_tls_server
+from tests.servers import free_port, redis_cluster, redis_server, redis_tls_server
+from tests.test_algorithms import Trial
 from tollway import ConfigError, Limiter, Policy, StoreError, StoreUnavailable
+
+
+def test_redis_keeps_what_memory_keeps() -> None:
+    with redis_server() as server:
+        for url in ("memory://", f"redis://127.0.0.1:{server.port}"):
+            limiter = Limiter(url, fail_mode="closed", connect_timeout=10, command_timeout=10)
+            trial = Policy("trial", "3/365d", algorithm=Trial)
+            for key in ("org:1:a", "org:1:b", "org:2", "x" * 200):
+                passed = [bool(limiter.check(trial, key)) for _ in range(4)]
+                assert passed == [True, True, True, False]
+            limiter.reset(trial, prefix="org:1:")
+            left = [
+                limiter.peek(trial, key, 0).remaining for key in ("org:1:a", "org:1:b", "org:2")
+            ]
+            assert left == [3, 3, 0]
+            limiter.reset(trial, prefix="")
+            assert limiter.peek(trial, "x" * 200, 0).remaining == 3
+
+            jobs = Policy("jobs", "2/30s", algorithm="concurrency")
+            with limiter.hold(jobs, "k") as one, limiter.hold(jobs, "k") as two:
+                assert one and two and not limiter.hold(jobs, "k")
+            assert limiter.peek(jobs, "k", 0).remaining == 2
 
 
 def test_tls_counts_and_tells_who_is_not_trusted() -> None:

@@ -44,6 +44,29 @@ pub fn store_key(prefix: &str, policy: &str, identity: &str) -> String {
     key
 }
 
+/// What the keys of all identities begin with that begin with `beginning`; an empty one is all of them.
+///
+/// `None` when it is longer than what is stored in clear: then such keys are hashes, which nothing
+/// finds. For the same reason a shorter one finds no identity that is itself too long, but the empty
+/// one does.
+///
+/// ```
+/// use tollway_core::store_key_start;
+///
+/// assert_eq!(store_key_start("tollway", "login", "org 1:").unwrap(), "tollway:login:{org%201:");
+/// assert_eq!(store_key_start("tollway", "login", "").unwrap(), "tollway:login:{");
+/// assert_eq!(store_key_start("tollway", "login", &"x".repeat(97)), None);
+/// ```
+pub fn store_key_start(prefix: &str, policy: &str, beginning: &str) -> Option<String> {
+    if beginning.len() > MAX_IDENTITY {
+        return None;
+    }
+    let mut key = store_key(prefix, policy, beginning);
+    // Without the closing brace, and of the empty identity without the sign that stands for it.
+    key.truncate(key.len() - if beginning.is_empty() { 2 } else { 1 });
+    Some(key)
+}
+
 /// A 128-bit keyed hash of a long or secret identity, as 32 hexadecimal digits.
 ///
 /// `secret` may be empty; longer than 32 bytes is cut. Use it for API keys, so that they are

@@ -55,7 +55,7 @@ pub use custom::{Custom, CustomAlgorithm};
 pub use decision::{Decision, Mode, NEVER, Part, Reason, States, adjust, decide};
 pub use error::{ConfigError, RateError, StoreError, StoreErrorKind};
 pub use fail::FailMode;
-pub use key::{hash_identity, store_key};
+pub use key::{hash_identity, store_key, store_key_start};
 pub use limit::{Limit, Units};
 pub use policy::Policy;
 pub use rate::{CalendarUnit, MAX_PERMITS, Period, Rate, Rates, parse_duration, parse_period};

@@ -1,6 +1,6 @@
 //! Policies whose algorithm is one of their own, beside a store that keeps the built-in ones.
 
-use tollway_core::{Decision, Reply, Request, Store, StoreError, StoreErrorKind};
+use tollway_core::{Decision, Reply, Request, Store, StoreError, StoreErrorKind, store_key_start};
 
 use crate::cas::CasStore;
 
@@ -34,6 +34,15 @@ pub(crate) fn apply(
             decisions.extend(reply.await?);
         }
         Ok(decisions)
+    })
+}
+
+/// What the keys begin with that a reset by prefix forgets.
+pub(crate) fn start_of(store: &str, prefix: &str, policy: &str, beginning: &str) -> Result<String, StoreError> {
+    store_key_start(prefix, policy, beginning).ok_or_else(|| {
+        let detail = "keys that begin with more than 96 bytes are stored hashed and cannot be found by their beginning: \
+                      reset them one by one, or all of the policy with an empty prefix";
+        StoreError::new(StoreErrorKind::Unsupported, store, detail)
     })
 }
 

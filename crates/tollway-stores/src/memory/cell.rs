@@ -54,6 +54,14 @@ impl MemoryCell {
         self.shards.iter().map(held).sum()
     }
 
+    /// Forgets the keys that begin so.
+    pub(super) fn forget(&self, start: &str) {
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.entries.retain(|key, _| !key.starts_with(start));
+        }
+    }
+
     fn with<T>(&self, key: &str, step: impl FnOnce(&mut u64, &mut Entries, Timestamp) -> T) -> T {
         let shard = &self.shards[self.hasher.hash_one(key) as usize % SHARDS];
         let now = self.clock.now();

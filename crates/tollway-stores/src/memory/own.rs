@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use tollway_core::{Clock, Decision, Reply, Request};
+use tollway_core::{Clock, Decision, Reply, Request, StoreError};
 
 use super::cell::MemoryCell;
 use crate::cas::CasStore;
 use crate::own;
+
+const PREFIX: &str = "own";
 
 #[derive(Debug)]
 pub(super) struct Own {
@@ -17,7 +19,7 @@ pub(super) struct Own {
 impl Own {
     pub(super) fn new(clock: Arc<dyn Clock>, max_keys: usize) -> Self {
         let cell = Arc::new(MemoryCell::new(Arc::clone(&clock), max_keys));
-        Self { store: CasStore::with_clock(cell.clone(), "own", clock), cell }
+        Self { store: CasStore::with_clock(cell.clone(), PREFIX, clock), cell }
     }
 
     pub(super) fn held(&self) -> usize {
@@ -26,6 +28,11 @@ impl Own {
 
     pub(super) fn store(&self) -> &CasStore {
         &self.store
+    }
+
+    /// Forgets the keys of a policy that begin so. Looks at every key.
+    pub(super) fn forget(&self, policy: &str, beginning: &str) -> Result<(), StoreError> {
+        own::start_of("memory://", PREFIX, policy, beginning).map(|start| self.cell.forget(&start))
     }
 
     /// Answers requests of which some charge policies of one's own, and `answer` the others.

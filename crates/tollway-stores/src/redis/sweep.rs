@@ -1,10 +1,11 @@
 //! Keys forgotten by their beginning: looked for in the whole server, a page at a time.
 
 use redis::Value;
-use tollway_core::{StoreError, StoreErrorKind, store_key};
+use tollway_core::StoreError;
 
 use super::queue::Command;
 use super::trouble;
+use crate::own::start_of;
 
 /// The cursor a scan begins and ends with.
 pub(super) const START: &[u8] = b"0";
@@ -12,21 +13,10 @@ pub(super) const START: &[u8] = b"0";
 pub(super) const AT_ONCE: usize = 256;
 /// Keys the server looks at for one page: what bounds the time it is blocked.
 const PAGE: &str = "1000";
-/// Identities longer than this are stored as a hash.
-const MOST_CLEAR: usize = 96;
 
 /// What all keys of a policy look like whose identity begins with `beginning`.
 pub(super) fn pattern(store: &str, prefix: &str, policy: &str, beginning: &str) -> Result<String, StoreError> {
-    if beginning.len() > MOST_CLEAR {
-        let detail = format!(
-            "keys that begin with more than {MOST_CLEAR} bytes are stored hashed and cannot be found by their \
-             beginning: reset them one by one, or all of the policy with an empty prefix"
-        );
-        return Err(StoreError::new(StoreErrorKind::Unsupported, store, detail));
-    }
-    let whole = store_key(prefix, policy, beginning);
-    // Without the closing brace, and of the empty identity without the sign that stands for it.
-    let spelled = &whole[..whole.len() - if beginning.is_empty() { 2 } else { 1 }];
+    let spelled = start_of(store, prefix, policy, beginning)?;
     let mut pattern = String::with_capacity(spelled.len() + 8);
     for letter in spelled.chars() {
         if matches!(letter, '*' | '?' | '[' | ']' | '^' | '\\') {
@@ -62,6 +52,8 @@ pub(super) fn page(value: Value, store: &str) -> Result<(Vec<u8>, Vec<Vec<u8>>),
 
 #[cfg(test)]
 mod tests {
+    use tollway_core::StoreErrorKind;
+
     use super::*;
 
     #[test]
