@@ -180,8 +180,8 @@ def stated_rules(stated: Any, lists: Sequence[AccessList] = ()) -> Rules:
     """The rules that a setting states, with these access lists.
 
     They are :class:`Rules`, data for them, a :class:`Source`, the dotted path of one of these, or
-    the name of a ``.json`` or ``.toml`` file, or ``"database"`` for the rows of Django's admin. What
-    is a source, a file or a database is followed.
+    the name of a ``.json`` or ``.toml`` file, or ``"database"`` for the rows of Django's admin.
+    What is a source, a file or a database is followed.
 
     Raises :class:`tollway.ConfigError` that names what cannot be used.
     """
