@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import checks, crate, databases, remote, servers
+from bench import checks, crate, databases, door, remote, servers
 from bench.charts import chart
 from bench.progress import Progress
 from bench.results import Section, show
@@ -30,6 +30,7 @@ SECTIONS = {
     "shm": crate.share,
     "redis": remote.measure,
     "postgres": databases.measure,
+    "django": door.measure,
     "servers": servers.measure,
 }
 

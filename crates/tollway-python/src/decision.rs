@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use http::header::RETRY_AFTER;
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyDict, PyString};
 use tollway::{Mode, NEVER, Policy};
 use tollway_http::{Fields, describe, fields, problem, refusal_status};
 
@@ -162,10 +164,26 @@ impl Decision {
 
     /// The header fields of an answer, allowed or refused, as pairs of name and value.
     #[pyo3(signature = (x_ratelimit = true, ietf = true))]
-    fn headers(&self, x_ratelimit: bool, ietf: bool) -> Vec<(String, String)> {
+    fn headers<'py>(&self, py: Python<'py>, x_ratelimit: bool, ietf: bool) -> Vec<(Bound<'py, PyString>, String)> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let fields = fields(&self.inner, &self.policies, now, Fields { x_ratelimit, ietf });
-        fields.into_iter().map(|(name, value)| (spelled(name.as_str()), value)).collect()
+        fields.into_iter().map(|(name, value)| (names(py, name.as_str()).1, value)).collect()
+    }
+
+    /// The same, put into a dict of lower-case names to pairs of name and value: where Django's
+    /// responses keep theirs. `Retry-After` goes there only with `waits`.
+    fn write_headers(&self, store: &Bound<'_, PyDict>, x_ratelimit: bool, ietf: bool, waits: bool) -> PyResult<()> {
+        let py = store.py();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let fields = fields(&self.inner, &self.policies, now, Fields { x_ratelimit, ietf });
+        for (name, value) in fields {
+            if !waits && name == RETRY_AFTER {
+                continue;
+            }
+            let (key, spelled) = names(py, name.as_str());
+            store.set_item(key, (spelled, value))?;
+        }
+        Ok(())
     }
 
     /// The body of a refusal as problem+json (RFC 9457).
@@ -195,9 +213,17 @@ impl Decision {
     }
 }
 
-/// A header's name as people write it.
-fn spelled(name: &str) -> String {
-    match name {
+/// A header's name in lower case and as people write it, each made once for the process.
+fn names<'py>(py: Python<'py>, name: &str) -> (Bound<'py, PyString>, Bound<'py, PyString>) {
+    macro_rules! pairs {
+        ($($lower:literal => $spelled:literal),* $(,)?) => {
+            match name {
+                $($lower => (intern!(py, $lower).clone(), intern!(py, $spelled).clone()),)*
+                other => (PyString::new(py, other), PyString::new(py, other)),
+            }
+        };
+    }
+    pairs! {
         "x-ratelimit-limit" => "X-RateLimit-Limit",
         "x-ratelimit-remaining" => "X-RateLimit-Remaining",
         "x-ratelimit-reset" => "X-RateLimit-Reset",
@@ -206,7 +232,5 @@ fn spelled(name: &str) -> String {
         "ratelimit" => "RateLimit",
         "ratelimit-policy" => "RateLimit-Policy",
         "retry-after" => "Retry-After",
-        other => other,
     }
-    .to_owned()
 }

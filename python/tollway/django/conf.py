@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final
 
 from django.core.signals import setting_changed
@@ -18,6 +19,9 @@ from tollway.django.ruling import Ruling
 from tollway.django.settings import Settings, SettingsError, did_you_mean, read
 from tollway.django.usage import Recorder
 from tollway.stores import Store
+
+PEERS_MAX: Final = 4096
+"""How many addresses are kept as they are counted."""
 
 POLICIES_MAX: Final = 4096
 """How many policies are kept compiled; a project that asks for more gets them compiled anew."""
@@ -34,15 +38,19 @@ class Setup:
         self.address = ClientAddress(
             settings.trusted_proxies, settings.proxy_hops, settings.ipv6_prefix
         )
+        self.peer_key = lru_cache(maxsize=PEERS_MAX)(self.address.key)
+        """How the address of a peer is counted that no proxy says anything of."""
         self._lock = threading.Lock()
         self._limiters: dict[object, Limiter] = {}
         self._policies: dict[tuple[Any, ...], Policy] = {}
         self.compiled: dict[tuple[int, str], Policy] = {}
         """Policies by limit and scope: the way of every request, so one look-up."""
-        self._default = self._find(settings.backend)
+        self.default = self._find(settings.backend)
         self.ruling = Ruling(settings, follows=follows)
         self.usage = Recorder.started() if settings.usage and follows else None
         """What sums up decisions, if anything does."""
+        self.plain = settings.enable and not self.ruling.stated
+        """Whether limits are asked as they are stated, without rules."""
 
     def limiter(
         self, backend: Backend | Callable[[], Limiter] | None = None, **changes: Any
@@ -52,7 +60,7 @@ class Setup:
         settings. One limiter per URL for the life of the process; it connects at its first check.
         """
         if backend is None:
-            return self._default
+            return self.default
         if callable(backend):
             return backend()
         return self._find(backend, changes)

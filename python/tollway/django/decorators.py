@@ -16,9 +16,16 @@ from asgiref.sync import iscoroutinefunction
 
 from tollway import ConfigError
 from tollway.backends import Backend
+from tollway.django.admission import admit_later, admit_now
 from tollway.django.identity import Key
 from tollway.django.limits import STATED, Cost, Limit, Rates, limit
-from tollway.django.passage import Pairs, Passage, admit, finish, request_in, settle
+from tollway.django.passage import (
+    Pairs,
+    Passage,
+    finish,
+    request_in,
+    settle,
+)
 from tollway.django.steps import arun, run
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -126,7 +133,9 @@ def guard(view: Any, stated: Limit) -> Any:
 
 def limits_of(view: Any) -> tuple[Limit, ...]:
     """The limits that decorators inside ``view`` state."""
-    attributes = getattr(view, "__dict__", {})
+    attributes = getattr(view, "__dict__", None)
+    if not attributes:
+        return ()
     return tuple(value for name, value in attributes.items() if name.startswith(_MARK))
 
 
@@ -212,7 +221,7 @@ def _sync(view: Callable[..., Any], plan: _Plan) -> Callable[..., Any]:
         passage = Passage.of(request)
         outermost = passage.enter()
         try:
-            response = run(admit(request, passage, plan.pairs(request.method, owner)))
+            response = admit_now(request, passage, plan.pairs(request.method, owner))
             if response is None:
                 response = view(*arguments, **named)
             if outermost and not passage.held:
@@ -247,7 +256,7 @@ async def _pass_async(
     passage = Passage.of(request)
     outermost = passage.enter()
     try:
-        response = await arun(admit(request, passage, plan.pairs(request.method, owner)))
+        response = await admit_later(request, passage, plan.pairs(request.method, owner))
         if response is None:
             response = view(*arguments, **named)
             if inspect.isawaitable(response):

@@ -32,7 +32,10 @@ def get_client_ip(request: HttpRequest) -> str:
 
 def address_key(request: Any, setup: conf.Setup) -> str:
     """The address as it is counted: an IPv6 address stands for its network, /64 by default."""
-    return setup.address.key(*hops(request))
+    meta = request.META
+    if "HTTP_X_FORWARDED_FOR" in meta or "HTTP_FORWARDED" in meta:
+        return setup.address.key(*hops(request))
+    return setup.peer_key(meta.get("REMOTE_ADDR") or None)
 
 
 def hops(request: Any) -> tuple[str | None, tuple[str, ...], tuple[str, ...]]:

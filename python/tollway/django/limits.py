@@ -61,6 +61,8 @@ class Limit:
     """Whether it may have the name of another on the same view: then they are one count."""
     grouped: bool = False
     """Whether the functions of its key and rate take the group too, before the request."""
+    plain: bool = False
+    """Whether it counts by address and asks no function and no list: then nothing is awaited."""
 
     def applies(self, method: str | None) -> bool:
         """Whether requests with that method count."""
@@ -185,6 +187,12 @@ def limit(
         serial=next(_serial),
         where=where,
         waits=any(map(iscoroutinefunction, (key, rate_of, cost, skip_if, response_callback))),
+        plain=(
+            key == "ip"
+            and rate_of is skip_if is allow_list is deny_list is None
+            and not callable(cost)
+            and not per_route
+        ),
     )
 
 

@@ -9,8 +9,9 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest, HttpResponseBase
 
 from tollway.django import conf, rules
+from tollway.django.admission import admit_later, admit_now
 from tollway.django.decorators import asks_itself
-from tollway.django.passage import Pairs, Passage, admit, finish, settle
+from tollway.django.passage import Pairs, Passage, finish, settle
 from tollway.django.steps import arun, run
 
 GetResponse = Callable[[HttpRequest], Any]
@@ -45,7 +46,7 @@ class RateLimitMiddleware:
         passage = self._begin(request)
         response = self.get_response(request)
         if passage.pending:
-            response = _instead(run(admit(request, passage, ())), response)
+            response = _instead(admit_now(request, passage, ()), response)
         if passage.owed:
             run(settle(request, passage, response))
         return finish(passage, response)
@@ -54,7 +55,7 @@ class RateLimitMiddleware:
         passage = self._begin(request)
         response = await self.get_response(request)
         if passage.pending:
-            response = _instead(await arun(admit(request, passage, ())), response)
+            response = _instead(await admit_later(request, passage, ()), response)
         if passage.owed:
             await arun(settle(request, passage, response))
         return finish(passage, response)
@@ -74,7 +75,7 @@ class RateLimitMiddleware:
         passage = Passage.of(request)
         if not passage.pending or asks_itself(view, request.method):
             return None
-        refused = run(admit(request, passage, ()))
+        refused = admit_now(request, passage, ())
         passage.hold()
         return refused
 
@@ -88,7 +89,7 @@ class RateLimitMiddleware:
         waits = not iscoroutinefunction(view) and any(one.waits for one, _ in passage.waiting)
         if asks_itself(view, request.method) and not waits:
             return None
-        refused = await arun(admit(request, passage, ()))
+        refused = await admit_later(request, passage, ())
         passage.hold()
         return refused
 

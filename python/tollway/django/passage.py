@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any, cast
 
 from django.http import HttpRequest, HttpResponseBase
@@ -29,30 +30,25 @@ Pairs = tuple[tuple[Limit, str], ...]
 class Passage:
     """What is known of one request: the limits it has met, and the decision that speaks."""
 
-    __slots__ = (
-        *("_at_door", "_inside", "also", "decision", "exceeded", "exempt", "held", "met", "owed"),
-        *("asks_rules", "subjects", "waiting"),
-    )
-
-    def __init__(self) -> None:
-        self.decision: Decision | None = None
-        self.exceeded = False
-        self.held = False
-        self.met: set[int] = set()
-        self.waiting: Pairs = ()
-        """The middleware's limits, until somebody inside asks: then all are one check."""
-        self.owed: list[_Toll] = []
-        """What was charged by estimate and is settled after the answer."""
-        self.exempt = False
-        """Whether the rules have said that this request is not counted."""
-        self.asks_rules = False
-        """Whether the rules are to be told the path: what they count by path is counted once."""
-        self.subjects: dict[bool, Subject] = {}
-        """Who is asking, as the rules see it: without the user, and with."""
-        self.also: dict[str, str] | None = None
-        """Where REST framework keeps the headers that it writes last."""
-        self._at_door: tuple[Decision | None, bool] = (None, False)
-        self._inside = False
+    # Values of the class until a request has others: most never do.
+    decision: Decision | None = None
+    exceeded = False
+    held = False
+    met: tuple[int, ...] = ()
+    waiting: Pairs = ()
+    """The middleware's limits, until somebody inside asks: then all are one check."""
+    owed: tuple[Toll, ...] = ()
+    """What was charged by estimate and is settled after the answer."""
+    exempt = False
+    """Whether the rules have said that this request is not counted."""
+    asks_rules = False
+    """Whether the rules are to be told the path: what they count by path is counted once."""
+    subjects: Mapping[bool, Subject] = MappingProxyType({})
+    """Who is asking, as the rules see it: without the user, and with."""
+    also: dict[str, str] | None = None
+    """Where REST framework keeps the headers that it writes last."""
+    _at_door: tuple[Decision | None, bool] = (None, False)
+    _inside = False
 
     @classmethod
     def of(cls, request: Any) -> Passage:
@@ -99,18 +95,19 @@ class Passage:
         self.decision, self.exceeded = self._at_door
         if not self.held:
             self.exempt = False
-            self.subjects.clear()
+            self.subjects = {}
         return True
 
     def leave(self) -> None:
         """The outermost view is done."""
         self._inside = False
-        self.met.clear()
+        self.met = ()
 
     def note(self, request: Any, decision: Decision | None, exceeded: bool) -> None:
         """Take in one more answer, and let the view see what speaks now."""
         if decision is not None:
-            self.decision = _speaking(self.decision, decision)
+            known = self.decision
+            self.decision = decision if known is None else _speaking(known, decision)
         self.exceeded = self.exceeded or exceeded
         request.rate_limit = self.decision
         request.rate_limit_exceeded = self.exceeded
@@ -120,9 +117,9 @@ class Passage:
             inner.rate_limit_exceeded = self.exceeded
 
 
-def _speaking(first: Decision | None, second: Decision) -> Decision:
+def _speaking(first: Decision, second: Decision) -> Decision:
     """The decision that speaks for both: the tightest, and a shadow only when it is alone."""
-    if first is not None and first.mode != second.mode:
+    if first.mode != second.mode:
         return first if second.mode == "shadow" else second
     return tightest(first, second)
 
@@ -133,7 +130,7 @@ def plain(request: Any) -> Any:
 
 
 @dataclass(slots=True)
-class _Toll:
+class Toll:
     """A limit that applies to this request, with what it costs and to whom."""
 
     limit: Limit
@@ -154,13 +151,16 @@ def admit(
     if passage.waiting:
         limits = (*passage.waiting, *limits)
         passage.waiting = ()
-    tolls: dict[tuple[bool, Limiter], list[_Toll]] = {}
+    tolls: dict[tuple[bool, Limiter], list[Toll]] = {}
     if setup.settings.enable and not passage.exempt:
         for limit, scope in limits:
             if limit.serial in passage.met:
                 continue
-            passage.met.add(limit.serial)
-            toll = yield from _toll(setup, request, passage, limit, scope)
+            passage.met += (limit.serial,)
+            if limit.plain:
+                toll: Toll | Decision | None = plain_toll(setup, request, limit, scope)
+            else:
+                toll = yield from _toll(setup, request, passage, limit, scope)
             if isinstance(toll, Decision):
                 record(setup, request, toll, ())
                 passage.note(request, toll, True)
@@ -175,7 +175,7 @@ def admit(
     if len(tolls) == 1:
         ((block, limiter), group) = next(iter(tolls.items()))
         return (yield from _ask(setup, request, passage, limiter, _merged(group), block=block))
-    passed: list[_Toll] = []
+    passed: list[Toll] = []
     for (block, limiter), group in sorted(tolls.items(), key=lambda item: not item[0][0]):
         merged = _merged(group)
         refused = yield from _ask(setup, request, passage, limiter, merged, block=block)
@@ -209,7 +209,7 @@ def settle(request: Any, passage: Passage, response: HttpResponseBase) -> Steps[
 
     A store that is away keeps the estimate; the answer is on its way and nobody is told.
     """
-    owed, passage.owed = passage.owed, []
+    owed, passage.owed = passage.owed, ()
     for toll in owed:
         function = toll.limit.cost_of_answer
         if function is None:
@@ -222,9 +222,9 @@ def settle(request: Any, passage: Passage, response: HttpResponseBase) -> Steps[
             _log.warning("the cost of a request could not be settled: %s", error)
 
 
-def _give_back(passage: Passage, tolls: list[_Toll]) -> Steps[None]:
+def _give_back(passage: Passage, tolls: list[Toll]) -> Steps[None]:
     """What other backends had charged before one refused: a refusal charges nothing."""
-    passage.owed = [toll for toll in passage.owed if toll not in tolls]
+    passage.owed = tuple(toll for toll in passage.owed if toll not in tolls)
     for toll in tolls:
         try:
             yield Settle(toll.limiter, toll.charge, 0)
@@ -232,9 +232,18 @@ def _give_back(passage: Passage, tolls: list[_Toll]) -> Steps[None]:
             _log.warning("a refused request could not be given back: %s", error)
 
 
+def plain_toll(setup: conf.Setup, request: Any, limit: Limit, scope: str) -> Toll | None:
+    """What a limit charges that counts by address and asks nobody."""
+    if limit.methods is not None and request.method not in limit.methods:
+        return None
+    charge = (limit.policy(setup, scope), identity.address_key(request, setup), limit.cost)
+    limiter = setup.default if limit.backend is None else setup.limiter(limit.backend)
+    return Toll(limit, limiter, cast("Charge", charge))
+
+
 def _toll(
     setup: conf.Setup, request: Any, passage: Passage, limit: Limit, scope: str
-) -> Steps[_Toll | Decision | None]:
+) -> Steps[Toll | Decision | None]:
     """What a limit charges; ``None`` when it does not count, or a decision that denies."""
     if not limit.applies(request.method):
         return None
@@ -269,7 +278,7 @@ def _toll(
         if named and callable(key):
             key = partial(key, *named)
         who = yield from identity.who(setup, request, key)
-    return _Toll(limit, setup.limiter(limit.backend), (policy, who, cost))
+    return Toll(limit, setup.limiter(limit.backend), (policy, who, cost))
 
 
 def _checked_cost(limit: Limit, cost: Any) -> None:
@@ -312,23 +321,17 @@ def subject_of(
         setup.settings, setup.ruling, address, request, wants_user=wants_user, whole=whole
     )
     if not whole:
-        passage.subjects[wants_user] = asking
+        passage.subjects = {**passage.subjects, wants_user: asking}
     return asking
 
 
-def _check(
-    setup: conf.Setup, request: Any, passage: Passage, limiter: Limiter, group: list[_Toll]
+def _ruled(
+    setup: conf.Setup,
+    request: Any,
+    passage: Passage,
+    limiter: Limiter,
+    charges: list[Charge],
 ) -> Steps[Decision]:
-    charges = [toll.charge for toll in group]
-    shadow = any(toll.limit.shadow for toll in group)
-    if shadow and not setup.ruling.knows_shadows:
-        raise ConfigError(
-            "shadow=True: RATELIMIT_RULES is a Rules object, which binds all limits alike; give it "
-            'the limit {"shadow": {"shadow": True}}, or write the rules as a mapping'
-        )
-    if not setup.ruling.stated and not shadow:
-        decision: Decision = yield Check(limiter, charges)
-        return decision
     whole, passage.asks_rules = passage.asks_rules, False
     asking = yield from subject_of(setup, request, passage, whole=whole)
     ruled: Decision = yield Check(limiter, charges, setup.ruling.rules, asking)
@@ -340,18 +343,47 @@ def _ask(
     request: Any,
     passage: Passage,
     limiter: Limiter,
-    group: list[_Toll],
+    group: list[Toll],
     *,
     block: bool,
 ) -> Steps[HttpResponseBase | None]:
+    charges = [toll.charge for toll in group]
+    shadow = True in [toll.limit.shadow for toll in group]
+    if shadow and not setup.ruling.knows_shadows:
+        raise ConfigError(
+            "shadow=True: RATELIMIT_RULES is a Rules object, which binds all limits alike; give it "
+            'the limit {"shadow": {"shadow": True}}, or write the rules as a mapping'
+        )
     try:
-        decision = yield from _check(setup, request, passage, limiter, group)
-    except StoreError:  # the limiter has told the log
-        if block:
-            return responses.unavailable(request)
-        passage.note(request, None, True)
-        return None
-    record(setup, request, decision, [toll.charge for toll in group])
+        if shadow or setup.ruling.stated:
+            decision = yield from _ruled(setup, request, passage, limiter, charges)
+        else:
+            decision = yield Check(limiter, charges)
+    except StoreError:
+        return away(request, passage, block=block)
+    return (yield from answered(setup, request, passage, decision, group, block=block))
+
+
+def away(request: Any, passage: Passage, *, block: bool) -> HttpResponseBase | None:
+    """What holds while the store is away and the fail mode is "closed"; the log has been told."""
+    if block:
+        return responses.unavailable(request)
+    passage.note(request, None, True)
+    return None
+
+
+def answered(
+    setup: conf.Setup,
+    request: Any,
+    passage: Passage,
+    decision: Decision,
+    group: list[Toll],
+    *,
+    block: bool,
+) -> Steps[HttpResponseBase | None]:
+    """What comes of a decision: the answer that turns a request away, or ``None``."""
+    if setup.usage is not None:
+        record(setup, request, decision, [toll.charge for toll in group])
     if decision.reason == "exempt":
         passage.exempt = decision.rule is not None
         passage.note(request, None, False)
@@ -362,7 +394,7 @@ def _ask(
     if decision.allowed:
         # What rules charged in place of a limit goes by another name: the estimate stays.
         if decision.rule is None:
-            passage.owed += [toll for toll in group if toll.limit.cost_of_answer is not None]
+            passage.owed += tuple(toll for toll in group if toll.limit.cost_of_answer is not None)
         return None
     return (yield from _refusal(request, decision, group)) if block else None
 
@@ -379,11 +411,11 @@ def record(setup: conf.Setup, request: Any, decision: Decision, charges: Sequenc
     setup.usage.note(decision, who)
 
 
-def _merged(group: list[_Toll]) -> list[_Toll]:
+def _merged(group: list[Toll]) -> list[Toll]:
     """The same with a limit that is stated twice charged once, at the higher cost."""
     if len(group) == 1:
         return group
-    tolls: dict[tuple[str, str], _Toll] = {}
+    tolls: dict[tuple[str, str], Toll] = {}
     for toll in group:
         policy, who, cost = toll.charge
         known = tolls.get((policy.name, who))
@@ -392,7 +424,7 @@ def _merged(group: list[_Toll]) -> list[_Toll]:
     return list(tolls.values())
 
 
-def _refusal(request: Any, decision: Decision, group: list[_Toll]) -> Steps[HttpResponseBase]:
+def _refusal(request: Any, decision: Decision, group: list[Toll]) -> Steps[HttpResponseBase]:
     callback: Callable[..., Any] | None = next(
         (toll.limit.response_callback for toll in group if toll.charge[0].name == decision.policy),
         None,
@@ -411,6 +443,8 @@ def _refusal(request: Any, decision: Decision, group: list[_Toll]) -> Steps[Http
 
 def request_in(arguments: tuple[Any, ...]) -> tuple[Any, Any]:
     """The request among a view's first two arguments, and the object it is a method of, if any."""
+    if arguments and isinstance(arguments[0], HttpRequest):
+        return arguments[0], None
     for position, argument in enumerate(arguments[:2]):
         if isinstance(plain(argument), HttpRequest):
             return argument, arguments[0] if position else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, Final
 
 from django.http import HttpResponse, HttpResponseBase
@@ -97,21 +96,16 @@ def write_headers(response: HttpResponseBase, decision: Decision, settings: Sett
     ``Retry-After`` goes on error answers only: a view under ``block=False`` may well answer 200
     although its limit is used up.
     """
-    # What the engine writes is ASCII: there is nothing to convert, and this is every request.
-    headers = response.headers
+    headers, draft = response.headers, settings.ietf_headers
+    waits = response.status_code >= 400
     store = getattr(headers, "_store", None)
-    for name, value in fields(decision, settings.x_headers, settings.ietf_headers):
-        if name == "Retry-After" and response.status_code < 400:
-            continue
-        if store is None:
+    if store is not None and (draft is None or draft == "draft-10"):
+        # What the engine writes is ASCII: there is nothing to convert, and this is every request.
+        decision.write_headers(store, settings.x_headers, draft is not None, waits)
+        return
+    for name, value in fields(decision, settings.x_headers, draft):
+        if name != "Retry-After" or waits:
             headers[name] = value
-        else:
-            store[_lower(name)] = (name, value)
-
-
-@lru_cache(maxsize=64)
-def _lower(name: str) -> str:
-    return name.lower()
 
 
 def fields(

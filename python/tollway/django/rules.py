@@ -80,8 +80,9 @@ class Rules:
 
     def pick(self, method: str | None, path: str) -> tuple[tuple[Limit, str], ...]:
         """The limit of a request with the scope that names it, or nothing."""
-        if any(skip.length(method, path) >= 0 for skip in self.skips):
-            return ()
+        for skip in self.skips:
+            if skip.length(method, path) >= 0:
+                return ()
         best, longest = None, -1
         for pattern, item in self.rules:
             length = pattern.length(method, path)
