@@ -5,6 +5,8 @@ import asyncio
 import importlib
 import inspect
 import json
+import os
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -69,6 +71,28 @@ def module_from(place: str, text: str) -> types.ModuleType:
     return importlib.import_module(name)
 
 
+def command(line: str) -> None:
+    """Run one line of a shell, with the programs of this interpreter and of Django."""
+    import django
+
+    places = [Path(sys.executable).parent, Path(django.__file__).parents[4] / "bin"]
+    path = os.pathsep.join([*map(str, places), os.environ["PATH"]])
+    told = subprocess.run(
+        line, shell=True, env=os.environ | {"PATH": path}, capture_output=True, text=True
+    )
+    if told.returncode != 0:
+        raise AssertionError(f"$ {line}\n{told.stdout}{told.stderr}")
+
+
+def keep(snippet: Snippet) -> None:
+    """Write a snippet to its file, or to the end of it."""
+    words = snippet["words"]
+    path = Path(words.get("write") or words["append"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = path.read_text() if "append" in words else ""
+    path.write_text(before + snippet["text"])
+
+
 async def execute(snippet: Snippet, namespace: dict[str, Any]) -> None:
     where = f"{snippet['page']}:{snippet['line']}"
     code = compile(
@@ -89,6 +113,14 @@ async def take(snippet: Snippet, namespace: dict[str, Any]) -> None:
         from django.core.management import call_command
 
         call_command("check", fail_level="WARNING")
+        return
+    if "run" in words:
+        for line in snippet["text"].splitlines():
+            if line.startswith("$ "):
+                command(line[2:])
+        return
+    if "write" in words or "append" in words:
+        keep(snippet)
         return
     if "file" in words:
         namespace.update(vars(module_from(words["file"], snippet["text"])))

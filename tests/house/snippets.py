@@ -12,6 +12,9 @@ top-level `await` allowed. A comment right above the fence says what else it nee
     <!-- snippet: mysql -->                mysql://me@127.0.0.1/shop is one too
     <!-- snippet: needs=flask -->          skipped where that package is not installed
     <!-- snippet: raises=RateError -->     the block must end in that exception
+    <!-- snippet: write=shop/urls.py -->   the block is written to that file, and nothing is run
+    <!-- snippet: append=shop/urls.py -->  the block is added to the end of that file
+    <!-- snippet: run -->                  a ```console block: what follows a `$ ` must succeed
 
 Several words may stand together. In a settings block `...` stands for what Django has there.
 """
@@ -22,8 +25,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 WORDS = {"continues", "django", "settings", "redis", "postgres", "mysql", "file", "needs", "raises"}
+WORDS |= {"write", "append", "run"}
 COMMENT = re.compile(r"^\s*<!--\s*snippet:\s*(.*?)\s*-->\s*$")
-OPENING = re.compile(r"^(?P<indent>\s*)(?P<fence>`{3,})\s*\{?(?:code-block\}\s*)?python\b.*$")
+OPENING = re.compile(
+    r"^(?P<indent>\s*)(?P<fence>`{3,})\s*\{?(?:code-block\}\s*)?(?P<language>python|console)\b.*$"
+)
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,8 @@ def parse(page: str, text: str) -> Iterator[Snippet]:
             if number == len(lines):
                 raise ValueError(f"{page}:{first}: this block is never closed")
             block = [line.removeprefix(indent) for line in lines[first:number]]
-            yield Snippet(page, first + 1, "\n".join(block) + "\n", words)
+            if opening["language"] == "python" or "run" in words:
+                yield Snippet(page, first + 1, "\n".join(block) + "\n", words)
             words = {}
         elif lines[number].strip():
             words = {}

@@ -66,11 +66,13 @@ class Login(LoginView):
     def post(self, request: HttpRequest, *arguments: Any, **named: Any) -> HttpResponseBase:
         """Try to log in."""
         who = {"username": request.POST.get("username", ""), "ip": get_client_ip(request)}
-        with logins().attempt(**who) as attempt:
-            if not attempt:
-                refused = HttpResponse(attempt.decision.text(), status=429)
-                return add_rate_limit_headers(refused, attempt.decision)
-            response = super().post(request, *arguments, **named)
-            if request.user.is_authenticated:
-                attempt.succeeded()
-            return response
+        with logins().attempt(**who) as self.attempt:
+            if not self.attempt:
+                refused = HttpResponse(self.attempt.decision.text(), status=429)
+                return add_rate_limit_headers(refused, self.attempt.decision)
+            return super().post(request, *arguments, **named)
+
+    def form_valid(self, form: Any) -> HttpResponse:
+        """Whoever is logged in already has not guessed right by that: only this is a success."""
+        self.attempt.succeeded()
+        return super().form_valid(form)
