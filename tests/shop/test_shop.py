@@ -13,7 +13,7 @@ import pytest
 
 from tests.shop.serving import Answer, Shop, manage, serving
 
-BACKENDS = ("shm", "redis", "postgres")
+BACKENDS = ("shm", "redis", "postgres", "sqlite")
 KINDS = ("wsgi", "asgi")
 HOUR = 3600
 
@@ -41,7 +41,7 @@ def backend(name: str, request: pytest.FixtureRequest, folder: Path) -> str:
 
 @pytest.fixture(params=[f"{kind}-{name}" for kind in KINDS for name in BACKENDS])
 def shop(request: pytest.FixtureRequest, database: Path, tmp_path: Path) -> Iterator[Shop]:
-    """The shop under one of two servers, with its counts in one of several places."""
+    """The shop under one of two servers, with its counts in one of four places."""
     kind, name = request.param.split("-")
     with serving(kind, database, backend(name, request, tmp_path), tmp_path) as running:
         yield running
@@ -91,7 +91,8 @@ def test_guessing_a_password_ends_after_five_failures(shop: Shop) -> None:
     page = shop.ask("/login/")
     token = page.body.partition(b'name="csrfmiddlewaretoken" value="')[2].partition(b'"')[0]
     known = {"username": "ada", "csrfmiddlewaretoken": token.decode()}
-    told = {"Cookie": page.headers["set-cookie"].partition(";")[0]}
+    cookie = page.headers["set-cookie"].partition(";")[0]
+    told = {"Cookie": cookie}
 
     def log_in(password: str, client: int = 1) -> Answer:
         form = known | {"password": password}
