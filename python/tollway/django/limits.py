@@ -187,13 +187,12 @@ def limit(
         serial=next(_serial),
         where=where,
         waits=any(map(iscoroutinefunction, (key, rate_of, cost, skip_if, response_callback))),
-        plain=(
-            key == "ip"
-            and rate_of is skip_if is allow_list is deny_list is None
-            and not callable(cost)
-            and not per_route
-        ),
+        plain=_is_plain(key, cost, per_route, rate_of, skip_if, allow_list, deny_list),
     )
+
+
+def _is_plain(key: Key, cost: Cost, per_route: bool, *asked: object) -> bool:
+    return key == "ip" and not per_route and not callable(cost) and asked.count(None) == len(asked)
 
 
 def _rate_name(rates: tuple[Rate, ...] | None, rate_of: Callable[..., Any] | None) -> str:
