@@ -4,9 +4,10 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mysql_async::prelude::{FromRow, Queryable};
+use mysql_async::{Conn, Error, from_row_opt};
 use tollway_core::{StoreError, StoreErrorKind, Timestamp};
 
-use super::wire::{Failure, Outcome, Values, Wire};
 use super::{Place, Trouble};
 use crate::sql::address::Table;
 use crate::sql::ask::{Put, Puts, Row};
@@ -19,39 +20,74 @@ const NO_TABLE: u16 = 1146;
 /// A connection.
 pub(in crate::sql) struct MysqlLink {
     place: Arc<Place>,
-    wire: Wire,
+    conn: Conn,
+}
+
+/// What came of one statement.
+struct Outcome {
+    /// Rows changed.
+    changed: u64,
+    rows: Vec<mysql_async::Row>,
+}
+
+impl Outcome {
+    /// The rows, read as so many values of these types; None when they are others.
+    fn read<R: FromRow>(self) -> Option<Vec<R>> {
+        self.rows.into_iter().map(|row| from_row_opt(row).ok()).collect()
+    }
 }
 
 impl MysqlLink {
     /// Makes the session's settings, and the table where there is none.
-    pub(super) async fn prepare(place: Arc<Place>, wire: Wire, version: &str) -> Result<Self, StoreError> {
-        let mut link = Self { place, wire };
-        let settings = settings(version, link.place.command_timeout);
+    pub(super) async fn prepare(place: Arc<Place>, conn: Conn) -> Result<Self, StoreError> {
+        let mut link = Self { place, conn };
+        let settings = settings(link.place.command_timeout);
         let look = format!("SELECT `key`, state, expires_at FROM {} WHERE FALSE", link.place.table);
         let made = async {
-            link.wire.run(&settings).await?;
-            match link.wire.run(&look).await {
-                Err(Failure::Said { code: NO_TABLE, .. }) => link.wire.run(&schema(&link.place.table)).await,
+            link.send(&settings).await?;
+            match link.send(&look).await {
+                Err(Error::Server(said)) if said.code == NO_TABLE => link.send(&schema(&link.place.table)).await,
                 looked => looked,
             }
         };
         match made.await {
             Ok(_) => Ok(link),
-            Err(failure) => Err(link.place.explain(&failure)),
+            Err(error) => Err(link.place.explain(&error)),
+        }
+    }
+
+    /// Runs statements, separated by semicolons, in one round trip. The first that fails ends it.
+    async fn send(&mut self, sql: &str) -> Result<Vec<Outcome>, Error> {
+        let mut answer = self.conn.query_iter(sql).await?;
+        let mut outcomes = Vec::new();
+        loop {
+            let changed = answer.affected_rows();
+            outcomes.push(Outcome { changed, rows: answer.collect().await? });
+            if answer.is_empty() {
+                // Also empty when the next statement failed: this is where the driver says so.
+                answer.drop_result().await?;
+                return Ok(outcomes);
+            }
         }
     }
 
     /// Runs statements, and ends the transaction that they leave open when one fails.
     async fn run(&mut self, sql: &str) -> Result<Vec<Outcome>, Trouble> {
-        let failure = match self.wire.run(sql).await {
+        let error = match self.send(sql).await {
             Ok(outcomes) => return Ok(outcomes),
-            Err(failure) => failure,
+            Err(error) => error,
         };
-        let trouble = self.place.trouble(&failure);
+        let trouble = self.place.trouble(&error);
         if !matches!(trouble, Trouble::Cut(_)) {
             self.leave().await?;
         }
         Err(trouble)
+    }
+
+    /// The keys that the last of these statements finds.
+    async fn keys(&mut self, sql: &str) -> Result<Vec<String>, Trouble> {
+        let found = self.run(sql).await?.pop().and_then(Outcome::read);
+        found.ok_or_else(|| self.strange())
     }
 
     fn strange(&self) -> Trouble {
@@ -61,17 +97,16 @@ impl MysqlLink {
 }
 
 /// The session's settings. A client that stops in the middle of a transaction must not hold its rows
-/// for long, and one that waits for a row must give up before its callers do.
-fn settings(version: &str, command_timeout: Duration) -> String {
-    let mut settings = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
-                        SET SESSION autocommit = 1, sql_mode = 'STRICT_ALL_TABLES', innodb_lock_wait_timeout = 1"
-        .to_owned();
-    if version.contains("MariaDB") {
-        let statement = (command_timeout * 4 / 5).as_secs_f64().max(0.001);
-        let idle = (command_timeout * 2).as_secs().max(1);
-        let _ = write!(settings, ", max_statement_time = {statement:.3}, idle_transaction_timeout = {idle}");
-    }
-    settings
+/// for long, and one that waits for a row must give up before its callers do. MySQL takes for a
+/// comment what only MariaDB knows.
+fn settings(command_timeout: Duration) -> String {
+    let statement = (command_timeout * 4 / 5).as_secs_f64().max(0.001);
+    let idle = (command_timeout * 2).as_secs().max(1);
+    format!(
+        "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
+         SET SESSION autocommit = 1, sql_mode = 'STRICT_ALL_TABLES', innodb_lock_wait_timeout = 1 \
+         /*M! , max_statement_time = {statement:.3}, idle_transaction_timeout = {idle} */"
+    )
 }
 
 /// What makes the table, once, however many clients try.
@@ -114,16 +149,6 @@ fn insert(table: &Table, puts: &[Put]) -> String {
     sql
 }
 
-fn number(values: &Values) -> Option<u64> {
-    std::str::from_utf8(values.first()?.as_deref()?).ok()?.parse().ok()
-}
-
-fn row(values: Values) -> Option<Row> {
-    let mut values = values.into_iter();
-    let key = String::from_utf8(values.next()??).ok()?;
-    Some(Row { key, state: values.next()?? })
-}
-
 impl Link for MysqlLink {
     async fn read(&mut self, keys: &[Arc<str>]) -> Result<(Vec<Row>, Timestamp), Trouble> {
         // By the primary key, so that rows are locked in its order and no others are.
@@ -133,10 +158,10 @@ impl Link for MysqlLink {
             self.place.table,
             list(keys.iter().map(|key| &**key)),
         );
-        let mut outcomes = self.run(&sql).await?.into_iter().skip(1);
-        let (Some(found), Some(clock)) = (outcomes.next(), outcomes.next()) else { return Err(self.strange()) };
-        let now = clock.rows.first().and_then(number).ok_or_else(|| self.strange())?;
-        let rows = found.rows.into_iter().map(row).collect::<Option<_>>().ok_or_else(|| self.strange())?;
+        let [_, found, clock] = <[Outcome; 3]>::try_from(self.run(&sql).await?).map_err(|_| self.strange())?;
+        let now = clock.read::<u64>().and_then(|now| now.first().copied()).ok_or_else(|| self.strange())?;
+        let rows = found.read().ok_or_else(|| self.strange())?;
+        let rows = rows.into_iter().map(|(key, state)| Row { key, state }).collect();
         Ok((rows, Timestamp::from_micros(now)))
     }
 
@@ -157,8 +182,8 @@ impl Link for MysqlLink {
     }
 
     async fn leave(&mut self) -> Result<(), Trouble> {
-        let left = self.wire.run("ROLLBACK").await;
-        left.map(drop).map_err(|failure| Trouble::Cut(self.place.explain(&failure)))
+        let left = self.send("ROLLBACK").await;
+        left.map(drop).map_err(|error| Trouble::Cut(self.place.explain(&error)))
     }
 
     async fn forget(&mut self, from: &str, to: &str) -> Result<u64, Trouble> {
@@ -173,9 +198,7 @@ impl Link for MysqlLink {
         // where somebody else was quicker.
         let expired = format!("expires_at <= {NOW} DIV 1000000");
         let find = format!("SELECT `key` FROM {table} WHERE {expired} ORDER BY expires_at LIMIT {most}");
-        let key = |values: Values| String::from_utf8(values.into_iter().next()??).ok();
-        let found = self.run(&find).await?.into_iter().flat_map(|outcome| outcome.rows);
-        let mut keys: Vec<String> = found.filter_map(key).collect();
+        let mut keys = self.keys(&find).await?;
         if keys.is_empty() {
             return Ok(0);
         }
@@ -186,8 +209,7 @@ impl Link for MysqlLink {
              WHERE `key` IN ({}) AND {expired} ORDER BY `key` FOR UPDATE SKIP LOCKED",
             list(keys.iter().map(String::as_str)),
         );
-        let held: Vec<String> =
-            self.run(&lock).await?.into_iter().flat_map(|outcome| outcome.rows).filter_map(key).collect();
+        let held = self.keys(&lock).await?;
         if held.is_empty() {
             return self.leave().await.map(|()| 0);
         }

@@ -1,14 +1,14 @@
 //! MySQL and MariaDB: where the server is, and what its refusals mean.
 
 mod link;
-mod login;
-mod wire;
+#[cfg(feature = "sql-tls")]
+mod tls;
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpStream, UnixStream};
+use mysql_async::{Conn, DriverError, Error, IoError, Opts, OptsBuilder, ServerError};
 use tollway_core::{ConfigError, StoreError, StoreErrorKind};
 
 use super::SqlOptions;
@@ -16,10 +16,10 @@ use super::address::{Address, Table};
 use super::link::{Server, Trouble};
 use super::secure::Secure;
 use link::MysqlLink;
-use login::{Login, Refusal};
-use wire::{Failure, Stream, Wire};
 
 const PORT: u16 = 3306;
+/// The most that an answer may hold, in bytes.
+const MOST_BYTES: usize = 64 << 20;
 
 /// A server.
 #[derive(Debug)]
@@ -29,10 +29,9 @@ pub(super) struct Mysql(Arc<Place>);
 struct Place {
     name: Arc<str>,
     host: Host,
-    user: String,
-    password: String,
-    database: String,
-    secure: Secure,
+    login: Opts,
+    /// The same without TLS, when that will do for a server that has none.
+    plain: Option<Opts>,
     table: Table,
     command_timeout: Duration,
 }
@@ -72,16 +71,43 @@ impl Mysql {
             (None, [(host, port)]) if !host.is_empty() => Host::Port(host.clone(), port.unwrap_or(PORT)),
             _ => return Err(address.refuse("names no host, or two: write …@HOST/DATABASE or …@/DATABASE?socket=/PATH")),
         };
+        let plain = plain(address, user, &host);
+        let (login, plain) = match Secure::read(address)? {
+            Secure::Never => (plain.into(), None),
+            #[cfg(feature = "sql-tls")]
+            Secure::Offered(_) if matches!(host, Host::Socket(_)) => (plain.into(), None),
+            #[cfg(feature = "sql-tls")]
+            Secure::Always(_) if matches!(host, Host::Socket(_)) => {
+                return Err(address.refuse("asks for TLS on a socket, where nobody listens: drop sslmode"));
+            }
+            #[cfg(feature = "sql-tls")]
+            Secure::Offered(_) => (plain.clone().ssl_opts(tls::options(address)).into(), Some(plain.into())),
+            #[cfg(feature = "sql-tls")]
+            Secure::Always(_) => (plain.ssl_opts(tls::options(address)).into(), None),
+        };
         Ok(Self(Arc::new(Place {
             name: address.name.as_str().into(),
             host,
-            user: user.clone(),
-            password: address.password.clone().unwrap_or_default(),
-            database: address.database.clone(),
-            secure: Secure::read(address)?,
+            login,
+            plain,
             table: address.table.clone(),
             command_timeout: options.command_timeout,
         })))
+    }
+}
+
+/// Who logs in where, without TLS. What the driver would ask the server for is said here.
+fn plain(address: &Address, user: &str, host: &Host) -> OptsBuilder {
+    let login = OptsBuilder::default()
+        .user(Some(user))
+        .pass(address.password.as_deref())
+        .db_name(Some(&address.database))
+        .prefer_socket(false)
+        .max_allowed_packet(Some(MOST_BYTES))
+        .wait_timeout(Some(0));
+    match host {
+        Host::Port(host, port) => login.ip_or_hostname(host).tcp_port(*port),
+        Host::Socket(path) => login.socket(Some(path)),
     }
 }
 
@@ -90,86 +116,68 @@ impl Place {
         StoreError::new(kind, &*self.name, detail)
     }
 
-    async fn dial(&self) -> io::Result<Box<dyn Stream>> {
-        match &self.host {
-            Host::Port(host, port) => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await?;
-                stream.set_nodelay(true)?;
-                Ok(Box::new(stream))
+    async fn enter(&self) -> Result<Conn, StoreError> {
+        let entered = match (Conn::new(self.login.clone()).await, &self.plain) {
+            (Err(Error::Driver(DriverError::NoClientSslFlagFromServer)), Some(plain)) => Conn::new(plain.clone()).await,
+            (entered, _) => entered,
+        };
+        entered.map_err(|error| self.explain(&error))
+    }
+
+    /// What an error means, and the next step.
+    fn explain(&self, error: &Error) -> StoreError {
+        use DriverError::{CleartextPluginDisabled, MysqlOldPasswordDisabled, UnknownAuthPlugin};
+        use StoreErrorKind::{Misconfigured, Unsupported};
+        let host = &self.host;
+        match error {
+            Error::Server(said) => self.said(said),
+            Error::Io(IoError::Io(error)) => self.broken(error),
+            Error::Driver(DriverError::NoClientSslFlagFromServer) => {
+                self.error(Misconfigured, format!("{host} has no TLS: give it a certificate, or drop sslmode"))
             }
-            Host::Socket(path) => Ok(Box::new(UnixStream::connect(path).await?)),
+            Error::Driver(UnknownAuthPlugin { .. } | MysqlOldPasswordDisabled | CleartextPluginDisabled) => {
+                let step = "give the user mysql_native_password or caching_sha2_password";
+                self.error(Unsupported, format!("{host} wants another way to log in ({error}): {step}"))
+            }
+            #[cfg(feature = "sql-tls")]
+            Error::Io(error) => self.error(Misconfigured, format!("cannot agree on TLS with {host} ({error})")),
+            error => self.foreign(error),
         }
     }
 
-    async fn enter(&self) -> Result<(Wire, String), StoreError> {
-        let stream = self.dial().await.map_err(|error| self.connecting(&error))?;
-        let login = Login {
-            user: &self.user,
-            password: &self.password,
-            database: &self.database,
-            host: match &self.host {
-                Host::Port(host, _) => host,
-                Host::Socket(_) => "localhost",
-            },
-            secure: &self.secure,
-            private: matches!(self.host, Host::Socket(_)),
-        };
-        login::enter(Wire::new(stream), &login).await.map_err(|refusal| self.refused(refusal))
+    /// Whoever answers is no server of this kind.
+    fn foreign(&self, error: &dyn std::error::Error) -> StoreError {
+        let host = &self.host;
+        let detail = format!("{host} does not speak the protocol of MySQL ({error}): check host and port");
+        self.error(StoreErrorKind::Misconfigured, detail)
     }
 
-    fn connecting(&self, error: &io::Error) -> StoreError {
+    /// What it means that bytes did not get through.
+    fn broken(&self, error: &io::Error) -> StoreError {
+        #[cfg(feature = "sql-tls")]
+        if error.get_ref().is_some_and(|cause| cause.is::<tokio_rustls::rustls::Error>()) {
+            let (kind, text) = crate::tls::explain(&self.host.to_string(), error, &super::secure::NAMES);
+            return self.error(kind, text);
+        }
         let host = &self.host;
+        use io::ErrorKind::*;
         let detail = match error.kind() {
-            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => {
+            InvalidData | Other => return self.foreign(error),
+            UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe => {
+                format!("{host} closed the connection ({error}): see its log")
+            }
+            ConnectionRefused | NotFound => {
                 format!("nothing listens at {host}: is the server running? Start it with `mysqld` or `mariadbd`")
             }
-            io::ErrorKind::PermissionDenied => {
-                format!("no permission to open {host}: check the socket's owner and mode")
-            }
+            PermissionDenied => format!("no permission to open {host}: check the socket's owner and mode"),
             _ => format!("cannot connect to {host} ({error}): is the server running and the host name right?"),
         };
         self.error(StoreErrorKind::Unavailable, detail)
     }
 
-    fn refused(&self, refusal: Refusal) -> StoreError {
-        use StoreErrorKind::{Misconfigured, Unsupported};
-        match refusal {
-            Refusal::Failed(failure) => self.explain(&failure),
-            #[cfg(feature = "sql-tls")]
-            Refusal::Tls(error) => {
-                let (kind, text) = crate::tls::explain(&self.host.to_string(), &error, &super::secure::NAMES);
-                self.error(kind, text)
-            }
-            Refusal::NoTls => {
-                self.error(Misconfigured, format!("{} has no TLS: give it a certificate, or drop sslmode", self.host))
-            }
-            Refusal::Exposed => self.error(
-                Misconfigured,
-                "the server wants the password itself the first time, and anybody could read it: add \
-                 ?sslmode=require, or use a socket",
-            ),
-            Refusal::Unknown(plugin) => self.error(
-                Unsupported,
-                format!(
-                    "the server wants {plugin:?} to log in: give the user mysql_native_password or \
-                     caching_sha2_password"
-                ),
-            ),
-        }
-    }
-
-    /// What a failure means, and the next step.
-    fn explain(&self, failure: &Failure) -> StoreError {
+    /// What the server's refusal means.
+    fn said(&self, ServerError { code, message, .. }: &ServerError) -> StoreError {
         use StoreErrorKind::{Misconfigured, Timeout, Unavailable};
-        let (code, text) = match failure {
-            Failure::Said { code, text } => (*code, text),
-            Failure::Broken(error) if error.kind() == io::ErrorKind::InvalidData => {
-                return self.error(Misconfigured, format!("{error}: check host and port ({})", self.host));
-            }
-            Failure::Broken(error) => {
-                return self.error(Unavailable, format!("{} closed the connection ({error}): see its log", self.host));
-            }
-        };
         let table = &self.table;
         let (kind, step) = match code {
             1045 | 1698 => (Misconfigured, "wrong user name or password: correct the URL".to_owned()),
@@ -201,22 +209,21 @@ impl Place {
             1153 => (Unavailable, "raise max_allowed_packet: the states of these keys are too long".into()),
             _ => (Unavailable, "see the server's log".into()),
         };
-        self.error(kind, format!("{step} (the server said: {code} {text})"))
+        self.error(kind, format!("{step} (the server said: {code} {message})"))
     }
 
-    /// What a failure means for the transaction that it ended.
-    fn trouble(&self, failure: &Failure) -> Trouble {
-        match failure {
+    /// What an error means for the transaction that it ended.
+    fn trouble(&self, error: &Error) -> Trouble {
+        let Error::Server(ServerError { code, .. }) = error else { return Trouble::Cut(self.explain(error)) };
+        match code {
             // A row that is there already, or a deadlock that the server broke.
-            Failure::Said { code: 1062 | 1213, .. } => {
+            1062 | 1213 => {
                 let detail = format!("rows of {} were made or locked by others again and again: try again", self.table);
                 Trouble::Lost(self.error(StoreErrorKind::Conflict, detail))
             }
             // No such table any more, or a session that is being ended.
-            Failure::Said { code: 1146 | 1053 | 1317 | 1927 | 4031, .. } | Failure::Broken(_) => {
-                Trouble::Cut(self.explain(failure))
-            }
-            Failure::Said { .. } => Trouble::Refused(self.explain(failure)),
+            1146 | 1053 | 1317 | 1927 | 4031 => Trouble::Cut(self.explain(error)),
+            _ => Trouble::Refused(self.explain(error)),
         }
     }
 }
@@ -225,8 +232,8 @@ impl Server for Mysql {
     type Link = MysqlLink;
 
     async fn connect(&self) -> Result<MysqlLink, StoreError> {
-        let (wire, version) = self.0.enter().await?;
-        MysqlLink::prepare(Arc::clone(&self.0), wire, &version).await
+        let conn = self.0.enter().await?;
+        MysqlLink::prepare(Arc::clone(&self.0), conn).await
     }
 
     fn silent(&self) -> StoreError {
