@@ -57,7 +57,7 @@ class Key:
 
 
 class KeyRing:
-    """The keys that are good, by their hashes: about 500 bytes for each, in every process."""
+    """The keys that are good, by their hashes: about 600 bytes for each, in every process."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
