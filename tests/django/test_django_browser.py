@@ -21,7 +21,6 @@ from tests.servers import free_port
 from tollway import hash_identity
 
 WORKERS = 4
-TOP = Path(__file__).parents[2]
 
 SETTINGS = """
 SECRET_KEY = "for tests"
@@ -102,7 +101,7 @@ def site(tmp_path: Path, redis_url: str) -> Iterator[str]:
     (tmp_path / "shop_urls.py").write_text(URLS)
     environment = os.environ | {
         "DJANGO_SETTINGS_MODULE": "shop_settings",
-        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(TOP / "python")]),
+        "PYTHONPATH": str(tmp_path),
     }
     subprocess.run([sys.executable, "-c", MAKE], cwd=tmp_path, env=environment, check=True)
     port = free_port()
