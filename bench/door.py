@@ -62,7 +62,7 @@ def measure(rounds: int, progress: Progress) -> Section:
                 case = f"{TITLES[door]}, {title}"
                 compare(section, case, door, names, place, rounds, progress)
                 remote = place.startswith("redis:")
-                target = Target(against=tuple(names[1:]), ratio=1.5 if remote else RATIO)
+                target = Target(against=tuple(names[1:]), ratio=1 if remote else RATIO)
                 section.targets[case] = target
     section.notes += [
         "A request costs so much more with the limit than without, in blocks of each in turns; "

@@ -29,7 +29,7 @@ from tollway import ClientAddress, ConfigError, Decision, Limiter, Rate
 from tollway.answer import UNAVAILABLE_SECONDS, policy_name, tightest, unavailable_text
 from tollway.backends import Backend
 from tollway.django import conf, identity
-from tollway.django.passage import Passage, record, subject_of, tell
+from tollway.django.passage import Passage, plain, record, subject_of, tell
 from tollway.django.steps import Charge, run
 from tollway.errors import StoreError
 from tollway.identity import text
@@ -83,7 +83,7 @@ class SimpleRateThrottle(throttling.SimpleRateThrottle):
         setup = conf.current()
         proxies = api_settings.NUM_PROXIES
         if proxies is None:
-            return identity.address_key(request, setup)
+            return identity.address_key(plain(request), setup)
         rule = _behind(proxies, setup.settings.ipv6_prefix)
         return rule.key(*identity.hops(request))
 
@@ -169,7 +169,8 @@ class _Answers:
     @classmethod
     def of(cls, request: Any) -> _Answers:
         """The answers on a request, made at the first question."""
-        found: _Answers | None = getattr(request, _ATTRIBUTE, None)
+        # Past `Request.__getattr__`, which looks for what is missing three times.
+        found: _Answers | None = vars(request).get(_ATTRIBUTE)
         if found is None:
             found = cls(request)
             setattr(request, _ATTRIBUTE, found)
@@ -189,6 +190,9 @@ class _Answers:
 def _others(throttle: SimpleRateThrottle, request: Any, view: Any) -> list[SimpleRateThrottle]:
     """The view's other throttles that may be asked together with this one."""
     make = getattr(view, "get_throttles", None)
+    own = getattr(make, "__module__", "") != "rest_framework.views"
+    if not own and len(view.throttle_classes) == 1:
+        return []
     stated = make() if callable(make) and _asks_plainly(throttle) else []
     kinds = [type(one) for one in stated]
     if type(throttle) not in kinds:
