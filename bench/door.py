@@ -61,9 +61,8 @@ def measure(rounds: int, progress: Progress) -> Section:
             for title, place in (("in memory", "memory://"), ("Redis", f"redis://{HOST}:{port}/0")):
                 case = f"{TITLES[door]}, {title}"
                 compare(section, case, door, names, place, rounds, progress)
-                remote = place.startswith("redis:")
-                target = Target(against=tuple(names[1:]), ratio=1 if remote else RATIO)
-                section.targets[case] = target
+                if not place.startswith("redis:"):
+                    section.targets[case] = Target(ratio=RATIO, against=tuple(names[1:]))
     section.notes += [
         "A request costs so much more with the limit than without, in blocks of each in turns; "
         "2,000 clients, none refused.",
