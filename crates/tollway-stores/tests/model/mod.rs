@@ -154,12 +154,19 @@ pub fn agree(
     has_resets: bool,
 ) -> Result<(), TestCaseError> {
     let mut model = Model::default();
+    let mut latest = clock.now();
     for (number, step) in steps.iter().enumerate() {
         let store = stores[number % stores.len()];
         match step {
-            // A reset is known to have been made for a while only, should the clock go back.
-            Step::Move { ns } if *ns < -900_000_000 && has_resets => {}
-            Step::Move { ns } => clock.set(Timestamp::from_nanos(clock.now().nanos().saturating_add_signed(*ns))),
+            Step::Move { ns } => {
+                let moved = Timestamp::from_nanos(clock.now().nanos().saturating_add_signed(*ns));
+                // A reset is known to have been made for a while only, should the clock go back: three
+                // times the lifetime, which is 600 ms for the shortest of these limits.
+                if !(has_resets && latest.since(moved) > 500_000_000) {
+                    clock.set(moved);
+                    latest = latest.max(moved);
+                }
+            }
             Step::Reset { .. } if !has_resets => {}
             Step::Reset { policy, .. } | Step::Adjust { policy, .. } if *policy >= policies.len() => {}
             Step::Reset { policy, key } => {

@@ -30,6 +30,8 @@ impl MariaDb {
         must(
             program("mariadb-install-db")
                 .arg(format!("--datadir={}", dir.join("data").display()))
+                // Several at once would meet in the system's folder for temporary tables.
+                .arg(format!("--tmpdir={}", dir.display()))
                 .args(user())
                 .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"])
                 .args(["--skip-name-resolve", "--innodb-flush-method=nosync"]),
@@ -169,6 +171,7 @@ fn spawn(dir: &Path, port: u16, settings: &[String]) -> Child {
         .arg("--no-defaults")
         .args(user())
         .arg(format!("--datadir={}", dir.join("data").display()))
+        .arg(format!("--tmpdir={}", dir.display()))
         .arg(format!("--socket={}", dir.join("s").display()))
         .arg(format!("--pid-file={}", dir.join("pid").display()))
         .arg(format!("--port={port}"))
