@@ -1,7 +1,7 @@
 //! A file of 128-bit words that processes of one host read and exchange together.
 //!
 //! What it takes to share memory is `unsafe` in Rust; this crate is all of it, and knows nothing
-//! else. Linux only.
+//! else. On other systems than Linux it is empty.
 //!
 //! ```
 //! use portable_atomic::Ordering;
@@ -16,6 +16,7 @@
 //! # std::fs::remove_file(&path)?;
 //! # Ok::<(), std::io::Error>(())
 //! ```
+#![cfg(target_os = "linux")]
 #![warn(missing_docs)]
 #![deny(clippy::undocumented_unsafe_blocks)]
 

@@ -12,7 +12,7 @@ use tollway_stores::cas::CasStore;
 use tollway_stores::memory::MemoryStore;
 #[cfg(feature = "redis")]
 use tollway_stores::redis::{RedisOptions, RedisStore};
-#[cfg(feature = "shm")]
+#[cfg(all(feature = "shm", target_os = "linux"))]
 use tollway_stores::shm::{ShmOptions, ShmStore};
 #[cfg(feature = "sql")]
 use tollway_stores::sql::{SqlOptions, SqlStore};
@@ -155,11 +155,15 @@ impl Recipe {
             _ if self.clock.is_some() => {
                 Err(errors::config("a clock can be given to memory:// only: other backends use their server's"))
             }
-            #[cfg(feature = "shm")]
+            #[cfg(all(feature = "shm", target_os = "linux"))]
             "shm" => {
                 let store = ShmStore::open(url, ShmOptions::default());
                 Ok(Arc::new(store.map_err(|error| errors::from_config(&error))?))
             }
+            #[cfg(all(feature = "shm", not(target_os = "linux")))]
+            "shm" => Err(errors::config(
+                "backend shm:// needs Linux: use redis:// for one limit of all processes, or memory:// for each alone",
+            )),
             #[cfg(feature = "redis")]
             "redis" | "rediss" | "redis+unix" | "redis+sentinel" | "rediss+sentinel" | "redis+cluster"
             | "rediss+cluster" => {

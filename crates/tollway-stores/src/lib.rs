@@ -22,7 +22,7 @@ pub mod cas;
 pub mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;
-#[cfg(feature = "shm")]
+#[cfg(all(feature = "shm", target_os = "linux"))]
 pub mod shm;
 #[cfg(feature = "sql")]
 pub mod sql;
@@ -30,11 +30,11 @@ pub mod sql;
 mod clock;
 #[cfg(any(feature = "memory", feature = "redis"))]
 mod own;
-#[cfg(any(feature = "memory", feature = "shm"))]
+#[cfg(any(feature = "memory", all(feature = "shm", target_os = "linux")))]
 mod places;
-#[cfg(any(feature = "memory", feature = "shm"))]
+#[cfg(any(feature = "memory", all(feature = "shm", target_os = "linux")))]
 mod prefixes;
-#[cfg(any(feature = "memory", feature = "shm"))]
+#[cfg(any(feature = "memory", all(feature = "shm", target_os = "linux")))]
 mod table;
 #[cfg(any(feature = "redis-tls", feature = "sql-tls"))]
 mod tls;
