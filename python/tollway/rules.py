@@ -46,6 +46,7 @@ __all__ = [
     "follow",
     "stated_lists",
     "stated_rules",
+    "stated_source",
 ]
 
 log = logging.getLogger("tollway.rules")
@@ -176,12 +177,11 @@ def follow(target: Rules | AccessList, source: Source, *, every: float = 0.5) ->
     return following
 
 
-def stated_rules(stated: Any, lists: Sequence[AccessList] = ()) -> Rules:
-    """The rules that a setting states, with these access lists.
+def stated_source(stated: Any) -> Rules | Mapping[str, Any] | Source:
+    """What a setting states as rules: :class:`Rules`, data for them, or a :class:`Source`.
 
-    They are :class:`Rules`, data for them, a :class:`Source`, the dotted path of one of these, or
-    the name of a ``.json`` or ``.toml`` file, or ``"database"`` for the rows of Django's admin.
-    What is a source, a file or a database is followed.
+    It may be stated by its dotted path, as a class that makes it, as the name of a ``.json`` or
+    ``.toml`` file, or as ``"database"`` for the rows of Django's admin. Nothing is read yet.
 
     Raises :class:`tollway.ConfigError` that names what cannot be used.
     """
@@ -193,18 +193,32 @@ def stated_rules(stated: Any, lists: Sequence[AccessList] = ()) -> Rules:
         stated = FileSource(path) if is_file else _imported("rules", str(stated))
     if isinstance(stated, type):
         stated = stated()
-    if isinstance(stated, Rules):
-        if lists:
-            raise ConfigError("a Rules object has lists of its own: write Rules(lists=[...])")
+    if isinstance(stated, Rules | Mapping):
         return stated
-    if isinstance(stated, Mapping):
-        return Rules(stated, lists=lists)
     if not hasattr(stated, "load"):
         raise ConfigError(
             f"{stated!r} is no rules: use Rules(...), a mapping, a source, a dotted path or a file"
         )
+    source: Source = stated
+    return source
+
+
+def stated_rules(stated: Any, lists: Sequence[AccessList] = ()) -> Rules:
+    """The rules that a setting states, with these access lists.
+
+    What may be stated is told at :func:`stated_source`; a source or a file is followed.
+
+    Raises :class:`tollway.ConfigError` that names what cannot be used.
+    """
+    found = stated_source(stated)
+    if isinstance(found, Rules):
+        if lists:
+            raise ConfigError("a Rules object has lists of its own: write Rules(lists=[...])")
+        return found
+    if isinstance(found, Mapping):
+        return Rules(found, lists=lists)
     rules = Rules(lists=lists)
-    _follow_stated(rules, stated)
+    _follow_stated(rules, found)
     return rules
 
 

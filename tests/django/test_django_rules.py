@@ -153,7 +153,7 @@ def test_rules_made_elsewhere(rf: RequestFactory) -> None:
     [
         ({"RATELIMIT_RULES": {"deny": ["nobody"]}}, "RATELIMIT_RULES: deny"),
         ({"RATELIMIT_RULES": {"dny": []}}, "RATELIMIT_RULES: .*dny"),
-        ({"RATELIMIT_RULES": 5}, "RATELIMIT_RULES: 5 is neither"),
+        ({"RATELIMIT_RULES": 5}, "RATELIMIT_RULES: 5 is no rules"),
         ({"RATELIMIT_RULES": "no.where"}, "cannot be imported"),
         ({"RATELIMIT_ACCESS_LISTS": ["/no/where.txt"]}, "cannot be read"),
         ({"RATELIMIT_ACCESS_LISTS": "x"}, "not a list"),

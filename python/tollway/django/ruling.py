@@ -12,7 +12,7 @@ from typing import Any, Final
 from tollway import hash_identity
 from tollway.django.keys import Key, KeyRing, follow_keys
 from tollway.django.settings import Settings
-from tollway.django.sources import Shadowed, followed, mentions_users, with_shadows
+from tollway.django.sources import Shadowed, mentions_users, with_shadows
 from tollway.django.steps import Call, Steps, User
 from tollway.identity import text
 from tollway.rules import Rules, Subject, follow
@@ -36,8 +36,7 @@ class Ruling:
         if isinstance(stated, Rules):
             self.rules = stated
         else:
-            lists = [followed(item) for item in settings.access_lists]
-            self.rules = Rules(with_shadows({}), lists=lists)
+            self.rules = Rules(with_shadows({}), lists=settings.access_lists)
         if isinstance(stated, Mapping):
             self._wants_user = self._wants_user or mentions_users(stated)
             self.rules.replace(with_shadows(stated))

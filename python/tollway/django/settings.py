@@ -19,7 +19,7 @@ from tollway import ClientAddress, ConfigError, Limiter, Policy, Rate, backends
 from tollway.backends import Backend
 from tollway.django import database, sources
 from tollway.identity import parse_key
-from tollway.rules import AccessList, FileSource
+from tollway.rules import AccessList, stated_lists
 from tollway.tokens import Verifier
 
 
@@ -60,7 +60,7 @@ class Settings:
     middleware: Mapping[str, Any] = field(default_factory=dict)
     rules: Any = None
     usage: bool = False
-    access_lists: tuple[AccessList | FileSource, ...] = ()
+    access_lists: tuple[AccessList, ...] = ()
 
 
 def rates(value: object) -> tuple[Rate, ...]:
@@ -300,7 +300,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
         "whether to sum up in the database what was allowed and refused, for `ratelimit_report`",
     ),
     "RATELIMIT_ACCESS_LISTS": Setting(
-        sources.stated_lists,
+        stated_lists,
         "access lists besides: files that are followed, `tollway.rules.AccessList` objects, or "
         "their dotted paths",
     ),

@@ -6,11 +6,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from django.utils.module_loading import import_string
-
 from tollway import ConfigError
-from tollway.django.database import DatabaseSource
-from tollway.rules import AccessList, FileSource, Rules, Source, follow
+from tollway.rules import AccessList, Rules, Source, stated_source
 
 SHADOW: Final = "shadow"
 """What the names of limits with ``shadow=True`` begin with."""
@@ -53,66 +50,13 @@ def with_shadows(data: Any) -> Any:
 
 
 def stated_rules(value: object) -> Mapping[str, Any] | Source | Rules | None:
-    """``RATELIMIT_RULES``: a mapping, a file, the database, a source, rules, or a path to them."""
-    if value == "database":
-        return DatabaseSource()
-    if isinstance(value, str):
-        is_file = value.endswith((".json", ".toml"))
-        value = FileSource(value) if is_file else _imported(value)
-    if isinstance(value, Mapping):
-        Rules(with_shadows(value))
-        return value
-    if isinstance(value, Rules):
-        return value
-    if isinstance(value, type):
-        value = value()
-    if value is None or hasattr(value, "load"):
-        found: Source | None = value
-        return found
-    raise ConfigError(f"{value!r} is neither a mapping of rules, nor a file, nor a Source")
-
-
-def stated_lists(value: object) -> tuple[AccessList | FileSource, ...]:
-    """``RATELIMIT_ACCESS_LISTS``: access lists, files, or dotted paths."""
-    if not isinstance(value, list | tuple):
-        raise ConfigError(f'{value!r} is not a list such as ["/etc/blocked.txt"]')
-    found: list[AccessList | FileSource] = []
-    for item in value:
-        made = item
-        if isinstance(item, str) and ("/" in item or item.endswith(".txt")):
-            made = FileSource(item)
-            _read(made)
-        elif isinstance(item, str):
-            made = _imported(item)
-        if not isinstance(made, AccessList | FileSource):
-            raise ConfigError(f"{item!r} is neither a file nor an AccessList")
-        found.append(made)
-    return tuple(found)
-
-
-def _read(source: FileSource) -> None:
-    """Read a file once, so that what is wrong with it is said at start-up."""
-    try:
-        found = source.load(None)
-    except OSError as error:
-        raise ConfigError(f"{source!r} cannot be read: {error}") from error
-    AccessList(found[1] if found else "")
-
-
-def followed(stated: AccessList | FileSource) -> AccessList:
-    """An access list as it is, or one that follows a file."""
-    if isinstance(stated, AccessList):
-        return stated
-    made = AccessList()
-    follow(made, stated)
-    return made
-
-
-def _imported(path: str) -> Any:
-    try:
-        return import_string(path)
-    except ImportError as error:
-        raise ConfigError(f"{path!r} cannot be imported: {error}") from error
+    """``RATELIMIT_RULES``: what :func:`tollway.rules.stated_source` takes, or nothing."""
+    if value is None:
+        return None
+    found = stated_source(value)
+    if isinstance(found, Mapping):
+        Rules(with_shadows(found))
+    return found
 
 
 def access(what: str, stated: Any, plain: str) -> AccessList | None:
