@@ -201,7 +201,8 @@ def tell(passage: Passage) -> None:
     if passage.decision is not None and passage.also is not None:
         settings = conf.current().settings
         told = responses.fields(passage.decision, settings.x_headers, settings.ietf_headers)
-        passage.also.update(pair for pair in told if pair[0] != "Retry-After")
+        passage.also.update(told)
+        passage.also.pop("Retry-After", None)  # REST framework writes its own
 
 
 def settle(request: Any, passage: Passage, response: HttpResponseBase) -> Steps[None]:
