@@ -28,6 +28,7 @@ from tollway.asgi import (
     Policies,
     Scope,
     client_ip,
+    compose,
     get_limiter,
     set_limiter,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "RateLimitUnavailable",
     "RateLimited",
     "client_ip",
+    "compose",
     "get_limiter",
     "limit",
     "rate_limit",
@@ -140,7 +142,7 @@ class Limit(RouteLimit):
             RateLimitUnavailable: when the store is away and the limiter fails closed.
         """
         scope = connection.scope
-        charges = await self.charges(scope, connection, _route_of(connection).name)
+        charges = await charges_of([self], scope, connection, _route_of(connection).name)
         try:
             return await check(self.own_limiter(), charges, scope)
         except StoreError as error:  # the limiter has told the log

@@ -20,6 +20,7 @@ from tollway.asgi import (
     Key,
     Policies,
     Scope,
+    compose,
     get_limiter,
     rate_limit_of,
     set_limiter,
@@ -28,9 +29,17 @@ from tollway.asgi import client_ip as _client_ip
 from tollway.asgi.answering import Answer, written
 from tollway.asgi.limits import STACK, Charge, RouteLimit, Share, Stack
 from tollway.asgi.middleware import Excludes
-from tollway.asgi.passage import ruling
+from tollway.asgi.passage import rules_of, subject_of
 
-__all__ = ["client_ip", "decision", "get_limiter", "limit_app", "rate_limit", "set_limiter"]
+__all__ = [
+    "client_ip",
+    "compose",
+    "decision",
+    "get_limiter",
+    "limit_app",
+    "rate_limit",
+    "set_limiter",
+]
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -122,10 +131,9 @@ def _turned_away(stack: Stack, route: str) -> Response | None:
 
 async def _ask(limiter: Limiter, charges: Sequence[Charge], scope: Scope) -> Decision:
     """Asks in the thread of the request; it is ``async`` by its type only."""
-    ruled = await ruling(scope)
-    if ruled is not None:
-        rules, subject = ruled
-        return rules.check(limiter, charges, subject)
+    rules = rules_of(scope)
+    if rules is not None:
+        return rules.check(limiter, charges, await subject_of(scope))
     return limiter.check_all(charges)
 
 

@@ -30,6 +30,7 @@ from tollway.asgi import (
     LimiterMiddleware,
     Policies,
     client_ip,
+    compose,
     get_limiter,
     rate_limit_of,
     set_limiter,
@@ -40,6 +41,7 @@ from tollway.asgi.limits import STACK, RouteLimit, Share, Stack
 __all__ = [
     "LimiterMiddleware",
     "client_ip",
+    "compose",
     "get_limiter",
     "rate_limit",
     "rate_limit_of",

@@ -25,6 +25,7 @@ from tollway.asgi import (
     LimiterMiddleware,
     Policies,
     client_ip,
+    compose,
     get_limiter,
     rate_limit_of,
     set_limiter,
@@ -35,6 +36,7 @@ from tollway.asgi.limits import STACK, RouteLimit, Share, Stack, route_name
 __all__ = [
     "LimiterMiddleware",
     "client_ip",
+    "compose",
     "get_limiter",
     "rate_limit",
     "rate_limit_of",

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.asgi.serving import dead_port
-from tollway import ClientAddress, Limiter
+from tollway import Limiter
 from tollway.asgi import passage
+from tollway.asgi.addresses import Addresses
 from tollway.testing import ManualClock
 
 
@@ -27,7 +28,7 @@ def limiter(clock: ManualClock) -> Limiter:
 @pytest.fixture
 def default_limiter(limiter: Limiter, monkeypatch: pytest.MonkeyPatch) -> Limiter:
     """The same limiter as the default of the process, for the length of a test."""
-    monkeypatch.setattr(passage, "_default", passage._Default(limiter, ClientAddress()))
+    monkeypatch.setattr(passage, "_default", passage._Default(limiter, Addresses()))
     return limiter
 
 

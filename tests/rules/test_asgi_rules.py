@@ -7,7 +7,7 @@ import pytest
 from fastapi import Depends, FastAPI
 
 from tests.asgi.serving import serve_asgi
-from tollway import ConfigError, Decision, Limiter, Policy
+from tollway import Decision, Limiter, Policy
 from tollway.asgi import LimiterMiddleware, passage
 from tollway.fastapi import limit, set_limiter
 from tollway.rules import Rules, TierCache
@@ -146,8 +146,3 @@ def test_a_shadow_shows_clients_nothing(limiter: Limiter) -> None:
     assert [answer.status_code for answer in answers] == [200] * 3
     assert not any("ratelimit" in name for answer in answers for name in answer.headers)
     assert rules.shadows() == {"*": (3, 2)}
-
-
-def test_facts_without_rules_are_a_mistake(limiter: Limiter) -> None:
-    with pytest.raises(ConfigError, match="give rules= too"):
-        LimiterMiddleware(hello, limiter, "1/h", facts=of_headers)

@@ -9,7 +9,8 @@ answer that passes through it, those of limits checked further in included.
 """
 
 from tollway.asgi.answering import Body, decision_headers
-from tollway.asgi.asking import Cost, Key
+from tollway.asgi.asking import Cost
+from tollway.asgi.extractors import Key, compose
 from tollway.asgi.limits import Policies
 from tollway.asgi.middleware import LimiterMiddleware
 from tollway.asgi.passage import (
@@ -34,6 +35,7 @@ __all__ = [
     "Scope",
     "Send",
     "client_ip",
+    "compose",
     "decision_headers",
     "get_limiter",
     "rate_limit_of",

@@ -8,8 +8,9 @@ from typing import Any, Final, Literal
 from tollway import ConfigError, Decision, Limiter, Policy, Rate
 from tollway.answer import policy_name
 from tollway.asgi.answering import Answer, Body, read_body, refusal, unavailable
-from tollway.asgi.asking import Cost, Key, cost_of, read_cost, read_key
-from tollway.asgi.passage import Passage, body_of, get_limiter, identify, ruling
+from tollway.asgi.asking import Cost, cost_of, read_cost
+from tollway.asgi.extractors import Extractor, Key, extractor, settled, waits
+from tollway.asgi.passage import Passage, body_of, get_limiter, rules_of, subject_of
 from tollway.asgi.wire import Scope
 from tollway.errors import StoreError
 
@@ -38,13 +39,27 @@ Ask = Callable[[Limiter, Sequence[Charge], Scope], Awaitable[Decision]]
 
 async def check(limiter: Limiter, charges: Sequence[Charge], scope: Scope) -> Decision:
     """Ask a limiter, by the rules if there are any, all or nothing, in one round trip."""
-    ruled = await ruling(scope)
-    if ruled is not None:
-        rules, subject = ruled
-        return await rules.acheck(limiter, charges, subject)
+    rules = rules_of(scope)
+    if rules is not None:
+        return await rules.acheck(limiter, charges, await subject_of(scope))
     if len(charges) == 1:
         return await limiter.acheck(*charges[0])
     return await limiter.acheck_all(charges)
+
+
+def named(policy: Policy, name: str) -> Policy:
+    """A policy under another name, the same in all else."""
+    refill = policy.refill_every
+    return Policy(
+        name,
+        policy.rates,
+        algorithm=policy.algorithm,
+        fail_mode=policy.fail_mode,
+        refill_every=f"{round(refill * 1000)}ms" if refill else None,
+        initial_tokens=policy.initial_tokens,
+        tokens_per_request=policy.tokens_per_request,
+        allow_partial=policy.allow_partial,
+    )
 
 
 class RouteLimit:
@@ -69,9 +84,7 @@ class RouteLimit:
         self.key = key
         self.share = share
         self.body = None if body is None else read_body(body)
-        for stated in (key, *(item.key for item in self.policies or ())):
-            if stated is not None:
-                read_key(stated)
+        self._asked = None if self.policies is None else self._asking(self.policies)
         self._scoped: dict[tuple[str, str], Policy] = {}
 
     def __deepcopy__(self, known: object) -> RouteLimit:
@@ -94,21 +107,23 @@ class RouteLimit:
             )
         return (policy,)
 
+    def _asking(self, policies: Iterable[Policy]) -> list[tuple[Policy, Extractor]]:
+        return [(item, extractor(self.key or item.key or "ip")) for item in policies]
+
     def waits(self) -> bool:
         """Whether its key is a function, which may need what others before it leave."""
-        return any(callable(self.key or policy.key) for policy in self.own_policies())
+        return any(waits(self.key or policy.key) for policy in self.own_policies())
 
     async def charges(self, scope: Scope, argument: object, route: str) -> list[Charge]:
         """What this limit costs a request, and whom. ``argument`` is what functions are given."""
-        cost = await cost_of(self.cost, argument)
-        return [
-            (
-                self._counted(policy, route),
-                await identify(read_key(self.key or policy.key or "ip"), scope, argument),
-                cost,
-            )
-            for policy in self.own_policies()
-        ]
+        cost = self.cost if self.cost.__class__ is int else await cost_of(self.cost, argument)
+        charges = []
+        for policy, extract in self._asked or self._asking(self.own_policies()):
+            found = extract(scope, argument)
+            if found.__class__ is not str or not found:
+                found = await settled(found, scope)
+            charges.append((self._counted(policy, route), found, cost))
+        return charges
 
     def _counted(self, policy: Policy, route: str) -> Policy:
         """The policy as it counts: one count a route, unless it is shared on purpose."""
@@ -117,7 +132,7 @@ class RouteLimit:
         known = self._scoped.get((policy.name, route))
         if known is None:
             name = policy_name(policy.name, route)
-            known = Policy(name, policy.rates, algorithm=policy.algorithm)
+            known = named(policy, name)
             self._scoped[(policy.name, route)] = known
         return known
 
@@ -125,7 +140,8 @@ class RouteLimit:
 async def charges_of(
     limits: Iterable[RouteLimit], scope: Scope, argument: object, route: str
 ) -> list[Charge]:
-    """What several limits of one route cost a request."""
+    """What several limits of one route cost a request; ``route`` is empty before any routing."""
+    Passage.of(scope).route = route or None
     return [charge for item in limits for charge in await item.charges(scope, argument, route)]
 
 
@@ -174,7 +190,7 @@ def refuse_twins(route: str, limits: Iterable[RouteLimit]) -> None:
             twin = seen.setdefault((policy.name, item.key or policy.key), policy)
             if twin.rates != policy.rates:
                 raise ConfigError(
-                    f"two policies on {route} are both named {policy.name!r}: "
+                    f"two policies on {route or 'one middleware'} are both named {policy.name!r}: "
                     "give each Policy its own name"
                 )
 

@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Final
 
-from tollway import ClientAddress, ConfigError, Decision, Limiter, Policy
-from tollway.asgi.answering import (
-    Answer,
-    Body,
-    decision_headers,
-    read_body,
-    refusal,
-    refuse,
-    unavailable,
-)
-from tollway.asgi.asking import Cost, Key, cost_of, read_cost, read_key
-from tollway.asgi.limits import Policies, as_policies, check
-from tollway.asgi.passage import Facts, Passage, Ruled, body_of, get_limiter, identify
+from tollway import ConfigError, Limiter, Policy
+from tollway.asgi.addresses import Addresses
+from tollway.asgi.answering import Body, decision_headers, read_body, refuse
+from tollway.asgi.asking import Cost
+from tollway.asgi.extractors import Key
+from tollway.asgi.limits import Policies, RouteLimit, Stack, charges_of, check
+from tollway.asgi.passage import Facts, Passage
 from tollway.asgi.wire import ASGIApp, Message, Receive, Scope, Send, inner_path
 from tollway.errors import StoreError
-from tollway.identity import KeySpec
 from tollway.rules import Rules
+from tollway.tokens import Verifier
 
 _STARTS: Final = ("http.response.start", "websocket.accept", "websocket.http.response.start")
-
-Charged = list[tuple[Policy, KeySpec | Callable[..., Any]]]
 
 
 class LimiterMiddleware:
@@ -38,11 +30,12 @@ class LimiterMiddleware:
     without one it is the limiter's default policy. With neither the middleware limits nothing and
     writes the headers of the limits checked further in.
 
-    ``key`` is ``"ip"``, ``"user"``, ``"header:X"``, ``"param:x"``, ``"cookie:x"`` or a function
-    of the scope, async if need be; ``cost`` a number or such a function. ``exclude_paths`` are
-    globs, ``exclude_methods`` methods that are never limited. ``trusted_proxies``, ``proxy_hops``
-    and ``ipv6_prefix`` are those of :func:`set_limiter`, for this application, and so are ``rules``
-    and ``facts``, for what lies further in, too. ``body`` is how refusals are worded, see
+    ``key`` is ``"ip"``, ``"user"``, ``"api_key"``, ``"header:X"`` and so on, a :func:`compose` of
+    several, or a function of the scope, async if need be; ``cost`` a number or such a function.
+    ``exclude_paths`` are globs, ``exclude_methods`` methods that are never limited.
+    ``trusted_proxies``, ``proxy_hops`` and ``ipv6_prefix`` are those of :func:`set_limiter`, for
+    this application, and so are ``rules``, ``facts`` and ``verifier``, for what lies further in,
+    too. ``body`` is how refusals are worded, see
     :data:`tollway.asgi.Body`. ``messages`` are policies for each message of a WebSocket; at the
     first one too many the connection is closed with code 1008, counted by the same ``key``.
 
@@ -66,29 +59,33 @@ class LimiterMiddleware:
         ietf_headers: bool = True,
         rules: Rules | None = None,
         facts: Facts | None = None,
+        verifier: Verifier | None = None,
         body: Body | None = None,
         messages: Policies | Sequence[Policies] | None = None,
     ) -> None:
         if policy is None and limiter is not None:
             policy = limiter.default_policy
         self.app = app
-        self.limiter = limiter
-        self.policies = () if policy is None else as_policies(policy)
-        self.cost = read_cost(cost)
-        self.messages = () if messages is None else as_policies(messages)
-        self._charged = [(item, read_key(key or item.key or "ip")) for item in self.policies]
-        self._charged_messages = [
-            (item, read_key(key or item.key or "ip")) for item in self.messages
-        ]
-        self._limits = bool(self.policies or self.messages or rules is not None)
-        self._body = None if body is None else read_body(body)
+        self._stack: Stack | None = None
+        if policy is not None:
+            self._stack = Stack([RouteLimit(policy, limiter, cost, key, "policy", None)])
+        elif rules is not None:
+            self._stack = Stack([_ByRules(None, limiter, cost, key, "policy", None)])
+        self._messages: RouteLimit | None = None
+        if messages is not None:
+            self._messages = RouteLimit(messages, limiter, 1, key, "policy", None)
         self._excludes = Excludes(exclude_paths, exclude_methods)
-        self._address = (
-            ClientAddress(trusted_proxies or (), proxy_hops, ipv6_prefix)
-            if trusted_proxies is not None or proxy_hops or ipv6_prefix != 64
-            else None
-        )
-        self._ruled = Ruled.by(rules, facts)
+        address = None
+        if trusted_proxies is not None or proxy_hops or ipv6_prefix != 64:
+            address = Addresses(trusted_proxies or (), proxy_hops, ipv6_prefix)
+        told = {
+            "address": address,
+            "rules": rules,
+            "facts": facts,
+            "verifier": verifier,
+            "body": None if body is None else read_body(body),
+        }
+        self._told = [(name, value) for name, value in told.items() if value is not None]
         self._fields = {"x_headers": x_headers, "ietf": ietf_headers}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,37 +94,20 @@ class LimiterMiddleware:
             await self.app(scope, receive, send)
             return
         passage = Passage.of(scope)
-        if self._address is not None:
-            passage.address = self._address
-        if self._ruled is not None:
-            passage.ruled = self._ruled
-        if self._body is not None:
-            passage.body = self._body
-        if self._limits and not self._excludes.holds(scope):
-            answer = await self._turned_away(scope, passage)
-            if answer is not None:
-                await refuse(scope, receive, send, answer)
-                return
-            if self.messages and scope["type"] == "websocket":
-                receive, send = self._with_limited_messages(scope, receive, send)
+        for name, value in self._told:
+            setattr(passage, name, value)
+        if not self._excludes.holds(scope):
+            if self._stack is not None:
+                answer = await self._stack.turned_away(scope, scope, "")
+                if answer is not None:
+                    await refuse(scope, receive, send, answer)
+                    return
+            if self._messages is not None and scope["type"] == "websocket":
+                receive, send = self._with_limited_messages(self._messages, scope, receive, send)
         await self.app(scope, receive, self._with_headers(passage, send))
 
-    async def _turned_away(self, scope: Scope, passage: Passage) -> Answer | None:
-        if not self.policies and self._ruled is None:
-            return None
-        try:
-            decision = await self._checked(self._charged, await cost_of(self.cost, scope), scope)
-        except StoreError:  # the limiter has told the log
-            return unavailable()
-        passage.note(decision)
-        return None if decision.allowed else refusal(decision, scope, body_of(scope))
-
-    async def _checked(self, charged: Charged, cost: int, scope: Scope) -> Decision:
-        charges = [(policy, await identify(key, scope, scope), cost) for policy, key in charged]
-        return await check(self.limiter or get_limiter(), charges, scope)
-
     def _with_limited_messages(
-        self, scope: Scope, receive: Receive, send: Send
+        self, limit: RouteLimit, scope: Scope, receive: Receive, send: Send
     ) -> tuple[Receive, Send]:
         """Close the connection at the first message too many; the application is told so."""
         closed: Message | None = None
@@ -140,7 +120,8 @@ class LimiterMiddleware:
             if message["type"] != "websocket.receive":
                 return message
             try:
-                decision = await self._checked(self._charged_messages, 1, scope)
+                charges = await charges_of([limit], scope, scope, "")
+                decision = await check(limit.own_limiter(), charges, scope)
             except StoreError:  # the limiter has told the log
                 code, reason = 1013, "requests cannot be counted"
             else:
@@ -170,6 +151,13 @@ class LimiterMiddleware:
             await send(message)
 
         return send_with_headers
+
+
+class _ByRules(RouteLimit):
+    """No limit of its own, but what rules say of a path."""
+
+    def own_policies(self) -> tuple[Policy, ...]:
+        return ()
 
 
 class Excludes:

@@ -18,14 +18,19 @@ def values(scope: Scope, name: bytes) -> Iterator[str]:
     return (value.decode("latin-1") for header, value in scope["headers"] if header == name)
 
 
-def hops(scope: Scope) -> tuple[str | None, list[str], list[str]]:
-    """Whom the request came from, and what it says of the way there."""
-    client = scope.get("client")
-    return (
-        client[0] if client else None,
-        list(values(scope, b"x-forwarded-for")),
-        list(values(scope, b"forwarded")),
-    )
+def header(scope: Scope, name: bytes) -> str | None:
+    """The first value of a header."""
+    return next(values(scope, name), None)
+
+
+def cookies(scope: Scope) -> dict[str, str]:
+    """The cookies of a request; of one name the first."""
+    found: dict[str, str] = {}
+    for line in values(scope, b"cookie"):
+        for pair in line.split(";"):
+            name, _, value = pair.strip().partition("=")
+            found.setdefault(name, value)
+    return found
 
 
 def inner_path(scope: Scope) -> str:

@@ -1,0 +1,42 @@
+"""Where a request came from, as it is told and as it is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
+
+from tollway import ClientAddress
+from tollway.asgi.wire import Scope, values
+
+PEERS_MAX: Final = 4096
+"""How many addresses of peers are kept as they are counted."""
+
+
+class Addresses:
+    """Finds the address of a client; what proxies say is believed only of those that are named."""
+
+    def __init__(
+        self, trusted_proxies: Sequence[str] = (), proxy_hops: int = 0, ipv6_prefix: int = 64
+    ) -> None:
+        self._rule = ClientAddress(trusted_proxies, proxy_hops, ipv6_prefix)
+        self._believes = bool(trusted_proxies) or proxy_hops > 0
+        self._counted = lru_cache(maxsize=PEERS_MAX)(self._rule.key)
+
+    def resolve(self, scope: Scope) -> str:
+        """The address itself."""
+        return self._rule.resolve(_peer(scope), *self._told(scope))
+
+    def key(self, scope: Scope) -> str:
+        """The address as it is counted: one of IPv6 stands for its network."""
+        if self._believes:
+            return self._rule.key(_peer(scope), *self._told(scope))
+        return self._counted(_peer(scope))
+
+    def _told(self, scope: Scope) -> tuple[list[str], list[str]]:
+        return list(values(scope, b"x-forwarded-for")), list(values(scope, b"forwarded"))
+
+
+def _peer(scope: Scope) -> str | None:
+    client = scope.get("client")
+    return client[0] if client else None
