@@ -186,11 +186,11 @@ def show(wanted: list[Door], console: Console) -> list[str]:
 
 
 def invite(wanted: list[Door], console: Console) -> None:
-    console.print("\nServing until Ctrl-C. Try:")
-    for door in wanted:
-        console.print(f"  curl -i {door.url}/ping", highlight=False, soft_wrap=True)
-    for door in wanted[:2]:
-        console.print(f"  curl -s {door.url}/items", highlight=False, soft_wrap=True)
+    lines = ["\nServing until Ctrl-C. Try:"]
+    lines += [f"  curl -i {door.url}/ping" for door in wanted]
+    lines += [f"  curl -s {door.url}/items" for door in wanted[:2]]
+    # At once: whoever reads the first line may stop us right then.
+    console.print("\n".join(lines), highlight=False, soft_wrap=True)
     while True:
         signal.pause()
 

@@ -181,3 +181,38 @@ def test_keys_are_kept_as_hashes() -> None:
 def test_keys_must_be_asked_for(rf: RequestFactory) -> None:
     with pytest.raises(ConfigError, match="RATELIMIT_API_KEYS"):
         api_key(rf.get("/"))
+
+
+def test_a_permission_of_rest_framework(rf: RequestFactory, issued: Callable[[], None]) -> None:
+    from rest_framework.response import Response
+    from rest_framework.views import APIView
+
+    from tollway.django.permissions import HasAPIKey
+
+    class Orders(APIView):
+        authentication_classes = []
+        permission_classes = [HasAPIKey]
+        api_key_scopes = ["orders:read"]
+
+        def get(self, request: Any) -> Response:
+            return Response(request.api_key.name)
+
+    class Open(Orders):
+        api_key_scopes = []
+
+    _, bare = APIKey.issue("bare")
+    _, reads = APIKey.issue("r", scopes="orders:read")
+    issued()
+    view = Orders.as_view()
+    assert codes(view, [shown(rf, reads), shown(rf, bare), shown(rf), shown(rf, "x")]) == [
+        200,
+        403,
+        401,
+        401,
+    ]
+    refused = view(shown(rf))
+    assert refused["WWW-Authenticate"] == "ApiKey"
+    assert refused.data["detail"].code == "api_key_required"
+    assert "lacks orders:read" in view(shown(rf, bare)).data["detail"]
+    assert view(shown(rf, reads)).data == "r"
+    assert codes(Open.as_view(), [shown(rf, bare)]) == [200]
