@@ -1,4 +1,4 @@
-"""The files of docs/bolt.md are served as they stand there."""
+"""The files of Bolt's pages are served as they stand there."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ import pytest
 from tests.bolt.project import Project
 from tests.house.snippets import Snippet, parse
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "bolt.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE = DOCS / "bolt.md"
 
 
-def files() -> list[Snippet]:
-    found = parse("docs/bolt.md", PAGE.read_text())
+def files(page: Path) -> list[Snippet]:
+    found = parse(f"docs/{page.name}", page.read_text())
     return [snippet for snippet in found if "file" in snippet.words]
 
 
-@pytest.mark.parametrize("snippet", files(), ids=lambda snippet: str(snippet.line))
+FILES = [snippet for page in sorted(DOCS.glob("bolt*.md")) for snippet in files(page)]
+
+
+@pytest.mark.parametrize("snippet", FILES, ids=lambda snippet: f"{snippet.page}:{snippet.line}")
 def test_every_file_of_the_page_can_be_served(project: Project, snippet: Snippet) -> None:
     project.settings('INSTALLED_APPS += ["django.contrib.contenttypes"]')
     project.write("shop/api.py", snippet.text)
@@ -27,7 +31,7 @@ def test_every_file_of_the_page_can_be_served(project: Project, snippet: Snippet
 
 
 def test_the_mistakes_that_the_page_shows(project: Project) -> None:
-    [body] = [snippet for snippet in files() if "class NewItem" in snippet.text]
+    [body] = [snippet for snippet in files(PAGE) if "class NewItem" in snippet.text]
     project.write("shop/api.py", body.text)
     with project.serve() as served:
         answer = httpx.post(f"{served.url}/items", content=b'{"name": "x", "tags": [1]}')

@@ -35,7 +35,7 @@ from tollway.bolt.exceptions import (
     UnprocessableEntity,
 )
 from tollway.bolt.limits import rate_limit
-from tollway.bolt.params import Body, Header, Path, Query
+from tollway.bolt.params import Body, Depends, Header, Path, Query
 from tollway.bolt.request import Request
 from tollway.bolt.responses import HTML, JSON, PlainText, Redirect, Response
 from tollway.bolt.router import Router
@@ -49,6 +49,7 @@ __all__ = [
     "BoltAPI",
     "Conflict",
     "Cookie",
+    "Depends",
     "Forbidden",
     "GatewayTimeout",
     "Gone",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from tollway.bolt.params import Depends
 from tollway.bolt.paths import TrailingSlash
 from tollway.bolt.router import Routes
 
@@ -23,11 +26,20 @@ class BoltAPI(Routes):
 
     ``prefix`` stands before every path. ``trailing_slash`` is ``"strip"`` (the default: a path
     is registered without), ``"append"`` (with) or ``"keep"`` (as written); a request for the
-    other spelling is redirected with 308.
+    other spelling is redirected with 308. ``dependencies`` are called before every handler.
+
+    In tests, ``api.dependency_overrides[find_shop] = fake_shop`` has ``fake_shop`` called in the
+    place of ``find_shop``, from the next start of a server on.
     """
 
-    def __init__(self, prefix: str = "", *, trailing_slash: TrailingSlash = "strip") -> None:
-        super().__init__(prefix, trailing_slash)
+    def __init__(
+        self,
+        prefix: str = "",
+        *,
+        trailing_slash: TrailingSlash = "strip",
+        dependencies: Sequence[Depends] = (),
+    ) -> None:
+        super().__init__(prefix, trailing_slash, dependencies)
 
     def mount(self, path: str, api: BoltAPI) -> None:
         """Serve another API below ``path``, with this one's rule for trailing slashes."""

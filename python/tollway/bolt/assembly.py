@@ -15,15 +15,13 @@ from tollway.bolt.error_handlers import Answer, ErrorHandler, invalid
 from tollway.bolt.exceptions import FieldProblem
 from tollway.bolt.explain import MOST_PROBLEMS, code_of
 from tollway.bolt.limits import Limiters
-from tollway.bolt.responses import Redirect, Response, encode_json
+from tollway.bolt.responses import JSON, Redirect, Response, encode_json
 from tollway.bolt.router import Route
-from tollway.bolt.signature import Signature, compile_signature, describe, name_of
+from tollway.bolt.signature import Around, Signature, compile_signature, describe, name_of
+from tollway.bolt.threads import Threads, Wrapper
 from tollway.errors import ConfigError
 
 __all__ = ["Assembly", "assemble"]
-
-Around = Callable[[Callable[..., Any]], Callable[..., Any]]
-"""What is put around every handler that is a plain function."""
 
 
 @dataclass(slots=True)
@@ -39,14 +37,14 @@ class Assembly:
 
 
 def assemble(
-    apis: Iterable[BoltAPI], settings: BoltSettings, around: Around | None = None
+    apis: Iterable[BoltAPI], settings: BoltSettings, around: Wrapper | None = None
 ) -> Assembly:
-    """Compile every route of ``apis``.
+    """Compile every route of ``apis``. ``around`` is put around all plain functions.
 
     Raises one ConfigError that lists everything that is wrong: bad signatures, two handlers for
     one method and path, limits that cannot be.
     """
-    builder = _Builder(Limiters(settings), around)
+    builder = _Builder(Limiters(settings), Threads(settings.threads, around))
     for api in apis:
         for route in api.routes():
             builder.add(route)
@@ -76,9 +74,9 @@ def assemble(
 class _Builder:
     """Collects compiled routes, and everything that is wrong with the others."""
 
-    def __init__(self, limiters: Limiters, around: Around | None) -> None:
+    def __init__(self, limiters: Limiters, threads: Threads) -> None:
         self.limiters = limiters
-        self.around = around
+        self.threads = threads
         self.routes: list[dict[str, Any]] = []
         self.bodies: dict[tuple[str, str], BodyReader] = {}
         self.problems: list[str] = []
@@ -103,7 +101,11 @@ class _Builder:
 
     def _compiled(self, route: Route, path: str) -> dict[str, Any]:
         handler = route.handler
-        signature = compile_signature(handler, route.method, paths.names(path), route.inline)
+        around = Around(
+            route.dependencies, route.overrides, self.threads, finished(route.status_code)
+        )
+        names = paths.names(path)
+        signature = compile_signature(handler, route.method, names, route.inline, around)
         if signature.body is not None:
             self.bodies[(route.method, path)] = signature.body
         name = name_of(handler)
@@ -120,9 +122,7 @@ class _Builder:
         }
 
     def _called(self, signature: Signature) -> Callable[..., Any]:
-        if self.around is None or signature.mode == "async":
-            return signature.call
-        return self.around(signature.call)
+        return signature.call if signature.mode == "async" else self.threads.around(signature.call)
 
     def redirects(self) -> list[dict[str, Any]]:
         """Routes that send the other spelling of a path to the one that is served."""
@@ -143,6 +143,17 @@ class _Builder:
                 }
             )
         return found
+
+
+def finished(status_code: int) -> Callable[[Any], Any]:
+    """What makes a response of a plain value before the server does."""
+
+    def response(value: Any) -> Any:
+        if isinstance(value, Response | str | bytes) or status_code == 204:
+            return value
+        return JSON(value, status_code)
+
+    return response
 
 
 def _redirect(request: Any) -> Redirect:

@@ -13,7 +13,7 @@ from tollway.bolt.explain import code_of, explain, problem
 from tollway.bolt.kinds import Unwrapped, spelled
 from tollway.bolt.params import MISSING
 
-__all__ = ["BodyReader", "Group", "Step", "compose", "container", "mutable"]
+__all__ = ["BodyReader", "Group", "container", "mutable"]
 
 ABSENT: Final = object()
 """Stands for a parameter that was not sent, where the Struct has the default."""
@@ -81,40 +81,6 @@ class Group:
             # The struct's own __post_init__ refused.
             entry = problem("value_error", (self.source,), str(error))
             raise RequestValidationError([entry]) from error
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One parameter of the handler: which arguments it takes and how it is built from them."""
-
-    start: int
-    count: int
-    build: Callable[..., Any] | None
-    keyword: str | None
-
-
-def compose(handler: Callable[..., Any], steps: list[Step]) -> Callable[..., Any]:
-    """A function that takes the server's arguments and calls the handler.
-
-    It is the handler itself wherever each argument is a positional parameter already.
-    """
-    if all(step.build is None and step.keyword is None for step in steps):
-        return handler
-    positional = [step for step in steps if step.keyword is None]
-    keywords = [(step.keyword, step) for step in steps if step.keyword is not None]
-
-    def value(step: Step, values: tuple[Any, ...]) -> Any:
-        if step.build is None:
-            return values[step.start]
-        return step.build(*values[step.start : step.start + step.count])
-
-    def call(*values: Any) -> Any:
-        return handler(
-            *[value(step, values) for step in positional],
-            **{name: value(step, values) for name, step in keywords},
-        )
-
-    return call
 
 
 def container(

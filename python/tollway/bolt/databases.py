@@ -45,10 +45,10 @@ def closing_old_connections(call: Callable[..., Any]) -> Callable[..., Any]:
     """A plain handler with :func:`close_old_connections` before and after, as around a view."""
 
     @wraps(call)
-    def run(*values: Any) -> Any:
+    def run(*values: Any, **named: Any) -> Any:
         close_old_connections()
         try:
-            return call(*values)
+            return call(*values, **named)
         finally:
             close_old_connections()
 

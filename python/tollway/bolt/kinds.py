@@ -32,6 +32,7 @@ __all__ = [
     "fields_of",
     "is_document",
     "is_scalar",
+    "resolve",
     "sequence_of",
     "spelled",
     "unwrap",

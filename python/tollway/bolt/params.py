@@ -14,11 +14,12 @@ Markers go into ``Annotated`` or stand as the default::
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
 
-__all__ = ["MISSING", "Body", "Cookie", "Header", "Param", "Path", "Query"]
+__all__ = ["MISSING", "Body", "Cookie", "Depends", "Header", "Param", "Path", "Query"]
 
 
 class _Missing:
@@ -111,3 +112,38 @@ class Body(Param):
     """The body, decoded from JSON; with the type ``bytes`` it is the raw body."""
 
     source = "body"
+
+
+class Depends:
+    """What a function of yours returns for this request::
+
+        async def find_shop(slug: str) -> Shop: ...
+
+        @api.get("/{slug}/items")
+        async def items(shop: Annotated[Shop, Depends(find_shop)]): ...
+
+    ``dependency`` is a function or a class, plain or async; the annotated type if left out. Its
+    parameters are read as those of a handler, and may be dependencies themselves. With a single
+    ``yield`` it gives what it yields, and goes on after the answer was made: the rest cleans up.
+
+    It is called once for each request, wherever it is asked for; ``use_cache=False`` calls it
+    once more here. ``inline=True`` runs a plain function on the event loop's thread when the
+    handler is async: quicker, but it must not wait for anything.
+    """
+
+    __slots__ = ("dependency", "inline", "use_cache")
+
+    def __init__(
+        self,
+        dependency: Callable[..., Any] | None = None,
+        *,
+        use_cache: bool = True,
+        inline: bool = False,
+    ) -> None:
+        self.dependency = dependency
+        self.use_cache = use_cache
+        self.inline = inline
+
+    def __repr__(self) -> str:
+        name = getattr(self.dependency, "__qualname__", "") if self.dependency else ""
+        return f"Depends({name})"

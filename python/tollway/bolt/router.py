@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypedDict, TypeVar, Unpack
 
 from tollway.bolt import paths
+from tollway.bolt.params import Depends
 from tollway.bolt.paths import TrailingSlash
 from tollway.bolt.signature import describe
 from tollway.errors import ConfigError
@@ -16,6 +17,20 @@ __all__ = ["Route", "Router", "Routes"]
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
+class Options(TypedDict, total=False):
+    """What can be said of a route beside its method and path."""
+
+    status_code: int
+    """The status of plain return values; 200 if left out."""
+    inline: bool
+    """Run a ``def`` handler on the event loop's thread: quicker, but nothing else happens
+    meanwhile, so it must not wait for anything."""
+    name: str | None
+    """For logs; the handler's dotted name if left out."""
+    dependencies: Sequence[Depends]
+    """Called before the handler; what they return is not used."""
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """One handler for one method and path, as it was registered."""
@@ -23,10 +38,13 @@ class Route:
     method: str
     path: str
     handler: Callable[..., Any]
-    status_code: int
-    inline: bool
-    name: str | None
     trailing_slash: TrailingSlash
+    status_code: int = 200
+    inline: bool = False
+    name: str | None = None
+    dependencies: Sequence[Depends] = ()
+    overrides: dict[Any, Any] = field(default_factory=dict)
+    """The ``dependency_overrides`` of the APIs that hold the route."""
 
     def normal(self) -> str:
         """The path as the server reads it. Raises ConfigError that names the handler."""
@@ -43,7 +61,12 @@ class Routes:
     and mounts are added does not matter.
     """
 
-    def __init__(self, prefix: str = "", trailing_slash: TrailingSlash = "strip") -> None:
+    def __init__(
+        self,
+        prefix: str = "",
+        trailing_slash: TrailingSlash = "strip",
+        dependencies: Sequence[Depends] = (),
+    ) -> None:
         if prefix and not prefix.startswith("/"):
             raise ConfigError(f"prefix {prefix!r} must begin with a slash: write {'/' + prefix!r}")
         if trailing_slash not in ("strip", "append", "keep"):
@@ -52,21 +75,19 @@ class Routes:
             )
         self.prefix = prefix
         self.trailing_slash: TrailingSlash = trailing_slash
+        self.dependencies = depends_on(dependencies, "dependencies")
+        self.dependency_overrides: dict[Callable[..., Any], Callable[..., Any]] = {}
         self._own: list[Route] = []
         self._below: list[tuple[str, Routes]] = []
 
     def route(
-        self,
-        method: str,
-        path: str,
-        *,
-        status_code: int = 200,
-        inline: bool = False,
-        name: str | None = None,
+        self, method: str, path: str, **options: Unpack[Options]
     ) -> Callable[[Handler], Handler]:
-        """Register a handler for a method given as text. See :meth:`get` for the parameters."""
+        """Register a handler for a method given as text. See :class:`Options`."""
+        status_code = options.get("status_code", 200)
         if not 200 <= status_code <= 599:
             raise ConfigError(f"path {path!r}: status_code is from 200 to 599, not {status_code}")
+        depends_on(options.get("dependencies", ()), f"path {path!r}: dependencies")
 
         def register(handler: Handler) -> Handler:
             if not callable(handler):
@@ -76,62 +97,41 @@ class Routes:
                     method=method.upper(),
                     path=paths.join(self.prefix, path),
                     handler=handler,
-                    status_code=status_code,
-                    inline=inline,
-                    name=name,
                     trailing_slash=self.trailing_slash,
+                    **options,
                 )
             )
             return handler
 
         return register
 
-    def get(
-        self, path: str, *, status_code: int = 200, inline: bool = False, name: str | None = None
-    ) -> Callable[[Handler], Handler]:
-        """Answer GET (and HEAD, unless that has a handler of its own).
+    def get(self, path: str, **options: Unpack[Options]) -> Callable[[Handler], Handler]:
+        """Answer GET (and HEAD, unless that has a handler of its own). See :class:`Options`."""
+        return self.route("GET", path, **options)
 
-        ``status_code`` is the status of plain return values. ``inline=True`` runs a ``def``
-        handler on the event loop's thread: quicker, but nothing else happens meanwhile, so it
-        must not wait for anything. ``name`` is for logs; the handler's dotted name if left out.
-        """
-        return self.route("GET", path, status_code=status_code, inline=inline, name=name)
+    def post(self, path: str, **options: Unpack[Options]) -> Callable[[Handler], Handler]:
+        """Answer POST. See :class:`Options`."""
+        return self.route("POST", path, **options)
 
-    def post(
-        self, path: str, *, status_code: int = 200, inline: bool = False, name: str | None = None
-    ) -> Callable[[Handler], Handler]:
-        """Answer POST. Parameters as in :meth:`get`."""
-        return self.route("POST", path, status_code=status_code, inline=inline, name=name)
+    def put(self, path: str, **options: Unpack[Options]) -> Callable[[Handler], Handler]:
+        """Answer PUT. See :class:`Options`."""
+        return self.route("PUT", path, **options)
 
-    def put(
-        self, path: str, *, status_code: int = 200, inline: bool = False, name: str | None = None
-    ) -> Callable[[Handler], Handler]:
-        """Answer PUT. Parameters as in :meth:`get`."""
-        return self.route("PUT", path, status_code=status_code, inline=inline, name=name)
+    def patch(self, path: str, **options: Unpack[Options]) -> Callable[[Handler], Handler]:
+        """Answer PATCH. See :class:`Options`."""
+        return self.route("PATCH", path, **options)
 
-    def patch(
-        self, path: str, *, status_code: int = 200, inline: bool = False, name: str | None = None
-    ) -> Callable[[Handler], Handler]:
-        """Answer PATCH. Parameters as in :meth:`get`."""
-        return self.route("PATCH", path, status_code=status_code, inline=inline, name=name)
+    def delete(self, path: str, **options: Unpack[Options]) -> Callable[[Handler], Handler]:
+        """Answer DELETE. See :class:`Options`."""
+        return self.route("DELETE", path, **options)
 
-    def delete(
-        self, path: str, *, status_code: int = 200, inline: bool = False, name: str | None = None
-    ) -> Callable[[Handler], Handler]:
-        """Answer DELETE. Parameters as in :meth:`get`."""
-        return self.route("DELETE", path, status_code=status_code, inline=inline, name=name)
+    def head(self, path: str, **options: Unpack[Options]) -> Callable[[Handler], Handler]:
+        """Answer HEAD in place of the GET handler. See :class:`Options`."""
+        return self.route("HEAD", path, **options)
 
-    def head(
-        self, path: str, *, status_code: int = 200, inline: bool = False, name: str | None = None
-    ) -> Callable[[Handler], Handler]:
-        """Answer HEAD in place of the GET handler. Parameters as in :meth:`get`."""
-        return self.route("HEAD", path, status_code=status_code, inline=inline, name=name)
-
-    def options(
-        self, path: str, *, status_code: int = 200, inline: bool = False, name: str | None = None
-    ) -> Callable[[Handler], Handler]:
-        """Answer OPTIONS in place of the server. Parameters as in :meth:`get`."""
-        return self.route("OPTIONS", path, status_code=status_code, inline=inline, name=name)
+    def options(self, path: str, **options: Unpack[Options]) -> Callable[[Handler], Handler]:
+        """Answer OPTIONS in place of the server. See :class:`Options`."""
+        return self.route("OPTIONS", path, **options)
 
     def include_router(self, router: Routes, prefix: str = "") -> None:
         """Add the routes of a router, below ``prefix`` if one is given."""
@@ -154,12 +154,21 @@ class Routes:
 
     def routes(self) -> Iterator[Route]:
         """Every route, those of routers and mounts included, with its whole path."""
-        yield from self._own
+        for route in self._own:
+            yield self._within(route)
         for prefix, other in self._below:
             below = paths.join(self.prefix, prefix)
             for route in other.routes():
                 path = paths.join(below, route.path)
-                yield replace(route, path=path, trailing_slash=self.trailing_slash)
+                yield self._within(replace(route, path=path, trailing_slash=self.trailing_slash))
+
+    def _within(self, route: Route) -> Route:
+        """A route with what holds for all routes in here: the outermost comes first."""
+        return replace(
+            route,
+            dependencies=(*self.dependencies, *route.dependencies),
+            overrides=route.overrides | self.dependency_overrides,
+        )
 
 
 class Router(Routes):
@@ -172,3 +181,11 @@ class Router(Routes):
 
     api.include_router(router)
     """
+
+
+def depends_on(given: Sequence[Depends], what: str) -> tuple[Depends, ...]:
+    """A list of dependencies, checked."""
+    for item in given:
+        if not isinstance(item, Depends):
+            raise ConfigError(f"{what}: write Depends({item!r})")
+    return tuple(given)

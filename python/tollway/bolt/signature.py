@@ -6,27 +6,31 @@ line, and the parameter.
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final, Optional, get_type_hints
+from typing import Annotated, Any, Final, Optional, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from tollway.bolt.binding import BodyReader, Group, Step, compose, container, mutable
+from tollway.bolt.binding import BodyReader, Group, container, mutable
+from tollway.bolt.composing import ASYNC, GENERATORS, Call, Step, compose
 from tollway.bolt.kinds import (
     Scalar,
     Unwrapped,
     fields_of,
     is_document,
     is_scalar,
+    resolve,
     sequence_of,
     unwrap,
 )
-from tollway.bolt.params import MISSING, Param
+from tollway.bolt.params import MISSING, Depends, Param
+from tollway.bolt.threads import Threads
 from tollway.errors import ConfigError
 
-__all__ = ["Signature", "compile_signature", "describe"]
+__all__ = ["Around", "Signature", "compile_signature", "describe"]
 
 BODILESS: Final = ("GET", "HEAD", "OPTIONS")
 
@@ -44,9 +48,24 @@ class Signature:
     body: BodyReader | None = None
 
 
+@dataclass(slots=True)
+class Around:
+    """What belongs to a route's handler beside the handler itself."""
+
+    dependencies: Sequence[Depends] = ()
+    """Called before those of the handler's own parameters; what they return is not used."""
+    overrides: Mapping[Any, Any] = field(default_factory=dict)
+    """Dependencies, each with the one to call in its place."""
+    threads: Threads = field(default_factory=Threads)
+    built: Callable[[Any], Any] = lambda value: value
+    """Makes a response while dependencies are still open."""
+
+
 def describe(handler: Callable[..., Any]) -> str:
     """A handler for people: ``shop.api.get_item (shop/api.py:12)``."""
-    inner = inspect.unwrap(handler)
+    inner = _function(handler)
+    if isinstance(inner, type):
+        inner = inspect.getattr_static(inner, "__init__")
     code = getattr(inner, "__code__", None)
     place = f" ({code.co_filename}:{code.co_firstlineno})" if code else ""
     return f"{name_of(handler)}{place}"
@@ -54,79 +73,166 @@ def describe(handler: Callable[..., Any]) -> str:
 
 def name_of(handler: Callable[..., Any]) -> str:
     """The dotted name of a handler."""
-    inner: Any = inspect.unwrap(handler)
+    inner = _function(handler)
     return f"{inner.__module__}.{getattr(inner, '__qualname__', type(inner).__qualname__)}"
 
 
+def _function(handler: Any) -> Any:
+    """What was written, without decorators and ``functools.partial`` around it."""
+    inner = inspect.unwrap(handler)
+    while isinstance(inner, functools.partial):
+        inner = inspect.unwrap(inner.func)
+    return inner
+
+
+def _code(handler: Any) -> Any:
+    """The function that runs when ``handler`` is called."""
+    inner = _function(handler)
+    if inspect.isroutine(inner) or isinstance(inner, type):
+        return inner
+    return type(inner).__call__
+
+
+def _kind(handler: Any) -> str:
+    """How a callable is called: ``sync``, ``async``, ``generator`` or ``async generator``."""
+    code = _code(handler)
+    if inspect.isasyncgenfunction(code):
+        return "async generator"
+    if inspect.isgeneratorfunction(code):
+        return "generator"
+    # A function that wraps an `async def` hands its coroutine on.
+    is_async = inspect.iscoroutinefunction(code) or inspect.iscoroutinefunction(handler)
+    return "async" if is_async else "sync"
+
+
 def compile_signature(
-    handler: Callable[..., Any], method: str, path_names: Collection[str], inline: bool = False
+    handler: Callable[..., Any],
+    method: str,
+    path_names: Collection[str],
+    inline: bool = False,
+    around: Around | None = None,
 ) -> Signature:
     """Read a handler's signature for a route.
 
     Raises ConfigError when a parameter cannot be read from a request.
     """
-    compiler = _Compiler(handler, method, tuple(path_names))
+    compiler = _Compiler(handler, method, tuple(path_names), around or Around())
     return compiler.compile(inline)
 
 
 class _Compiler:
     """The work of one :func:`compile_signature`."""
 
-    def __init__(self, handler: Callable[..., Any], method: str, names: tuple[str, ...]) -> None:
+    def __init__(
+        self, handler: Callable[..., Any], method: str, names: tuple[str, ...], around: Around
+    ) -> None:
         self.handler = handler
         self.method = method
         self.path_names = names
+        self.around = around
         self.arguments: list[dict[str, Any]] = []
-        self.steps: list[Step] = []
+        self.calls: list[Call] = []
         self.body: BodyReader | None = None
+        self.body_argument = 0
+        self.body_takers: list[Callable[..., Any]] = []
         self.used: set[str] = set()
         self.takes_request = False
+        self.cached: dict[Any, int] = {}
+        self.within: list[Callable[..., Any]] = []
+        """The dependencies whose parameters are being read, the innermost last."""
 
     def compile(self, inline: bool) -> Signature:
-        mode = self._mode(inline)
-        for parameter, annotation in self._parameters():
-            before = len(self.arguments)
-            build = self._parameter(parameter, annotation)
-            keyword = parameter.name if parameter.kind is parameter.KEYWORD_ONLY else None
-            self.steps.append(Step(before, len(self.arguments) - before, build, keyword))
+        kind = _kind(self.handler)
+        if kind in GENERATORS:
+            self._fail("a handler returns its answer, it does not yield it")
+        if kind == "async" and inline:
+            self._fail("inline=True is for `def` handlers: leave it out")
+        for marker in self.around.dependencies:
+            self._dependency(marker, None, None)
+        self._call(self.handler, kind, quick=False)
         unused = [name for name in self.path_names if name not in self.used]
         if unused and not self.takes_request:
             self._fail(f"the path has {{{unused[0]}}} but no parameter takes it: add `{unused[0]}`")
-        call = compose(self.handler, self.steps)
+        on_loop, call = compose(
+            self.calls, len(self.arguments), self.around.threads, self.around.built
+        )
+        if on_loop and inline:
+            needed = next(call for call in self.calls if call.kind in ASYNC)
+            self._fail(f"inline=True, but the dependency {needed.name} is async: leave it out")
+        mode = "async" if on_loop else "inline" if inline else "sync"
         return Signature(mode, call, self.arguments, self.body)
 
     def _fail(self, what: str, parameter: str | None = None) -> Any:
-        named = f", parameter {parameter!r}" if parameter else ""
-        raise ConfigError(f"handler {describe(self.handler)}{named}: {what}") from None
+        places = [f"handler {describe(self.handler)}"]
+        places += [f"dependency {describe(target)}" for target in self.within[-1:]]
+        if parameter:
+            places.append(f"parameter {parameter!r}")
+        raise ConfigError(f"{', '.join(places)}: {what}") from None
 
-    def _mode(self, inline: bool) -> str:
-        handler: Any = self.handler
-        inner = inspect.unwrap(handler)
-        if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
-            self._fail("a handler returns its answer, it does not yield it")
-        # A function that wraps an `async def` hands its coroutine on; an object need not.
-        called = inner if inspect.isroutine(handler) else type(handler).__call__
-        is_async = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(called)
-        if is_async and inline:
-            self._fail("inline=True is for `def` handlers: leave it out")
-        return "async" if is_async else "inline" if inline else "sync"
+    def _call(self, target: Callable[..., Any], kind: str, quick: bool) -> int:
+        """Plan the call of a dependency or of the handler, after those that it needs."""
+        steps = []
+        for parameter, annotation in self._parameters(target):
+            keyword = parameter.name if parameter.kind is parameter.KEYWORD_ONLY else None
+            marker = _depends(parameter, annotation)
+            if marker is not None:
+                result = self._dependency(marker, annotation, parameter.name)
+                steps.append(Step(keyword=keyword, result=result))
+                continue
+            before = len(self.arguments)
+            start, build = self._parameter(parameter, annotation)
+            count = max(len(self.arguments) - before, 1)
+            steps.append(Step(start, count, build, keyword))
+        self.calls.append(Call(target, name_of(target), kind, quick, steps))
+        return len(self.calls) - 1
 
-    def _parameters(self) -> list[tuple[inspect.Parameter, Any]]:
+    def _dependency(self, marker: Depends, annotation: Any, parameter: str | None) -> int:
+        """Plan a dependency, unless it is planned already. Returns the position of its call."""
+        target: Any = marker.dependency
+        if target is None and annotation is not None:
+            target = unwrap(annotation).core
+        if target in self.around.overrides:
+            target = self.around.overrides[target]
+            # What stands in may do without the piece of the path that the original took.
+            self.used.update(self.path_names)
+        if not callable(target):
+            self._fail(f"Depends({target!r}) is not a function or a class", parameter)
+        if fields_of(target) is not None:
+            name = name_of(target)
+            self._fail(f"{name} is a Struct: write Annotated[{name}, Query()]", parameter)
+        known = self.cached.get(target)
+        if known is not None and marker.use_cache:
+            return known
+        if target in self.within:
+            circle = [*self.within[self.within.index(target) :], target]
+            self._fail(f"dependencies go in a circle: {' -> '.join(map(name_of, circle))}")
+        self.within.append(target)
+        kind = _kind(target)
+        is_class = isinstance(target, type)
+        position = self._call(target, kind, quick=marker.inline or is_class)
+        self.within.pop()
+        if marker.use_cache:
+            self.cached[target] = position
+        return position
+
+    def _parameters(self, target: Callable[..., Any]) -> list[tuple[inspect.Parameter, Any]]:
         try:
-            parameters = list(inspect.signature(self.handler).parameters.values())
+            parameters = list(inspect.signature(target).parameters.values())
         except (TypeError, ValueError) as error:
             self._fail(f"its signature cannot be read: {error}")
-        hints = self._hints(parameters)
+        hints = self._hints(target, parameters)
         for parameter in parameters:
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 stars = "*" if parameter.kind is parameter.VAR_POSITIONAL else "**"
                 self._fail("write the parameters out", stars + parameter.name)
         return [(parameter, hints.get(parameter.name)) for parameter in parameters]
 
-    def _hints(self, parameters: list[inspect.Parameter]) -> dict[str, Any]:
-        inner: Any = inspect.unwrap(self.handler)
-        if not inspect.isroutine(inner):
-            inner = type(inner).__call__
+    def _hints(
+        self, target: Callable[..., Any], parameters: list[inspect.Parameter]
+    ) -> dict[str, Any]:
+        inner = _code(target)
+        if isinstance(inner, type):
+            inner = inspect.getattr_static(inner, "__init__")
         try:
             return get_type_hints(inner, include_extras=True)
         except Exception as error:
@@ -147,9 +253,9 @@ class _Compiler:
                 parameter.name,
             )
 
-    def _parameter(self, parameter: inspect.Parameter, annotation: Any) -> Any:
-        """Plan one parameter. Returns what builds it from its arguments, or None."""
-        name = parameter.name
+    def _parameter(self, parameter: inspect.Parameter, annotation: Any) -> tuple[int, Any]:
+        """Plan one parameter. Returns its first argument and what builds it, or None."""
+        name, start = parameter.name, len(self.arguments)
         whole = str if annotation is None else annotation
         if isinstance(parameter.default, Param):
             whole = Annotated[whole, parameter.default]
@@ -158,17 +264,17 @@ class _Compiler:
         if marker is None and self._is_request(name, found.core, annotation):
             self.takes_request = True
             self.arguments.append({"name": name, "source": "request"})
-            return None
+            return start, None
         source = self._source(name, found, marker)
         if source == "body":
-            return self._body(name, found, default)
+            return self._body(name, found, default), None
         wire = self._wire(name, source, marker)
         if source == "path":
             self._path(name, wire, found, default)
         members = fields_of(found.core) if source != "path" else None
         if members is not None:
-            return self._group(name, source, found.core, members)
-        return self._value(name, source, wire, found, marker, default)
+            return start, self._group(name, source, found.core, members)
+        return start, self._value(name, source, wire, found, marker, default)
 
     def _unwrap(self, name: str, annotation: Any) -> Unwrapped:
         try:
@@ -234,20 +340,27 @@ class _Compiler:
             self._fail(f"a piece of the path cannot be {_shown(found.core)}", name)
         self.used.add(wire)
 
-    def _body(self, name: str, found: Unwrapped, default: Any) -> None:
+    def _body(self, name: str, found: Unwrapped, default: Any) -> int:
+        """Plan the body. Returns its argument, which several parameters of one type share."""
         if self.method in BODILESS:
             self._fail(f"{self.method} has no body: use POST, PUT, PATCH or DELETE", name)
-        if self.body is not None:
-            self._fail("the body is taken already: put both into one msgspec.Struct", name)
         if default is MISSING and found.optional:
             default = None
         annotation = Optional[found.type] if found.optional else found.type  # noqa: UP045
+        taker = self.within[-1] if self.within else self.handler
+        if self.body is not None:
+            if taker not in self.body_takers and self.body.annotation == annotation:
+                return self.body_argument
+            self._fail("the body is taken already: put both into one msgspec.Struct", name)
+        self.body_takers.append(taker)
+        self.body_argument = len(self.arguments)
         try:
             self.body = BodyReader(annotation, default, raw=found.core is bytes)
         except TypeError as error:
             self._fail(str(error), name)
         else:
             self.arguments.append({"name": name, "source": "body", "decode": self.body.decode})
+        return self.body_argument
 
     def _group(
         self, name: str, source: str, core: Any, members: tuple[msgspec.structs.FieldInfo, ...]
@@ -302,3 +415,17 @@ class _Compiler:
 
 def _shown(core: Any) -> str:
     return getattr(core, "__qualname__", None) or str(core).replace("typing.", "")
+
+
+def _depends(parameter: inspect.Parameter, annotation: Any) -> Depends | None:
+    """The ``Depends`` of a parameter, if it has one."""
+    extras: tuple[Any, ...] = (parameter.default,)
+    annotation = resolve(annotation)
+    if get_origin(annotation) is Annotated:
+        extras += get_args(annotation)[1:]
+    for extra in extras:
+        if isinstance(extra, Depends):
+            return extra
+        if extra is Depends:
+            return Depends()
+    return None
