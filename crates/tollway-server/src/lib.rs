@@ -16,5 +16,5 @@ mod settings;
 
 pub use engine::{Engine, Handler, Stats, Stopper, Turn};
 pub use listen::{BindError, bind, check_free};
-pub use message::{Body, Request, Response};
+pub use message::{Body, Request, Response, Stream, StreamError};
 pub use settings::{Settings, SettingsError};

@@ -33,6 +33,8 @@ enum Wait {
     Body,
     /// The handler, which sets its own limits.
     Handler,
+    /// The next piece of a streamed answer.
+    Stream,
     /// The client to take what is sent.
     Write,
     /// The client to close after the last answer.
@@ -51,7 +53,7 @@ pub(super) enum Fate {
 /// What [`Connection::expire`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Expiry {
-    /// An idle connection, or one that had been answered for the last time.
+    /// Nothing that is the client's fault.
     Quiet,
     /// The client was too slow.
     TooSlow,
@@ -109,6 +111,7 @@ impl<H: Handler> Connection<H> {
     /// Does all that can be done without waiting.
     pub(super) fn step(&mut self, now: Instant) -> Fate {
         self.wake.reset();
+        self.wire.flow.refill();
         let fate = loop {
             if self.wire.is_broken() {
                 break Fate::Drop;
@@ -156,16 +159,26 @@ impl<H: Handler> Connection<H> {
                 // reset the connection and could take the answer with it.
                 self.linger |=
                     result.is_err() || self.shared.draining.get() || self.wire.in_body() || self.wire.has_input();
+                // A stream that failed ends at once, and not as if it were whole.
+                self.linger &= !self.wire.flow.has_failed();
                 self.drop_parser();
                 Fate::Keep
             }
-            Err(_) => Fate::Drop,
+            Err(_) => {
+                self.shared.panics.set(self.shared.panics.get() + 1);
+                Fate::Drop
+            }
         }
     }
 
-    /// Whether the client went away while its handler is running.
+    /// Whether the client went away while its answer is being made.
     fn is_abandoned(&self) -> bool {
-        self.shared.settings.cancel_on_half_close && self.wire.handling.get() && self.wire.is_peer_done()
+        self.shared.settings.cancel_on_half_close && self.is_answering() && self.wire.is_peer_done()
+    }
+
+    /// Whether a handler or a streamed answer is under way.
+    fn is_answering(&self) -> bool {
+        self.wire.handling.get() || self.wire.flow.is_active()
     }
 
     fn drop_parser(&mut self) {
@@ -208,6 +221,8 @@ impl<H: Handler> Connection<H> {
             (Wait::Close, 0)
         } else if wire.handling.get() {
             (Wait::Handler, 0)
+        } else if wire.flow.is_active() {
+            (Wait::Stream, wire.flow.frames())
         } else {
             let messages = wire.messages();
             let wait = if wire.in_body() {
@@ -232,6 +247,7 @@ impl<H: Handler> Connection<H> {
             Wait::Head => settings.header_timeout,
             Wait::Body => settings.body_timeout,
             Wait::Handler => return None,
+            Wait::Stream => return self.wire.flow.interval(),
             Wait::Write => settings.write_timeout,
             Wait::Close => settings.linger_timeout,
         })
@@ -242,6 +258,10 @@ impl<H: Handler> Connection<H> {
         match self.wait.0 {
             Wait::Head if self.wire.has_input() => self.refuse(Refusal::HeadTimeout),
             Wait::Body => self.refuse(Refusal::BodyTimeout),
+            Wait::Stream => {
+                self.wire.flow.fall_silent();
+                return (Fate::Keep, Expiry::Quiet);
+            }
             Wait::Head | Wait::Write => return (Fate::Drop, Expiry::TooSlow),
             Wait::Idle | Wait::Handler | Wait::Close => return (Fate::Drop, Expiry::Quiet),
         }
@@ -263,7 +283,7 @@ impl<H: Handler> Connection<H> {
 
 impl<H: Handler> Drop for Connection<H> {
     fn drop(&mut self) {
-        if self.wire.handling.get() {
+        if self.is_answering() {
             self.shared.cancelled.set(self.shared.cancelled.get() + 1);
         }
     }

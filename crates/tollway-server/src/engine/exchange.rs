@@ -12,11 +12,12 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING};
-use http::{Method, StatusCode};
-use http_body::{Body as _, Frame, SizeHint};
+use http::{Method, StatusCode, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 
+use super::answer::Answer;
 use super::wire::Wire;
 use crate::framing::problem;
 use crate::{Body, Handler, Request, Response, Settings};
@@ -65,6 +66,7 @@ impl<H: Handler> hyper::service::Service<http::Request<Incoming>> for Service<H>
             shared: Rc::clone(&self.shared),
             wire: Rc::clone(&self.wire),
             is_head: head.method == Method::HEAD,
+            is_old: head.version == Version::HTTP_10,
             stage: Stage::Spent,
         };
         let no_body = incoming.is_end_stream();
@@ -134,6 +136,7 @@ pin_project! {
         shared: Rc<Shared<H>>,
         wire: Rc<Wire>,
         is_head: bool,
+        is_old: bool,
         #[pin]
         stage: Stage<H::Future>,
     }
@@ -178,13 +181,19 @@ impl<H: Handler> Future for Exchange<H> {
                 StageNow::Handle { future } => match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
                     Ok(answer) => {
                         let answer = ready!(answer);
-                        return Poll::Ready(Ok(send(answer, *this.is_head, false, this.shared, this.wire)));
+                        return Poll::Ready(Ok(send(
+                            answer,
+                            (*this.is_head, *this.is_old),
+                            false,
+                            this.shared,
+                            this.wire,
+                        )));
                     }
                     Err(_) => panicked(this.shared),
                 },
                 StageNow::Fail { status, detail } => {
                     let answer = failure(*status, detail);
-                    return Poll::Ready(Ok(send(answer, *this.is_head, true, this.shared, this.wire)));
+                    return Poll::Ready(Ok(send(answer, (*this.is_head, *this.is_old), true, this.shared, this.wire)));
                 }
                 StageNow::Spent => return Poll::Pending,
             };
@@ -235,7 +244,7 @@ fn failure(status: StatusCode, detail: &str) -> Response {
 /// Makes a handler's response ready for the parser, which adds the framing.
 fn send<H>(
     mut answer: Response,
-    is_head: bool,
+    (is_head, is_old): (bool, bool),
     close: bool,
     shared: &Shared<H>,
     wire: &Rc<Wire>,
@@ -250,37 +259,11 @@ fn send<H>(
             headers.remove(CONTENT_LENGTH);
         }
     }
+    // An old client finds the end of a stream by the close.
+    let close = close || (is_old && answer.body().exact_len().is_none());
+    let headers = answer.headers_mut();
     if close || (shared.draining.get() && wire.is_last_message()) {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    answer.map(|body| Answer { body, wire: Rc::clone(wire) })
-}
-
-/// A body that tells the connection when the parser is through with it.
-pub(super) struct Answer {
-    body: Body,
-    wire: Rc<Wire>,
-}
-
-impl http_body::Body for Answer {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for Answer {
-    fn drop(&mut self) {
-        self.wire.answered.set(self.wire.answered.get() + 1);
-    }
+    answer.map(|body| Answer::new(body, wire, is_old))
 }

@@ -1,5 +1,6 @@
 //! The engine: connections, their readiness and their deadlines on one thread.
 
+mod answer;
 mod connection;
 mod cycle;
 mod exchange;
@@ -94,9 +95,9 @@ pub struct Stats {
     pub refused: u64,
     /// Connections closed because the client was too slow.
     pub timed_out: u64,
-    /// Handler futures dropped because the client went away.
+    /// Handler futures and streamed bodies dropped because the client went away.
     pub cancelled: u64,
-    /// Handlers that panicked.
+    /// Handlers and streamed bodies that panicked.
     pub panics: u64,
     /// Connections open now.
     pub open: usize,

@@ -6,10 +6,13 @@ use std::net::Shutdown;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use hyper::rt::ReadBufCursor;
 use mio::net::TcpStream;
+use socket2::SockRef;
 
+use super::answer::Flow;
 use crate::framing::{Guard, Limits, Refusal};
 
 /// Output is held back until the end of a poll or until this many bytes have
@@ -59,6 +62,8 @@ pub(super) struct Wire {
     pub(super) handling: Cell<bool>,
     /// Answers whose body was given to the parser completely.
     pub(super) answered: Cell<u64>,
+    /// The streamed answer that is under way.
+    pub(super) flow: Flow,
 }
 
 impl Wire {
@@ -79,6 +84,7 @@ impl Wire {
             sent_total: Cell::new(0),
             handling: Cell::new(false),
             answered: Cell::new(0),
+            flow: Flow::default(),
         }
     }
 
@@ -122,6 +128,11 @@ impl Wire {
     /// Whether bytes wait to be sent, here or in the parser.
     pub(super) fn has_output(&self) -> bool {
         self.blocked.get() || !self.output.borrow().bytes.is_empty()
+    }
+
+    /// Whether the socket took all that it was given so far.
+    pub(super) fn is_writable(&self) -> bool {
+        self.writable.get()
     }
 
     /// Whether the parser waits with output although the socket takes some.
@@ -314,6 +325,12 @@ impl Wire {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
             Err(error) => self.fail(error),
         }
+    }
+
+    /// Lets the close, when it comes, be a reset: the client is not to take what
+    /// it has for the whole. Without an effect on a socket that cannot do that.
+    pub(super) fn reset_on_close(&self) {
+        let _ = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
     }
 
     /// Says that nothing more will be sent.

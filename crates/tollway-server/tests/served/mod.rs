@@ -1,6 +1,8 @@
 //! A real server on a free port, and a client that speaks raw bytes.
 #![allow(dead_code)] // each test binary uses its own part
 
+mod streams;
+
 use std::future::Future;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -55,9 +57,19 @@ impl Gate {
         assert!(!waited.timed_out(), "the handlers did not get that far");
     }
 
-    fn pass(&self) -> Pass {
+    /// Counts one more that has come in.
+    fn enter(&self) {
         self.0.0.lock().unwrap().entered += 1;
         self.0.1.notify_all();
+    }
+
+    /// How many have come in.
+    pub fn entered(&self) -> usize {
+        self.0.0.lock().unwrap().entered
+    }
+
+    fn pass(&self) -> Pass {
+        self.enter();
         Pass(self.clone())
     }
 }
@@ -132,6 +144,7 @@ impl Handler for App {
                     let size: usize = path["/big/".len()..].parse().unwrap();
                     Response::new(Body::from(pattern(size)))
                 }
+                path if path.starts_with("/stream") => Response::new(streams::body(path, gate)),
                 path => Response::new(Body::from(path.to_owned())),
             }
         })
@@ -310,6 +323,32 @@ impl Client {
         let head = self.head();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
         Answer { status, head, body: Vec::new() }
+    }
+
+    /// The next chunk of a chunked body; `None` at its end.
+    pub fn chunk(&mut self) -> Option<Vec<u8>> {
+        let end = loop {
+            match find(&self.received, b"\r\n") {
+                Some(end) => break end,
+                None => assert!(self.more().unwrap() > 0, "closed between two chunks"),
+            }
+        };
+        let size = usize::from_str_radix(std::str::from_utf8(&self.received[..end]).unwrap(), 16).unwrap();
+        while self.received.len() < end + 2 + size + 2 {
+            assert!(self.more().unwrap() > 0, "closed in the middle of a chunk");
+        }
+        let chunk: Vec<u8> = self.received.drain(..end + 2 + size + 2).skip(end + 2).take(size).collect();
+        (size > 0).then_some(chunk)
+    }
+
+    /// One whole answer in chunks.
+    pub fn chunked(&mut self) -> Answer {
+        let mut answer = self.bodyless();
+        assert_eq!(answer.header("transfer-encoding"), Some("chunked"));
+        while let Some(chunk) = self.chunk() {
+            answer.body.extend(chunk);
+        }
+        answer
     }
 
     /// Everything until the server closes. A reset counts as a failure.
