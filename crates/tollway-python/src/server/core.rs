@@ -9,6 +9,7 @@ use tollway_server::app::Router;
 
 use super::calls;
 use super::cell::GilCell;
+use super::finish::Finishing;
 use super::lifecycle::Server;
 use super::pool::Pool;
 use super::respond::Hooks;
@@ -19,6 +20,7 @@ use super::task::Task;
 pub(super) struct Core {
     pub(super) router: Router<Arc<Route>>,
     pub(super) hooks: Hooks,
+    pub(super) finishing: Finishing,
     pub(super) max_tasks: usize,
     pub(super) threads: usize,
     /// Set when shutdown begins.
@@ -53,10 +55,17 @@ pub(super) struct Surroundings<'py> {
 }
 
 impl Core {
-    pub(super) fn new(router: Router<Arc<Route>>, hooks: Hooks, max_tasks: usize, threads: usize) -> Self {
+    pub(super) fn new(
+        router: Router<Arc<Route>>,
+        hooks: Hooks,
+        finishing: Finishing,
+        max_tasks: usize,
+        threads: usize,
+    ) -> Self {
         Core {
             router,
             hooks,
+            finishing,
             max_tasks,
             threads,
             stopping: AtomicBool::new(false),
@@ -85,6 +94,7 @@ impl Core {
                 limits.open(py, &route.address)?;
             }
         }
+        self.finishing.start()?;
         let context = calls::copy_context(py)?.unbind();
         let old = self.running.with(py, |running| running.replace(Running { event_loop, server, context }));
         drop(old);

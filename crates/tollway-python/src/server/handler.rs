@@ -9,7 +9,7 @@ use http::header::{ALLOW, HeaderValue};
 use http::{Response as HttpResponse, StatusCode};
 use pyo3::prelude::*;
 use tollway_http::{Check, Verdict};
-use tollway_server::app::{Found, Problem};
+use tollway_server::app::{Found, Problem, Seen};
 use tollway_server::{Body, Handler, Request as Incoming, Response};
 
 use super::arguments::{self, Bound1, Refusal};
@@ -45,31 +45,49 @@ impl Handler for PyHandler {
 
     fn call(&self, request: Incoming) -> Reply {
         let py = driving_thread();
-        let found = match self.core.router.find(&request.head.method, request.head.uri.path()) {
+        let found = self.core.router.find(&request.head.method, request.head.uri.path());
+        let (seen, preflight) = self.core.finishing.see(&self.core.router, &found, &request);
+        if let Some(answer) = preflight {
+            return Reply::ready(answer, seen);
+        }
+        let found = match found {
             Found::Route(found) => found,
-            Found::NotFound => return Reply::ready(problem(Problem::not_found(request.head.uri.path()))),
-            Found::Options(allow) => return Reply::ready(options(allow)),
+            Found::NotFound => return Reply::ready(problem(Problem::not_found(request.head.uri.path())), seen),
+            Found::Options(allow) => return Reply::ready(options(allow), seen),
             Found::MethodNotAllowed(allow) => {
                 let method = request.head.method.as_str();
-                return Reply::ready(problem(Problem::method_not_allowed(method, allow)));
+                return Reply::ready(problem(Problem::method_not_allowed(method, allow)), seen);
             }
         };
         let route = Arc::clone(found.value());
         let verdict = match route.limits.as_ref().and_then(Limits::gate) {
             None => None,
             Some(gate) => match gate.check(&request.head, request.peer.map(|peer| peer.ip())) {
-                Check::Done(verdict) if !verdict.allowed() => return Reply::refused(&verdict),
+                Check::Done(verdict) if !verdict.allowed() => {
+                    return Reply::ready(verdict.refusal().map(Body::from), seen);
+                }
                 Check::Done(verdict) => Some(Box::new(verdict)),
                 Check::Wait(answer) => {
                     let core = Arc::clone(&self.core);
-                    let waiting = Waiting { answer, request: Some(request), core };
-                    return Reply { state: State::Limited(Box::new(waiting)), verdict: None };
+                    let request = Some(named(request, seen.as_deref()));
+                    let waiting = Waiting { answer, request, core };
+                    return Reply { state: State::Limited(Box::new(waiting)), verdict: None, seen };
                 }
             },
         };
         let bound = arguments::bind(py, &route, &found.params, &request.head);
-        Reply { state: start(py, &self.core, &route, bound, request, verdict.as_deref()), verdict }
+        let request = named(request, seen.as_deref());
+        Reply { state: start(py, &self.core, &route, bound, request, verdict.as_deref()), verdict, seen }
     }
+}
+
+/// The request with its id, where it has one.
+#[inline]
+fn named(mut request: Incoming, seen: Option<&Seen>) -> Incoming {
+    if let Some(seen) = seen {
+        seen.name(&mut request.head);
+    }
+    request
 }
 
 fn options(allow: HeaderValue) -> Response {
@@ -204,6 +222,7 @@ pub(super) fn busy(detail: &str) -> Response {
 pub(super) struct Reply {
     state: State,
     verdict: Option<Box<Verdict>>,
+    seen: Option<Box<Seen>>,
 }
 
 /// How far a request is.
@@ -228,12 +247,8 @@ pub(super) struct Waiting {
 }
 
 impl Reply {
-    fn ready(response: Response) -> Self {
-        Reply { state: State::Ready(response), verdict: None }
-    }
-
-    fn refused(verdict: &Verdict) -> Self {
-        Reply::ready(verdict.refusal().map(Body::from))
+    fn ready(response: Response, seen: Option<Box<Seen>>) -> Self {
+        Reply { state: State::Ready(response), verdict: None, seen }
     }
 }
 
@@ -271,6 +286,9 @@ impl Future for Reply {
             if let Some(verdict) = &this.verdict {
                 verdict.write_headers(response.headers_mut());
             }
+            if let Some(seen) = this.seen.take() {
+                seen.end(&mut response);
+            }
             return Poll::Ready(response);
         }
     }
@@ -279,6 +297,9 @@ impl Future for Reply {
 impl Drop for Reply {
     /// The client went away, or the answer was given: then there is nothing left to cancel.
     fn drop(&mut self) {
+        if let Some(seen) = self.seen.take() {
+            seen.give_up();
+        }
         match std::mem::replace(&mut self.state, State::Taken) {
             // Where the interpreter is gone there is nothing to cancel either.
             State::Task(task) => {

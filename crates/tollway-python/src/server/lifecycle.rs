@@ -15,6 +15,7 @@ use tollway_server::Engine;
 
 use super::cell::{GilCell, LoopBound};
 use super::core::Core;
+use super::finish::{Finishes, Finishing};
 use super::handler::PyHandler;
 use super::pool::Pool;
 use super::settings;
@@ -61,9 +62,11 @@ impl Server {
     fn new(routes: &Bound<'_, PyList>, settings: &Bound<'_, PyDict>) -> PyResult<Self> {
         require_gil(settings.py())?;
         let parsed = settings::parse(settings)?;
-        let router = routes::build(routes, &parsed.address)?;
+        let mut finishes = Finishes::of(settings)?;
+        let router = routes::build(routes, &parsed.address, &mut finishes)?;
+        let finishing = Finishing::new(finishes, &router, parsed.address, parsed.behind_proxies);
         Ok(Server {
-            core: Arc::new(Core::new(router, parsed.hooks, parsed.max_tasks, parsed.threads)),
+            core: Arc::new(Core::new(router, parsed.hooks, finishing, parsed.max_tasks, parsed.threads)),
             settings: parsed.engine,
             listener: GilCell::new(None),
             engine: GilCell::new(None),
@@ -149,6 +152,7 @@ impl Server {
         dict.set_item("panics", stats.panics)?;
         dict.set_item("busy", self.core.busy.load(Ordering::Relaxed))?;
         dict.set_item("tasks", self.core.suspended(py))?;
+        dict.set_item("log_dropped", self.core.finishing.dropped())?;
         dict.set_item("queued", self.core.pool(py).map_or(0, |pool| pool.waiting()))?;
         Ok(dict)
     }
@@ -215,6 +219,7 @@ impl Server {
             pool.close();
             py.detach(|| pool.join(THREADS_PATIENCE));
         }
+        py.detach(|| self.core.finishing.close());
     }
 
     /// What the requests share.

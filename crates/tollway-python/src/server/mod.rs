@@ -11,6 +11,7 @@ mod asyncio;
 mod calls;
 mod cell;
 mod core;
+mod finish;
 mod handler;
 mod lifecycle;
 mod limits;

@@ -8,7 +8,7 @@ use http::header::HeaderMap;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use pyo3::{PyTraverseError, PyVisit};
-use tollway_server::app::{CookiePairs, Found, decode_path};
+use tollway_server::app::{CookiePairs, Found, RequestId, decode_path, fresh_id};
 
 use super::calls;
 use super::cell::GilCell;
@@ -31,6 +31,7 @@ struct Made {
     body: Option<Py<PyBytes>>,
     state: Option<Py<PyDict>>,
     rate_limit: Option<Py<PyAny>>,
+    id: Option<String>,
 }
 
 impl Request {
@@ -146,6 +147,15 @@ impl Request {
             }
         }
         Ok(params)
+    }
+
+    /// The request's id: the one in the answer and the access log, or one of its own.
+    #[getter]
+    fn id(&self, py: Python<'_>) -> String {
+        if let Some(RequestId(id)) = self.head.extensions.get() {
+            return String::from_utf8_lossy(id.as_bytes()).into_owned();
+        }
+        self.made.with(py, |made| made.id.get_or_insert_with(fresh_id).clone())
     }
 
     /// A dict for whatever middleware and handlers want to pass on.

@@ -8,8 +8,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 use pyo3::{PyTraverseError, PyVisit};
 use tollway_http::ClientAddress;
-use tollway_server::app::{Binder, Kind, ParamSpec, Router, Source, path_names};
+use tollway_server::app::{Binder, Finish, Kind, ParamSpec, Router, Source, path_names};
 
+use super::finish::Finishes;
 use super::limits::Limits;
 
 /// How a handler is run.
@@ -55,6 +56,7 @@ pub(super) struct Route {
     pub(super) encode: Py<PyAny>,
     pub(super) limits: Option<Limits>,
     pub(super) address: Arc<ClientAddress>,
+    pub(super) finish: Option<Arc<Finish>>,
     /// A router with this route only, for the few who ask a request for its raw parameters.
     pub(super) alone: Router<()>,
 }
@@ -85,14 +87,18 @@ impl Route {
 ///
 /// # Errors
 /// `ValueError` that names the route and what is wrong with it.
-pub(super) fn build(routes: &Bound<'_, PyList>, address: &Arc<ClientAddress>) -> PyResult<Router<Arc<Route>>> {
+pub(super) fn build(
+    routes: &Bound<'_, PyList>,
+    address: &Arc<ClientAddress>,
+    finishes: &mut Finishes,
+) -> PyResult<Router<Arc<Route>>> {
     let mut router = Router::new();
     for (position, item) in routes.iter().enumerate() {
         let Ok(dict) = item.cast::<PyDict>() else {
             return Err(PyValueError::new_err(format!("routes[{position}] must be a dict")));
         };
         let fields = Fields { dict, what: format!("routes[{position}]") };
-        let route = Arc::new(route(&fields, address)?);
+        let route = Arc::new(route(&fields, address, finishes)?);
         let (method, path, name) = (route.method.clone(), route.path.clone(), route.name.clone());
         router.insert(method, &path, &name, route).map_err(|error| PyValueError::new_err(error.to_string()))?;
     }
@@ -141,7 +147,7 @@ impl<'py> Fields<'_, 'py> {
     }
 }
 
-fn route(fields: &Fields<'_, '_>, address: &Arc<ClientAddress>) -> PyResult<Route> {
+fn route(fields: &Fields<'_, '_>, address: &Arc<ClientAddress>, finishes: &mut Finishes) -> PyResult<Route> {
     let py = fields.dict.py();
     let path = fields.text("path")?;
     let method_text = fields.text("method")?;
@@ -173,10 +179,15 @@ fn route(fields: &Fields<'_, '_>, address: &Arc<ClientAddress>) -> PyResult<Rout
         Some(list) => Limits::read(&list).map_err(|error| refuse(&error.value(py)))?,
         None => None,
     };
+    let finish = match fields.get("finish")? {
+        Some(dict) => finishes.read(&dict).map_err(|error| refuse(&error.value(py)))?,
+        None => None,
+    };
     Ok(Route {
         mode: mode(&fields)?,
         status: status(&fields)?,
         address: Arc::clone(address),
+        finish,
         method,
         path,
         name,

@@ -22,6 +22,7 @@ pub(super) struct Parsed {
     pub(super) max_tasks: usize,
     pub(super) threads: usize,
     pub(super) address: Arc<ClientAddress>,
+    pub(super) behind_proxies: bool,
 }
 
 /// Reads the settings. Names that are missing or None keep their defaults.
@@ -53,6 +54,8 @@ pub(super) fn parse(settings: &Bound<'_, PyDict>) -> PyResult<Parsed> {
             "trusted_proxies" => proxies = read(&name, &value)?,
             "proxy_hops" => hops = read(&name, &value)?,
             "ipv6_prefix" => prefix = read(&name, &value)?,
+            // Read by `Finishes`.
+            "answers" => {}
             "on_error" => hooks.on_error = Some(callable(&name, value)?),
             "on_validation" => hooks.on_validation = Some(callable(&name, value)?),
             "response_type" => hooks.response_type = Some(value.unbind()),
@@ -62,7 +65,8 @@ pub(super) fn parse(settings: &Bound<'_, PyDict>) -> PyResult<Parsed> {
     engine.check().map_err(|error| PyValueError::new_err(error.to_string()))?;
     let address = ClientAddress::new(&proxies, hops, prefix)
         .map_err(|error| PyValueError::new_err(format!("the setting \"trusted_proxies\": {error}")))?;
-    Ok(Parsed { engine, hooks, max_tasks, threads, address: Arc::new(address) })
+    let behind_proxies = hops > 0 || !proxies.is_empty();
+    Ok(Parsed { engine, hooks, max_tasks, threads, address: Arc::new(address), behind_proxies })
 }
 
 fn read<'py, T: FromPyObjectOwned<'py>>(name: &str, value: &Bound<'py, PyAny>) -> PyResult<T> {

@@ -17,6 +17,7 @@
 //! assert_eq!(values.as_slice(), [Value::Int(42)]);
 //! ```
 
+mod answer;
 mod bind;
 mod calendar;
 mod kind;
@@ -27,6 +28,10 @@ mod router;
 #[cfg(test)]
 mod property_tests;
 
+pub use answer::{
+    AccessLog, Cors, CorsError, CorsSpec, Field, Finish, LogFormat, LogRule, LogSpec, LogTarget, Preflight, RequestId,
+    RequestIds, Secure, Seen, fresh_id,
+};
 pub use bind::{BindError, Binder, FieldError, ParamSpec, Part, Source, Values};
 pub use calendar::{Date, DateTime, Time};
 pub use kind::{Kind, Value};
