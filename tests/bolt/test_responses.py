@@ -27,7 +27,7 @@ from tollway.bolt import (
 from tollway.bolt.error_handlers import ErrorHandler
 from tollway.bolt.exceptions import NamedException, phrase
 
-REQUEST = SimpleNamespace(method="GET", path="/x")
+REQUEST = SimpleNamespace(method="GET", path="/x", headers={})
 
 
 class Point(msgspec.Struct):

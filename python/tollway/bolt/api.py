@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
 
+from tollway.bolt.lifespan import Lifespan
 from tollway.bolt.params import Depends
 from tollway.bolt.paths import TrailingSlash
 from tollway.bolt.router import Routes
@@ -28,6 +31,19 @@ class BoltAPI(Routes):
     is registered without), ``"append"`` (with) or ``"keep"`` (as written); a request for the
     other spelling is redirected with 308. ``dependencies`` are called before every handler.
 
+    ``lifespan`` is an async context manager made for the API, entered before the first request and
+    left after the last, in each process that serves::
+
+        @asynccontextmanager
+        async def lifespan(api):
+            api.state.prices = await load_prices()
+            yield
+            await api.state.prices.close()
+
+        api = BoltAPI(lifespan=lifespan)
+
+    ``state`` is a place for what lives as long.
+
     In tests, ``api.dependency_overrides[find_shop] = fake_shop`` has ``fake_shop`` called in the
     place of ``find_shop``, from the next start of a server on.
     """
@@ -38,8 +54,12 @@ class BoltAPI(Routes):
         *,
         trailing_slash: TrailingSlash = "strip",
         dependencies: Sequence[Depends] = (),
+        lifespan: Lifespan | None = None,
     ) -> None:
         super().__init__(prefix, trailing_slash, dependencies)
+        self.lifespan = lifespan
+        self.state = SimpleNamespace()
+        self.health_checks: dict[str, Callable[[], Any]] = {}
 
     def mount(self, path: str, api: BoltAPI) -> None:
         """Serve another API below ``path``, with this one's rule for trailing slashes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +15,7 @@ from tollway.bolt.conf import BoltSettings
 from tollway.bolt.error_handlers import Answer, ErrorHandler, invalid
 from tollway.bolt.exceptions import FieldProblem
 from tollway.bolt.explain import MOST_PROBLEMS, code_of
+from tollway.bolt.lifespan import lifespans
 from tollway.bolt.limits import Limiters
 from tollway.bolt.responses import JSON, Redirect, Response, encode_json
 from tollway.bolt.router import Route
@@ -32,6 +34,8 @@ class Assembly:
     settings: dict[str, Any]
     errors: ErrorHandler
     limiters: Limiters
+    lifespan: AbstractAsyncContextManager[None]
+    """What the APIs want to be around the serving; to be entered once."""
     count: int
     """How many routes people wrote; the server's own redirects are not among them."""
 
@@ -44,6 +48,7 @@ def assemble(
     Raises one ConfigError that lists everything that is wrong: bad signatures, two handlers for
     one method and path, limits that cannot be.
     """
+    apis = list(apis)
     builder = _Builder(Limiters(settings), Threads(settings.threads, around))
     for api in apis:
         for route in api.routes():
@@ -67,6 +72,7 @@ def assemble(
         },
         errors=errors,
         limiters=builder.limiters,
+        lifespan=lifespans(apis),
         count=len(builder.routes),
     )
 

@@ -61,15 +61,15 @@ def _be(count: int) -> str:
 class ErrorHandler:
     """Answers what a handler raised.
 
-    With ``debug`` a 500 tells the exception and its traceback. ``on_database_error`` is called
-    when a database driver raised, so that a broken connection is not used again.
+    With ``debug`` a 500 tells the exception and its traceback: as JSON, or to browsers as Django's
+    own page. ``on_database_error`` is called when a database driver raised, so that a broken
+    connection is not used again; ``on_unexpected`` with everything that becomes a 500.
     """
 
-    def __init__(
-        self, debug: bool = False, on_database_error: Callable[[], object] | None = None
-    ) -> None:
+    def __init__(self, debug: bool = False) -> None:
         self.debug = debug
-        self.on_database_error = on_database_error
+        self.on_database_error: Callable[[], object] | None = None
+        self.on_unexpected: Callable[[BaseException], object] | None = None
 
     def __call__(self, request: Any, error: BaseException) -> Answer:
         """The answer to a request whose handler raised ``error``."""
@@ -110,14 +110,28 @@ class ErrorHandler:
             type(error).__name__,
             exc_info=(type(error), error, error.__traceback__),
         )
+        if self.on_unexpected is not None:
+            self.on_unexpected(error)
         database: Any = sys.modules.get("django.db.utils")
         if database is not None and isinstance(error, database.Error) and self.on_database_error:
             self.on_database_error()
         if not self.debug:
             return problem_details(500, _DETAIL_500)
+        if "text/html" in request.headers.get("accept", ""):
+            return 500, [("content-type", "text/html; charset=utf-8")], _debug_page(error)
         said = "".join(traceback.format_exception_only(error)).strip()
         lines = "".join(traceback.format_exception(error)).splitlines()
         return problem_details(500, said, traceback=lines)
+
+
+def _debug_page(error: BaseException) -> bytes:
+    """The page that ``runserver`` shows, settings with secrets cleansed."""
+    from django.views.debug import ExceptionReporter
+
+    page: str = ExceptionReporter(
+        None, type(error), error, error.__traceback__
+    ).get_traceback_html()
+    return page.encode()
 
 
 def _first_text(error: BaseException) -> str:

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import Any, Final
 
 from tollway._tollway import Server
@@ -39,11 +39,13 @@ def serve(
     grace: float,
     ready: Callable[[], None],
     lifeline: int | None = None,
+    lifespan: AbstractAsyncContextManager[object] | None = None,
 ) -> bool:
     """Serve on a socket that is bound already, until SIGTERM or SIGINT.
 
     The first signal lets requests in flight finish for up to ``grace`` seconds; a second one
-    ends at once. ``ready`` is called when requests are served.
+    ends at once. ``ready`` is called when requests are served. ``lifespan`` is entered before that
+    and left when nothing is in flight any more.
 
     With a ``lifeline`` the process is the child of another one, which holds the writing end of
     that pipe: it stops on SIGTERM and when its parent is gone, and ends at once on
@@ -53,7 +55,7 @@ def serve(
     """
     life = _Life(server, errors, grace, ready, lifeline)
     with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
-        return runner.run(life.run())
+        return runner.run(life.run(lifespan or nullcontext()))
 
 
 class _Life:
@@ -76,7 +78,11 @@ class _Life:
         self.now = asyncio.Event()
         self.background: set[asyncio.Task[Any]] = set()
 
-    async def run(self) -> bool:
+    async def run(self, lifespan: AbstractAsyncContextManager[object]) -> bool:
+        async with lifespan:
+            return await self.serve()
+
+    async def serve(self) -> bool:
         loop = asyncio.get_running_loop()
         if self.lifeline is None:
             loop.add_signal_handler(signal.SIGTERM, self.signalled)

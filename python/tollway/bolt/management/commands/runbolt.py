@@ -125,7 +125,8 @@ class Command(BaseCommand):
     ) -> None:
         address = server.bind(host, port, False)
         ready = self._announcer(address, assembly, 1)
-        if not serve(server, assembly.errors, grace=settings.grace, ready=ready):
+        life = assembly.lifespan
+        if not serve(server, assembly.errors, grace=settings.grace, ready=ready, lifespan=life):
             sys.exit(1)
 
     def _many(
@@ -165,7 +166,12 @@ class Command(BaseCommand):
         def child(ready: Callable[[], None], lifeline: int) -> bool:
             server.bind(host, address[1], True)
             return serve(
-                server, assembly.errors, grace=settings.grace, ready=ready, lifeline=lifeline
+                server,
+                assembly.errors,
+                grace=settings.grace,
+                ready=ready,
+                lifeline=lifeline,
+                lifespan=assembly.lifespan,
             )
 
         supervisor = Supervisor(
