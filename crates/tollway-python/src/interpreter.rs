@@ -51,19 +51,46 @@ fn _leave(py: Python<'_>) {
     });
 }
 
+#[cfg(feature = "sqlite")]
+thread_local! {
+    /// What a fork of this thread keeps from happening meanwhile.
+    static FORKING: std::cell::Cell<Option<tollway_stores::sql::Forking>> = const { std::cell::Cell::new(None) };
+}
+
+/// Before a fork. With the GIL held, so that nobody who waits for it can be waited for here: threads
+/// that drive stores never do.
+#[pyfunction]
+fn _forking() {
+    #[cfg(feature = "sqlite")]
+    {
+        drop(FORKING.take());
+        FORKING.set(Some(tollway_stores::sql::before_fork()));
+    }
+}
+
+/// After a fork, in the parent and in the child.
+#[pyfunction]
+fn _forked() {
+    #[cfg(feature = "sqlite")]
+    drop(FORKING.take());
+}
+
 /// In a forked child: the threads that were inside are not there.
 #[pyfunction]
 fn _alone() {
     DOOR.fetch_and(CLOSED, Ordering::AcqRel);
+    _forked();
 }
 
-/// Has the interpreter call both.
+/// Has the interpreter call them.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     py.import("atexit")?.call_method1("register", (wrap_pyfunction!(_leave, module)?,))?;
     let os = py.import("os")?;
     if os.hasattr("register_at_fork")? {
         let named = pyo3::types::PyDict::new(py);
+        named.set_item("before", wrap_pyfunction!(_forking, module)?)?;
+        named.set_item("after_in_parent", wrap_pyfunction!(_forked, module)?)?;
         named.set_item("after_in_child", wrap_pyfunction!(_alone, module)?)?;
         os.call_method("register_at_fork", (), Some(&named))?;
     }

@@ -11,6 +11,8 @@ mod address;
 mod ask;
 mod driver;
 mod flight;
+#[cfg(feature = "sqlite")]
+mod forking;
 mod link;
 #[cfg(feature = "mysql")]
 mod mysql;
@@ -34,6 +36,8 @@ use tollway_core::{
 use address::Address;
 use ask::{Ask, Asks};
 use driver::Driver;
+#[cfg(feature = "sqlite")]
+pub use forking::{Forking, before_fork};
 use link::Server;
 use queue::{Done, Queue, Work};
 

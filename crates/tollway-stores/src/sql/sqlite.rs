@@ -12,6 +12,7 @@ use tollway_core::{ConfigError, StoreError, StoreErrorKind, Timestamp};
 use super::SqlOptions;
 use super::address::{Address, Table};
 use super::ask::{Puts, Row};
+use super::forking::{Inside, Kept, Torn};
 use super::link::{Link, Server, Trouble};
 
 /// What marks a file as one of ours: the four letters `toll`.
@@ -35,13 +36,24 @@ struct Place {
     command_timeout: Duration,
 }
 
-/// The file, open.
+/// The file, open between transactions too unless the process forks.
 pub(super) struct SqliteLink {
     place: Arc<Place>,
-    connection: Connection,
+    /// While something is done.
+    open: Option<Open>,
+    kept: Kept,
     /// Which file it is, wherever its name leads to later.
-    file: (u64, u64),
+    file: FileId,
     statements: Statements,
+}
+
+/// Device and number.
+type FileId = (u64, u64);
+
+/// In this order they are let go.
+struct Open {
+    connection: Connection,
+    inside: Inside,
 }
 
 struct Statements {
@@ -140,8 +152,37 @@ impl Place {
         Ok(Some(()))
     }
 
-    fn file(&self) -> Option<(u64, u64)> {
+    fn file(&self) -> Option<FileId> {
         fs::metadata(&self.path).ok().map(|file| (file.dev(), file.ino()))
+    }
+
+    fn enter(&self) -> Result<Inside, StoreError> {
+        Inside::enter().map_err(|Torn| {
+            let detail = "this process was forked in the middle of a SQLite call that took too long: start it anew, \
+                          with `spawn` or `forkserver`";
+            self.error(StoreErrorKind::Unavailable, detail)
+        })
+    }
+
+    /// The file, open and ours, and which one it is.
+    async fn connect(&self, patience: Duration) -> Result<(Connection, FileId), StoreError> {
+        // A connection that fails is dropped, and with it what it had begun.
+        let open = |place: &mut &Self| {
+            let connection = place.open()?;
+            Ok(place.prepare(&connection)?.map(|()| connection))
+        };
+        let opened = patiently(&mut &*self, patience, open).await;
+        let connection = opened.map_err(|error| self.explain(&error))?.ok_or_else(|| {
+            let path = self.path.display();
+            self.error(
+                StoreErrorKind::Misconfigured,
+                format!("{path} is another program's database: name a file of its own, for Tollway alone"),
+            )
+        })?;
+        let file = self.file().ok_or_else(|| {
+            self.error(StoreErrorKind::Unavailable, format!("{} was deleted just now", self.path.display()))
+        })?;
+        Ok((connection, file))
     }
 }
 
@@ -176,22 +217,8 @@ impl Server for Sqlite {
 
     async fn connect(&self) -> Result<SqliteLink, StoreError> {
         let place = Arc::clone(&self.0);
-        // A connection that fails is dropped, and with it what it had begun.
-        let open = |place: &mut Arc<Place>| {
-            let connection = place.open()?;
-            Ok(place.prepare(&connection)?.map(|()| connection))
-        };
-        let opened = patiently(&mut Arc::clone(&place), place.connect_timeout * 4 / 5, open).await;
-        let connection = opened.map_err(|error| place.explain(&error))?.ok_or_else(|| {
-            let path = place.path.display();
-            place.error(
-                StoreErrorKind::Misconfigured,
-                format!("{path} is another program's database: name a file of its own, for Tollway alone"),
-            )
-        })?;
-        let file = place.file().ok_or_else(|| {
-            place.error(StoreErrorKind::Unavailable, format!("{} was deleted just now", place.path.display()))
-        })?;
+        let inside = place.enter()?;
+        let (connection, file) = place.connect(place.connect_timeout * 4 / 5).await?;
         let table = &place.table;
         let statements = Statements {
             read: format!("SELECT state FROM {table} WHERE key = ?1"),
@@ -205,7 +232,9 @@ impl Server for Sqlite {
                  (SELECT key FROM {table} WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)"
             ),
         };
-        Ok(SqliteLink { place, connection, file, statements })
+        let kept = Kept::new();
+        kept.put(&inside, connection);
+        Ok(SqliteLink { place, open: None, kept, file, statements })
     }
 
     fn silent(&self) -> StoreError {
@@ -221,21 +250,49 @@ impl SqliteLink {
     }
 
     async fn begin(&mut self) -> Result<(), Trouble> {
+        let inside = self.place.enter().map_err(Trouble::Cut)?;
+        let patience = self.patience();
+        let connection = match self.kept.take(&inside) {
+            Some(connection) => connection,
+            None => {
+                let (connection, file) = self.place.connect(patience).await.map_err(Trouble::Cut)?;
+                self.file = file;
+                connection
+            }
+        };
         if self.place.file() != Some(self.file) {
+            drop(connection);
             let detail = format!("{} was deleted or replaced", self.place.path.display());
             return Err(Trouble::Cut(self.place.error(StoreErrorKind::Unavailable, detail)));
         }
-        let patience = self.patience();
+        let open = self.open.insert(Open { connection, inside });
         let begin = |connection: &mut Connection| connection.prepare_cached("BEGIN IMMEDIATE")?.execute([]);
-        let begun = patiently(&mut self.connection, patience, begin).await;
+        let begun = patiently(&mut open.connection, patience, begin).await;
         begun.map(drop).map_err(|error| self.trouble(&error))
     }
 
+    /// The connection of what was begun.
+    fn connection(&self) -> Result<&Connection, Error> {
+        self.open.as_ref().map(|open| &open.connection).ok_or(Error::InvalidQuery)
+    }
+
+    /// Leaves the file open for the next one.
+    fn rest(&mut self) {
+        if let Some(Open { connection, inside }) = self.open.take() {
+            self.kept.put(&inside, connection);
+        }
+    }
+
     /// Ends what was begun, after an error.
-    fn trouble(&self, error: &Error) -> Trouble {
-        if !self.connection.is_autocommit() && self.connection.execute_batch("ROLLBACK").is_err() {
+    fn trouble(&mut self, error: &Error) -> Trouble {
+        let ended = self
+            .connection()
+            .is_ok_and(|connection| connection.is_autocommit() || connection.execute_batch("ROLLBACK").is_ok());
+        if !ended {
+            self.open = None;
             return Trouble::Cut(self.place.explain(error));
         }
+        self.rest();
         match error.sqlite_error_code() {
             // The table is gone, or its file is not what it was.
             Some(ErrorCode::Unknown | ErrorCode::SchemaChanged | ErrorCode::SystemIoFailure) => {
@@ -245,8 +302,19 @@ impl SqliteLink {
         }
     }
 
+    /// What became of a transaction that is over unless it failed.
+    fn end<T>(&mut self, done: Result<T, Error>) -> Result<T, Trouble> {
+        match done {
+            Ok(done) => {
+                self.rest();
+                Ok(done)
+            }
+            Err(error) => Err(self.trouble(&error)),
+        }
+    }
+
     fn look(&self, keys: &[Arc<str>]) -> Result<Vec<Row>, Error> {
-        let mut statement = self.connection.prepare_cached(&self.statements.read)?;
+        let mut statement = self.connection()?.prepare_cached(&self.statements.read)?;
         let mut rows = Vec::with_capacity(keys.len());
         for key in keys {
             if let Some(state) = statement.query_row([&**key], |row| row.get(0)).optional()? {
@@ -257,19 +325,18 @@ impl SqliteLink {
     }
 
     fn put(&self, puts: &Puts) -> Result<(), Error> {
-        let mut statement = self.connection.prepare_cached(&self.statements.write)?;
+        let connection = self.connection()?;
+        let mut statement = connection.prepare_cached(&self.statements.write)?;
         for put in puts.known.iter().chain(&puts.new) {
             statement.execute((&*put.key, &put.state, put.expires_at))?;
         }
-        self.connection.prepare_cached("COMMIT")?.execute([]).map(drop)
+        connection.prepare_cached("COMMIT")?.execute([]).map(drop)
     }
 
-    /// A statement of its own transaction.
-    async fn alone(&mut self, sql: &str, values: impl rusqlite::Params + Send) -> Result<u64, Trouble> {
-        self.begin().await?;
-        let done = self.connection.prepare_cached(sql).and_then(|mut statement| statement.execute(values));
-        let done = done.and_then(|count| self.connection.execute_batch("COMMIT").map(|()| count as u64));
-        done.map_err(|error| self.trouble(&error))
+    fn alone(&self, sql: &str, values: impl rusqlite::Params) -> Result<u64, Error> {
+        let connection = self.connection()?;
+        let count = connection.prepare_cached(sql)?.execute(values)?;
+        connection.execute_batch("COMMIT").map(|()| count as u64)
     }
 }
 
@@ -286,22 +353,26 @@ impl Link for SqliteLink {
     }
 
     async fn write(&mut self, puts: &Puts) -> Result<(), Trouble> {
-        self.put(puts).map_err(|error| self.trouble(&error))
+        let done = self.put(puts);
+        self.end(done)
     }
 
     async fn leave(&mut self) -> Result<(), Trouble> {
-        let left = self.connection.prepare_cached("ROLLBACK").and_then(|mut statement| statement.execute([]));
-        left.map(drop).map_err(|error| self.trouble(&error))
+        let end = |connection: &Connection| connection.prepare_cached("ROLLBACK")?.execute([]).map(drop);
+        let left = self.connection().and_then(end);
+        self.end(left)
     }
 
     async fn forget(&mut self, from: &str, to: &str) -> Result<u64, Trouble> {
-        let sql = self.statements.forget.clone();
-        self.alone(&sql, (from, to)).await
+        self.begin().await?;
+        let done = self.alone(&self.statements.forget, (from, to));
+        self.end(done)
     }
 
     async fn sweep(&mut self, most: u32) -> Result<u64, Trouble> {
-        let sql = self.statements.sweep.clone();
-        self.alone(&sql, ((now().nanos() / 1_000_000_000) as i64, most)).await
+        self.begin().await?;
+        let done = self.alone(&self.statements.sweep, ((now().nanos() / 1_000_000_000) as i64, most));
+        self.end(done)
     }
 
     async fn ping(&mut self) -> Result<(), Trouble> {

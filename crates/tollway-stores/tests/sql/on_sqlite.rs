@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use tollway_core::{Algorithm, Charge, Request, Store, StoreErrorKind, conformance};
-use tollway_stores::sql::{SqlOptions, SqlStore};
+use tollway_core::{Algorithm, Align, Charge, Request, Store, StoreErrorKind, conformance};
+use tollway_stores::sql::{SqlOptions, SqlStore, before_fork};
 
 use super::{check, open, patient, policy, recovered, rows, together};
 
@@ -191,4 +191,36 @@ async fn a_dropped_store_answers_what_was_asked_and_closes_the_file() {
         assert!(Instant::now() < end, "the file is still open");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_fork_finds_the_file_closed_and_nobody_notices() {
+    let folder = Folder::make();
+    let store = open(&folder.url("limits.db"), patient());
+    let limit = policy("forked", "100000/d", Algorithm::FixedWindow(Align::Clock));
+    let served: Vec<_> = (0..4)
+        .map(|_| {
+            let (store, limit) = (Arc::clone(&store), Arc::clone(&limit));
+            tokio::spawn(async move {
+                for _ in 0..200 {
+                    check(&store, &limit, "k", 1).await.expect("an answer");
+                }
+            })
+        })
+        .collect();
+    let path = folder.0.join("limits.db");
+    let forks = tokio::task::spawn_blocking(move || {
+        for _ in 0..50 {
+            let forking = before_fork();
+            let open = std::fs::read_dir("/proc/self/fd").expect("this process");
+            let open = open.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
+            assert_eq!(open.filter(|file| *file == path).count(), 0);
+            drop(forking);
+        }
+    });
+    forks.await.expect("the file was closed each time");
+    for task in served {
+        task.await.expect("every check was answered");
+    }
+    assert_eq!(check(&store, &limit, "k", 0).await.expect("an answer").remaining, 100_000 - 800);
 }
