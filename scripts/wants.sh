@@ -82,6 +82,7 @@ test)
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || debian initdb postgresql
     [ -x /usr/sbin/mariadbd ] || debian mariadbd mariadb-server
     debian faketime faketime
+    debian promtool prometheus
     debian chromium chromium
     pins test
     ;;

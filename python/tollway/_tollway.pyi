@@ -3,9 +3,10 @@
 from asyncio import AbstractEventLoop, Future
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextvars import Context
-from typing import Any, Final, Literal, TypeAlias, final
+from typing import Any, Final, Literal, TypeAlias, TypedDict, final
 
 from tollway.algorithms import Algorithm
+from tollway.observe import StoreNumbers
 from tollway.stores import Store
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Attempt",
     "BackendHealth",
     "Breaker",
+    "Call",
     "ClientAddress",
     "Decision",
     "Health",
@@ -29,8 +31,13 @@ __all__ = [
     "Subject",
     "Task",
     "__version__",
+    "add_hooks",
     "check_store",
     "hash_identity",
+    "metrics_read",
+    "metrics_start",
+    "metrics_text",
+    "remove_hooks",
 ]
 __version__: Final[str]
 
@@ -129,6 +136,8 @@ class Decision:
     @property
     def reason(self) -> str: ...
     @property
+    def outcome(self) -> str: ...
+    @property
     def status(self) -> int: ...
     @property
     def level(self) -> str | None: ...
@@ -208,6 +217,31 @@ class ClientAddress:
         forwarded_for: Sequence[str] = ...,
         forwarded: Sequence[str] = ...,
     ) -> str: ...
+
+@final
+class Call:
+    """What a limiter was asked."""
+
+    @property
+    def operation(self) -> str: ...
+    @property
+    def policies(self) -> tuple[str, ...]: ...
+    @property
+    def keys(self) -> tuple[str, ...]: ...
+    @property
+    def costs(self) -> tuple[int, ...]: ...
+    @property
+    def backend(self) -> str: ...
+    @property
+    def waited(self) -> bool: ...
+    @property
+    def began_ns(self) -> int: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def error(self) -> Exception | None: ...
+    @property
+    def answered(self) -> bool: ...
 
 @final
 class Breaker:
@@ -294,6 +328,8 @@ class Limiter:
         lease_time: float = 1.0,
         breaker: Breaker | None = None,
         clock: ManualClock | None = None,
+        on_decision: Callable[[Decision, Call], object] | None = None,
+        on_error: Callable[[Exception, Call], object] | None = None,
     ) -> Limiter: ...
     @property
     def url(self) -> str: ...
@@ -463,6 +499,20 @@ class Attempt:
     def __aenter__(self) -> Awaitable[Attempt]: ...
     def __aexit__(self, *_args: object) -> Awaitable[None]: ...
 
+class _Metrics(TypedDict):
+    checks: list[tuple[str, str, int]]
+    stores: list[StoreNumbers]
+
+def metrics_start() -> None: ...
+def metrics_text() -> str: ...
+def metrics_read() -> _Metrics: ...
+def add_hooks(
+    on_decision: Callable[[Decision, Call], object] | None = None,
+    on_error: Callable[[Exception, Call], object] | None = None,
+    *,
+    only_waits: bool = False,
+) -> int: ...
+def remove_hooks(number: int) -> None: ...
 def check_store(store: Store, seed: str = "1") -> None: ...
 def hash_identity(identity: str, secret: bytes = ...) -> str: ...
 

@@ -11,7 +11,10 @@ import pytest
 
 TOP = Path(__file__).resolve().parents[2]
 PACKAGE = TOP / "python" / "tollway"
-FRAMEWORKS = ("django", "rest_framework", "fastapi", "starlette", "msgspec", "uvloop", "redis")
+FRAMEWORKS = (
+    *("django", "rest_framework", "fastapi", "starlette", "msgspec", "uvloop", "redis"),
+    *("opentelemetry", "prometheus_client"),
+)
 
 
 def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -35,6 +38,7 @@ def test_importing_tollway_needs_no_framework() -> None:
 
         sys.meta_path.insert(0, Wall())
         import tollway, tollway.errors, tollway.identity, tollway.asgi
+        import tollway.observe.logs, tollway.observe.prometheus
 
         policy = tollway.Policy("wall", "2/m")
         limiter = tollway.Limiter()
@@ -69,6 +73,10 @@ def imports(path: Path) -> Iterator[str]:
         ("starlette.py", ("tollway.django", "tollway.bolt", "tollway.fastapi")),
         ("litestar.py", ("tollway.django", "tollway.bolt", "tollway.fastapi")),
         ("quart.py", ("tollway.django", "tollway.bolt", "tollway.fastapi")),
+        (
+            "observe",
+            ("tollway.django", "tollway.bolt", "tollway.fastapi", "tollway.asgi", "django"),
+        ),
         ("flask.py", ("tollway.django", "tollway.bolt", "tollway.fastapi")),
     ],
 )

@@ -75,6 +75,32 @@ pub enum StoreErrorKind {
     Misconfigured,
 }
 
+impl StoreErrorKind {
+    /// Every kind there is, in the order of their discriminants.
+    pub const ALL: [Self; 7] = [
+        Self::Unavailable,
+        Self::Overloaded,
+        Self::Timeout,
+        Self::Conflict,
+        Self::Corrupt,
+        Self::Unsupported,
+        Self::Misconfigured,
+    ];
+
+    /// The word for logs and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::Overloaded => "overloaded",
+            Self::Timeout => "timeout",
+            Self::Conflict => "conflict",
+            Self::Corrupt => "corrupt",
+            Self::Unsupported => "unsupported",
+            Self::Misconfigured => "misconfigured",
+        }
+    }
+}
+
 /// A store could not answer. Names the store, never a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreError {

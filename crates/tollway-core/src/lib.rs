@@ -29,6 +29,7 @@ mod adjust;
 mod algorithm;
 mod bucket;
 mod calendar;
+mod calls;
 mod cell;
 mod clock;
 #[cfg(feature = "conformance")]
@@ -48,6 +49,7 @@ mod store;
 pub use adjust::{Change, adjust_one};
 pub use algorithm::{Algorithm, Align, Leak, Log, State, Verdict, decide_one, judge_one};
 pub use bucket::Bucket;
+pub use calls::{Calls, Latency};
 pub use cell::{Cell, Loaded};
 pub use clock::{Clock, ManualClock, Timestamp};
 pub use control::{Breaker, BreakerSettings, BreakerState, Permit};

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{BreakerState, Change, ConfigError, Decision, Policy, StoreError, StoreErrorKind};
+use crate::{BreakerState, Calls, Change, ConfigError, Decision, Policy, StoreError, StoreErrorKind};
 
 /// A store's answer that may have to be waited for. Runtime-neutral; it owns what it needs.
 pub type Reply<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send>>;
@@ -55,6 +55,8 @@ pub struct Condition {
     pub breaker: Option<BreakerState>,
     /// What went wrong last, and how long ago.
     pub last_error: Option<(StoreError, Duration)>,
+    /// How the calls to it went, where somebody counts them.
+    pub calls: Option<Calls>,
 }
 
 /// A place that keeps state and applies requests to it, atomically.

@@ -7,11 +7,12 @@ use http::header::RETRY_AFTER;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
-use tollway::{Mode, NEVER, Policy};
+use tollway::{Mode, NEVER, Outcome, Policy};
 use tollway_http::{Fields, describe, fields, problem, refusal_status};
 
 /// Whether a request may pass, and what its client needs to know. True when it may.
 #[pyclass(frozen, module = "tollway")]
+#[derive(Clone)]
 pub struct Decision {
     inner: tollway::Decision,
     policies: Arc<[Arc<Policy>]>,
@@ -19,7 +20,7 @@ pub struct Decision {
 }
 
 /// What rules say of a decision.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Told {
     /// The level that speaks.
     pub(crate) level: Option<String>,
@@ -134,6 +135,13 @@ impl Decision {
     #[getter]
     fn reason(&self) -> &'static str {
         self.inner.reason.name()
+    }
+
+    /// What metrics call it: `"allowed"`, `"refused"`, `"degraded_allowed"`, `"degraded_refused"`,
+    /// `"shadow_allowed"`, `"shadow_refused"`, `"denied"` or `"exempt"`.
+    #[getter]
+    fn outcome(&self) -> &'static str {
+        Outcome::of(&self.inner).name()
     }
 
     /// The HTTP status: 200 when allowed, 403 when an access list turns the client away, else 429.

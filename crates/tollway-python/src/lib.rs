@@ -48,6 +48,7 @@ fn _tollway(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(conformance::check_store, module)?)?;
     module.add_function(wrap_pyfunction!(identity::hash_identity, module)?)?;
     interpreter::register(module)?;
+    observe::register(module)?;
     server::register(module)?;
     Ok(())
 }

@@ -1,26 +1,30 @@
 //! The limiter as Python sees it: sync and async faces of one call.
 
-use std::future::Future;
+mod asking;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::PyTuple;
+use pyo3::{PyTraverseError, PyVisit};
 use tollway::{Charge, Reply};
 
-use crate::answers::{Policies, ask_now, finish, finish_many, nothing, wait};
-use crate::awaiting::{Convert, Mailbox, Ready};
+use crate::answers::{Policies, finish, nothing, wait};
+use crate::awaiting::Ready;
 use crate::breaker::Breaker;
 use crate::charges::{Charges, checked};
 use crate::clock::ManualClock;
 use crate::decision::Decision;
+use crate::errors;
 use crate::health::Health;
 use crate::hold::Held;
+use crate::observe::hooks::Hooks;
 use crate::policy::Policy;
 use crate::reservation::Reservation;
 use crate::stores::{self, Recipe, patience, timeout, usable_prefix};
-use crate::{errors, runtime};
+
+pub(crate) use asking::Asking;
 
 /// Decides requests over a backend given by URL.
 #[pyclass(frozen, module = "tollway", weakref)]
@@ -32,6 +36,7 @@ pub struct Limiter {
     /// The same without the lock, when a fork changes nothing.
     local: Option<Arc<tollway::Limiter>>,
     default_policy: Option<Py<Policy>>,
+    hooks: Option<Arc<Hooks>>,
 }
 
 impl Limiter {
@@ -61,58 +66,6 @@ impl Limiter {
         self.recipe.lease.map(|_| limiter.give_back())
     }
 
-    fn decide(&self, py: Python<'_>, charges: &[Charge<'_>], policies: Policies, peek: bool) -> PyResult<Decision> {
-        if let Some(local) = &self.local
-            && let Some(answer) = ask_now(local, charges, peek)
-        {
-            return finish(answer, policies);
-        }
-        let limiter = self.shared()?;
-        let answer = match ask_now(&limiter, charges, peek) {
-            Some(answer) => answer,
-            None => {
-                let answer = if peek { limiter.peek(charges) } else { limiter.check(charges) };
-                wait(py, answer)?
-            }
-        };
-        finish(answer, policies)
-    }
-
-    fn adecide<'py>(
-        &self,
-        py: Python<'py>,
-        charges: &[Charge<'_>],
-        policies: Policies,
-        peek: bool,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let limiter = self.shared()?;
-        if let Some(answer) = ask_now(&limiter, charges, peek) {
-            let decision = finish(answer, policies).and_then(|decision| Ok(Py::new(py, decision)?.into_any()));
-            return Ok(Bound::new(py, Ready::new(decision))?.into_any());
-        }
-        let answer = if peek { limiter.peek(charges) } else { limiter.check(charges) };
-        self.later(py, answer, move |py, answer| Ok(Py::new(py, finish(answer, policies)?)?.into_any()))
-    }
-
-    /// A future of the running loop that gets the answer when it is there.
-    pub(crate) fn later<'py, T: Send + 'static>(
-        &self,
-        py: Python<'py>,
-        answer: impl Future<Output = T> + Send + 'static,
-        convert: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let event_loop = running_loop(py)?;
-        let mailbox = Mailbox::of(&event_loop)?;
-        let future = event_loop.call_method0(pyo3::intern!(py, "create_future"))?;
-        let waiting = future.clone().unbind();
-        runtime::handle()?.spawn(async move {
-            let answer = answer.await;
-            let convert: Convert = Box::new(move |py| convert(py, answer));
-            Mailbox::post(&mailbox, waiting, convert);
-        });
-        Ok(future)
-    }
-
     fn resetting(&self, policy: &Bound<'_, Policy>, key: Option<&str>, prefix: Option<&str>) -> PyResult<Reply<()>> {
         let (limiter, policy) = (self.shared()?, &policy.get().inner);
         match (key, prefix) {
@@ -120,20 +73,6 @@ impl Limiter {
             (None, Some(prefix)) => Ok(limiter.reset_prefix(policy, prefix)),
             _ => Err(errors::config("reset() takes a key, or prefix=\"...\" for all keys that begin so")),
         }
-    }
-
-    fn holding(
-        &self,
-        policy: &Bound<'_, Policy>,
-        key: &str,
-        cost: i64,
-        timeout: f64,
-    ) -> PyResult<Reply<tollway::Held>> {
-        let (limiter, policy, cost) = (self.shared()?, &policy.get().inner, checked(cost)?);
-        Ok(match patience(timeout)? {
-            Duration::ZERO => limiter.hold(policy, key, cost),
-            patience => limiter.hold_within(policy, key, cost, patience),
-        })
     }
 
     fn single<'a>(&self, policy: &'a Bound<'_, Policy>, key: &'a str, cost: i64) -> PyResult<(Charge<'a>, Policies)> {
@@ -148,9 +87,11 @@ impl Limiter {
     #[new]
     #[pyo3(signature = (url = None, default_policy = None, *, fail_mode = "local",
         local_share = 1.0, prefix = "tollway", connect_timeout = 1.0, command_timeout = 0.1, queue = 10_000, max_keys = 1_000_000,
-        strategy = "first_healthy", near_cache = 1.0, lease = 0, lease_time = 1.0, breaker = None, clock = None))]
+        strategy = "first_healthy", near_cache = 1.0, lease = 0, lease_time = 1.0, breaker = None, clock = None,
+        on_decision = None, on_error = None))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python class")]
     fn new(
+        py: Python<'_>,
         url: Option<&Bound<'_, PyAny>>,
         default_policy: Option<Py<Policy>>,
         fail_mode: &str,
@@ -166,6 +107,8 @@ impl Limiter {
         lease_time: f64,
         breaker: Option<&Bound<'_, Breaker>>,
         clock: Option<&Bound<'_, ManualClock>>,
+        on_decision: Option<Py<PyAny>>,
+        on_error: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let recipe = Recipe {
             backends: stores::backends(url, timeout("command_timeout", command_timeout)?)?,
@@ -191,7 +134,13 @@ impl Limiter {
             recipe,
             made: Mutex::new(Some((std::process::id(), made))),
             default_policy,
+            hooks: Hooks::read(py, on_decision, on_error, false)?,
         })
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.default_policy.iter().try_for_each(|policy| visit.call(policy))?;
+        self.hooks.iter().try_for_each(|hooks| hooks.traverse(&visit))
     }
 
     /// The backend, without its password.
@@ -246,20 +195,12 @@ impl Limiter {
 
     /// Decides many charges, each for itself, in one round trip.
     fn check_many(&self, py: Python<'_>, charges: Vec<Bound<'_, PyTuple>>) -> PyResult<Vec<Decision>> {
-        let charges = Charges::new(&charges)?;
-        let policies = charges.each();
-        let answers = wait(py, charges.ask_many(&*self.shared()?))?;
-        finish_many(answers, policies)
+        self.decide_many(py, &Charges::new(&charges)?)
     }
 
     /// The same for `await`.
     fn acheck_many<'py>(&self, py: Python<'py>, charges: Vec<Bound<'py, PyTuple>>) -> PyResult<Bound<'py, PyAny>> {
-        let charges = Charges::new(&charges)?;
-        let policies = charges.each();
-        let answers = charges.ask_many(&*self.shared()?);
-        self.later(py, answers, move |py, answers| {
-            Ok(finish_many(answers, policies)?.into_pyobject(py)?.into_any().unbind())
-        })
+        self.adecide_many(py, &Charges::new(&charges)?)
     }
 
     /// Waits up to `timeout` seconds until the charge passes, first come first served in this
@@ -274,8 +215,9 @@ impl Limiter {
         timeout: f64,
     ) -> PyResult<Decision> {
         let (charge, policies) = self.single(policy, key, cost)?;
-        let answer = self.shared()?.acquire(&[charge], patience(timeout)?);
-        finish(wait(py, answer)?, policies)
+        let asking = self.asking("acquire", &[charge])?;
+        let answer = asking.limiter.acquire(&[charge], patience(timeout)?);
+        asking.told_one(py, finish(wait(py, answer)?, policies))
     }
 
     /// The same for `await`.
@@ -289,8 +231,9 @@ impl Limiter {
         timeout: f64,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (charge, policies) = self.single(policy, key, cost)?;
-        let answer = self.shared()?.acquire(&[charge], patience(timeout)?);
-        self.later(py, answer, move |py, answer| Ok(Py::new(py, finish(answer, policies)?)?.into_any()))
+        let asking = self.asking("acquire", &[charge])?;
+        let answer = asking.limiter.acquire(&[charge], patience(timeout)?);
+        self.later_told(py, asking, answer, move |answer| finish(answer, policies))
     }
 
     /// Gives permits back: at most what is spent. One round trip on a remote backend.
@@ -317,10 +260,11 @@ impl Limiter {
     /// Charges `cost` for now; `commit` on what it returns settles what it really was. Two round
     /// trips on a remote backend.
     fn reserve(this: &Bound<'_, Self>, policy: &Bound<'_, Policy>, key: &str, cost: i64) -> PyResult<Reservation> {
-        let policy = policy.get();
-        let reply = this.get().shared()?.reserve(&policy.inner, key, checked(cost)?);
-        let held = wait(this.py(), reply)?.map_err(|error| errors::from_store(&error))?;
-        Reservation::new(this.py(), this.clone().unbind(), held, Arc::clone(&policy.alone))
+        let (py, (charge, policies)) = (this.py(), this.get().single(policy, key, cost)?);
+        let asking = this.get().asking("reserve", &[charge])?;
+        let reply = asking.limiter.reserve(charge.policy, key, charge.cost);
+        let held = asking.told_of_permits(py, wait(py, reply)?, tollway::Reservation::decision, &policies)?;
+        Reservation::new(py, this.clone().unbind(), held, policies)
     }
 
     /// The same for `await`.
@@ -330,11 +274,13 @@ impl Limiter {
         key: &str,
         cost: i64,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let policy = policy.get();
-        let reply = this.get().shared()?.reserve(&policy.inner, key, checked(cost)?);
-        let (limiter, policies) = (this.clone().unbind(), Arc::clone(&policy.alone));
-        this.get().later(this.py(), reply, move |py, answer| {
-            let held = answer.map_err(|error| errors::from_store(&error))?;
+        let (py, (charge, policies)) = (this.py(), this.get().single(policy, key, cost)?);
+        let mut asking = this.get().asking("reserve", &[charge])?;
+        let reply = asking.limiter.reserve(charge.policy, key, charge.cost);
+        asking.goes_elsewhere(py)?;
+        let limiter = this.clone().unbind();
+        this.get().later(py, reply, move |py, answer| {
+            let held = asking.told_of_permits(py, answer, tollway::Reservation::decision, &policies)?;
             Ok(Py::new(py, Reservation::new(py, limiter, held, policies)?)?.into_any())
         })
     }
@@ -388,9 +334,11 @@ impl Limiter {
     /// in a `with` block. Waits for up to `timeout` seconds, first come first served in this process.
     #[pyo3(signature = (policy, key, cost = 1, *, timeout = 0.0))]
     fn hold(this: &Bound<'_, Self>, policy: &Bound<'_, Policy>, key: &str, cost: i64, timeout: f64) -> PyResult<Held> {
-        let reply = this.get().holding(policy, key, cost, timeout)?;
-        let held = wait(this.py(), reply)?.map_err(|error| errors::from_store(&error))?;
-        Held::new(this.py(), this.clone().unbind(), held, Arc::clone(&policy.get().alone))
+        let (py, (charge, policies)) = (this.py(), this.get().single(policy, key, cost)?);
+        let asking = this.get().asking("hold", &[charge])?;
+        let reply = holding(&asking.limiter, &charge, timeout)?;
+        let held = asking.told_of_permits(py, wait(py, reply)?, tollway::Held::decision, &policies)?;
+        Held::new(py, this.clone().unbind(), held, policies)
     }
 
     /// The same for `async with await limiter.ahold(...)`.
@@ -402,10 +350,13 @@ impl Limiter {
         cost: i64,
         timeout: f64,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let reply = this.get().holding(policy, key, cost, timeout)?;
-        let (limiter, policies) = (this.clone().unbind(), Arc::clone(&policy.get().alone));
-        this.get().later(this.py(), reply, move |py, answer| {
-            let held = answer.map_err(|error| errors::from_store(&error))?;
+        let (py, (charge, policies)) = (this.py(), this.get().single(policy, key, cost)?);
+        let mut asking = this.get().asking("hold", &[charge])?;
+        let reply = holding(&asking.limiter, &charge, timeout)?;
+        asking.goes_elsewhere(py)?;
+        let limiter = this.clone().unbind();
+        this.get().later(py, reply, move |py, answer| {
+            let held = asking.told_of_permits(py, answer, tollway::Held::decision, &policies)?;
             Ok(Py::new(py, Held::new(py, limiter, held, policies)?)?.into_any())
         })
     }
@@ -487,7 +438,9 @@ impl Limiter {
     }
 }
 
-fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    static GET: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    GET.import(py, "asyncio", "get_running_loop")?.call0()
+fn holding(limiter: &tollway::Limiter, charge: &Charge<'_>, timeout: f64) -> PyResult<Reply<tollway::Held>> {
+    Ok(match patience(timeout)? {
+        Duration::ZERO => limiter.hold(charge.policy, charge.key, charge.cost),
+        patience => limiter.hold_within(charge.policy, charge.key, charge.cost, patience),
+    })
 }

@@ -19,7 +19,7 @@ use tollway_stores::sql::{SqlOptions, SqlStore};
 
 use crate::cell::PyCell;
 use crate::errors;
-use crate::observe::FailureLog;
+use crate::observe::{FailureLog, metrics};
 use crate::runtime;
 
 /// Where state lives.
@@ -75,7 +75,7 @@ impl Recipe {
     }
 
     /// Whether state lives on this host, so that the answer is there at once.
-    fn is_here(&self) -> bool {
+    pub(crate) fn is_here(&self) -> bool {
         let shared = |backend: &Backend| matches!(backend, Backend::Url(url) if url.starts_with("shm:"));
         self.is_local() || self.backends.iter().all(shared)
     }
@@ -105,7 +105,7 @@ impl Recipe {
         } else {
             Arc::new(NearCache::new(store, self.near_cache))
         };
-        let limiter = Limiter::new(store, self.fail_mode);
+        let limiter = Limiter::new(store, self.fail_mode).with_metrics(metrics());
         // Memory does not fail, and a call is saved.
         if self.is_local() {
             return Ok(limiter);

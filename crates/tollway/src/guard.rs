@@ -16,6 +16,7 @@ use tollway_core::{
 };
 
 use crate::deadline::before;
+use crate::observe::CallCounts;
 
 /// A store with a circuit breaker in front of every operation. Only failures that may pass by
 /// themselves count; a store that answers "no" is alive, and a queue that is full says nothing.
@@ -40,6 +41,7 @@ struct Shared {
     /// Rings when the breaker opens, and when the guard is gone.
     bell: Notify,
     is_gone: AtomicBool,
+    calls: CallCounts,
 }
 
 impl Shared {
@@ -99,6 +101,7 @@ impl Guard {
             is_watched: AtomicBool::new(false),
             bell: Notify::new(),
             is_gone: AtomicBool::new(false),
+            calls: CallCounts::default(),
         };
         Self { inner, shared: Arc::new(shared) }
     }
@@ -157,9 +160,13 @@ impl Guard {
     fn watched<T: Send + 'static>(&self, ask: impl FnOnce(&dyn Store) -> Reply<T>) -> Reply<T> {
         match self.permit() {
             Ok(spell) => {
-                Box::pin(Watched { reply: ask(&*self.inner), shared: Arc::clone(&self.shared), spell: Some(spell) })
+                let (began, shared) = (Instant::now(), Arc::clone(&self.shared));
+                Box::pin(Watched { reply: ask(&*self.inner), shared, spell: Some(spell), began })
             }
-            Err(error) => Box::pin(std::future::ready(Err(error))),
+            Err(error) => {
+                self.shared.calls.skip();
+                Box::pin(std::future::ready(Err(error)))
+            }
         }
     }
 }
@@ -185,6 +192,7 @@ struct Watched<T> {
     reply: Reply<T>,
     shared: Arc<Shared>,
     spell: Option<u64>,
+    began: Instant,
 }
 
 impl<T> Future for Watched<T> {
@@ -194,6 +202,7 @@ impl<T> Future for Watched<T> {
         let answer = std::task::ready!(self.reply.as_mut().poll(context));
         if let Some(spell) = self.spell.take() {
             self.shared.record(spell, &answer);
+            self.shared.calls.note(self.began.elapsed(), answer.as_ref().err().map(|error| error.kind));
         }
         Poll::Ready(answer)
     }
@@ -257,6 +266,7 @@ impl Store for Guard {
     fn condition(&self) -> Condition {
         let last = self.shared.last_error.lock().unwrap_or_else(PoisonError::into_inner);
         let last_error = last.as_ref().map(|(error, at)| (error.clone(), at.elapsed()));
-        Condition { breaker: Some(self.state()), last_error, ..self.inner.condition() }
+        let calls = Some(self.shared.calls.read());
+        Condition { breaker: Some(self.state()), last_error, calls, ..self.inner.condition() }
     }
 }

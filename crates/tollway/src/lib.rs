@@ -44,6 +44,6 @@ pub use hold::Held;
 pub use lease::{LeaseSettings, Leases};
 pub use limiter::{Answer, Limiter};
 pub use near::NearCache;
-pub use observe::Observer;
+pub use observe::{Metrics, Observer, Outcome, PolicyChecks, Snapshot, StoreCalls};
 pub use reserve::Reservation;
 pub use tollway_core::*;

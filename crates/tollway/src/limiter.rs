@@ -8,10 +8,10 @@ use tollway_core::{
     Change, Charge, ConfigError, Decision, FailMode, Policy, Reply, Request, Store, StoreError, StoreErrorKind,
 };
 
-use crate::Observer;
 use crate::acquire::Queues;
 use crate::health::collect;
 use crate::owned::OwnedRequest;
+use crate::{Metrics, Observer};
 
 /// An answer that may have to be waited for.
 pub type Answer = Pin<Box<dyn Future<Output = Result<Decision, StoreError>> + Send>>;
@@ -25,6 +25,7 @@ pub struct Limiter {
     fail_mode: FailMode,
     local: Option<Arc<dyn Store>>,
     observers: Arc<[Arc<dyn Observer>]>,
+    metrics: Option<Arc<Metrics>>,
     queues: Arc<Queues>,
 }
 
@@ -32,7 +33,7 @@ impl Limiter {
     /// A limiter over `store`, with what is answered when it does not answer, unless a policy says
     /// otherwise. [`FailMode::Local`] wants [`Limiter::with_local`]; without it it is closed.
     pub fn new(store: Arc<dyn Store>, fail_mode: FailMode) -> Self {
-        Self { store, fail_mode, local: None, observers: Arc::new([]), queues: Arc::default() }
+        Self { store, fail_mode, local: None, observers: Arc::new([]), metrics: None, queues: Arc::default() }
     }
 
     /// The same with a store that counts in [`FailMode::Local`]: one that answers at once. See
@@ -47,6 +48,13 @@ impl Limiter {
     pub fn with_observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observers = self.observers.iter().cloned().chain([observer]).collect();
         self
+    }
+
+    /// The same counting its checks, and telling of its store, in `metrics`.
+    #[must_use]
+    pub fn with_metrics(self, metrics: &Arc<Metrics>) -> Self {
+        metrics.attach(&self.store);
+        Self { metrics: Some(Arc::clone(metrics)), ..self }
     }
 
     /// The store.
@@ -257,9 +265,10 @@ impl Limiter {
         }
         let request = Request { charges, peek };
         let mut answer = self.store.apply_now(&request);
-        // Most often nobody wants to hear of it, and the answer goes where it belongs uncopied.
-        if !(matches!(answer, Some(Ok(_))) && self.observers.is_empty()) {
-            answer = answer.map(|answer| self.settle(&request, answer));
+        // The answer goes where it belongs uncopied: observers read it there, if there are any.
+        match &answer {
+            Some(Ok(decision)) => self.tell(&request, decision),
+            _ => answer = answer.map(|answer| self.settle(&request, answer)),
         }
         answer
     }
@@ -287,15 +296,23 @@ impl Limiter {
     ) -> Result<Decision, StoreError> {
         let decision = answer.or_else(|error| {
             self.observers.iter().for_each(|observer| observer.on_failure(&error));
-            self.fall_back(request, error)
+            self.fall_back(request, error).inspect_err(|_| {
+                self.metrics.iter().for_each(|metrics| metrics.note_failed(request));
+            })
         })?;
-        self.tell(request.charges, &decision);
+        self.tell(request, &decision);
         Ok(decision)
     }
 
-    /// Tells the observers of a decision.
-    pub(crate) fn tell(&self, charges: &[Charge<'_>], decision: &Decision) {
-        self.observers.iter().for_each(|observer| observer.on_decision(charges, decision));
+    /// Tells of a decision those who want to know: most often nobody.
+    #[inline]
+    pub(crate) fn tell(&self, request: &Request<'_>, decision: &Decision) {
+        if let Some(metrics) = &self.metrics
+            && metrics.is_on()
+        {
+            metrics.note(request, decision);
+        }
+        self.observers.iter().for_each(|observer| observer.on_decision(request, decision));
     }
 
     /// A request must not charge one budget twice: stores read all states before they write any.

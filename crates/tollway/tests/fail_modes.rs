@@ -52,7 +52,7 @@ struct Heard {
 }
 
 impl Observer for Heard {
-    fn on_decision(&self, _: &[Charge<'_>], _: &Decision) {
+    fn on_decision(&self, _: &Request<'_>, _: &Decision) {
         self.decisions.fetch_add(1, Ordering::SeqCst);
     }
 

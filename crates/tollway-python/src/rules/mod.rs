@@ -17,7 +17,7 @@ use crate::charges::Charges;
 use crate::clock::ManualClock;
 use crate::decision::{Decision, Told};
 use crate::errors;
-use crate::limiter::Limiter;
+use crate::limiter::{Asking, Limiter};
 
 pub use access::AccessList;
 pub use lockout::{Attempt, Lockout};
@@ -32,9 +32,21 @@ pub struct Rules {
 }
 
 impl Rules {
-    fn ask(&self, limiter: &Limiter, charges: &Charges, subject: Option<&Subject>, peek: bool) -> PyResult<Asked> {
+    fn ask(
+        &self,
+        limiter: &Limiter,
+        charges: &Charges,
+        subject: Option<&Subject>,
+        peek: bool,
+    ) -> PyResult<(Asking, Asked)> {
         let subject = subject.map(Subject::borrow).unwrap_or_default();
-        Ok(self.inner.check(&*limiter.shared()?, &charges.borrow(), &subject, peek))
+        let charges = charges.borrow();
+        let mut asking = limiter.checking(&charges, peek)?;
+        let asked = self.inner.check(&asking.limiter, &charges, &subject, peek);
+        if let Asked::Done(_) = asked {
+            asking.is_done();
+        }
+        Ok((asking, asked))
     }
 
     fn decide(
@@ -46,11 +58,12 @@ impl Rules {
         peek: bool,
     ) -> PyResult<Decision> {
         let charges = Charges::new(charges)?;
-        let answer = match self.ask(limiter, &charges, subject, peek)? {
+        let (asking, asked) = self.ask(limiter, &charges, subject, peek)?;
+        let answer = match asked {
             Asked::Done(answer) => answer,
             Asked::Wait(answer) => wait(py, answer)?,
         };
-        ruled(answer, charges.policies())
+        asking.told_one(py, ruled(answer, charges.policies()))
     }
 
     fn adecide<'py>(
@@ -64,12 +77,13 @@ impl Rules {
         let charges = Charges::new(charges)?;
         let policies = charges.policies();
         match self.ask(limiter, &charges, subject, peek)? {
-            Asked::Done(answer) => {
-                let decision = ruled(answer, policies).and_then(|decision| Ok(Py::new(py, decision)?.into_any()));
-                Ok(Bound::new(py, Ready::new(decision))?.into_any())
+            (asking, Asked::Done(answer)) => {
+                let decision = asking.told_one(py, ruled(answer, policies));
+                Ok(Bound::new(py, Ready::new(decision.and_then(|found| Ok(Py::new(py, found)?.into_any()))))?
+                    .into_any())
             }
-            Asked::Wait(answer) => {
-                limiter.later(py, answer, move |py, answer| Ok(Py::new(py, ruled(answer, policies)?)?.into_any()))
+            (asking, Asked::Wait(answer)) => {
+                limiter.later_told(py, asking, answer, move |answer| ruled(answer, policies))
             }
         }
     }

@@ -97,7 +97,7 @@ impl Rules {
     /// A shadow is asked in the same round trip, whatever the enforced limits say.
     pub fn check(&self, limiter: &Limiter, charges: &[Charge<'_>], subject: &Subject<'_>, peek: bool) -> Asked {
         let untold = |decision: Decision, why: String| {
-            limiter.tell(charges, &decision);
+            limiter.tell(&Request { charges, peek }, &decision);
             Asked::Done(Ok(Ruling { why: Some(why.into()), ..Ruling::plain(decision) }))
         };
         let cost = charges.first().map_or(1, |charge| charge.cost);
@@ -198,7 +198,7 @@ fn settle(
         if let Some(decision) = &answer {
             let charges: Vec<_> = ruled.shadows.iter().map(RuledCharge::charge).collect();
             ruled.counts.iter().for_each(|count| count.note(decision.reason != Reason::Allowed));
-            limiter.tell(&charges, decision);
+            limiter.tell(&Request { charges: &charges, peek }, decision);
         }
         answer
     };
