@@ -16,6 +16,7 @@ Write ``api.py`` in a Django project, add ``"tollway.bolt"`` to ``INSTALLED_APPS
 from tollway.bolt import status_codes as status
 from tollway.bolt.api import BoltAPI
 from tollway.bolt.cookies import Cookie
+from tollway.bolt.cors import CORSConfig, cors
 from tollway.bolt.exceptions import (
     BadGateway,
     BadRequest,
@@ -35,10 +36,12 @@ from tollway.bolt.exceptions import (
     UnprocessableEntity,
 )
 from tollway.bolt.limits import rate_limit
+from tollway.bolt.logging import LoggingConfig
 from tollway.bolt.params import Body, Depends, Header, Path, Query
 from tollway.bolt.request import Request
 from tollway.bolt.responses import HTML, JSON, PlainText, Redirect, Response
 from tollway.bolt.router import Router
+from tollway.bolt.scope import skip_middleware
 
 __all__ = [
     "HTML",
@@ -47,6 +50,7 @@ __all__ = [
     "BadRequest",
     "Body",
     "BoltAPI",
+    "CORSConfig",
     "Conflict",
     "Cookie",
     "Depends",
@@ -56,6 +60,7 @@ __all__ = [
     "HTTPException",
     "Header",
     "InternalServerError",
+    "LoggingConfig",
     "MethodNotAllowed",
     "NotAcceptable",
     "NotFound",
@@ -71,6 +76,8 @@ __all__ = [
     "TooManyRequests",
     "Unauthorized",
     "UnprocessableEntity",
+    "cors",
     "rate_limit",
+    "skip_middleware",
     "status",
 ]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Unpack
 
 from tollway.bolt.lifespan import Lifespan
 from tollway.bolt.params import Depends
 from tollway.bolt.paths import TrailingSlash
 from tollway.bolt.router import Routes
+from tollway.bolt.scope import ScopeOptions
 
 __all__ = ["BoltAPI"]
 
@@ -30,6 +31,7 @@ class BoltAPI(Routes):
     ``prefix`` stands before every path. ``trailing_slash`` is ``"strip"`` (the default: a path
     is registered without), ``"append"`` (with) or ``"keep"`` (as written); a request for the
     other spelling is redirected with 308. ``dependencies`` are called before every handler.
+    What else can be said of all routes: :class:`tollway.bolt.scope.ScopeOptions`.
 
     ``lifespan`` is an async context manager made for the API, entered before the first request and
     left after the last, in each process that serves::
@@ -55,8 +57,9 @@ class BoltAPI(Routes):
         trailing_slash: TrailingSlash = "strip",
         dependencies: Sequence[Depends] = (),
         lifespan: Lifespan | None = None,
+        **options: Unpack[ScopeOptions],
     ) -> None:
-        super().__init__(prefix, trailing_slash, dependencies)
+        super().__init__(prefix, trailing_slash, dependencies, **options)
         self.lifespan = lifespan
         self.state = SimpleNamespace()
         self.health_checks: dict[str, Callable[[], Any]] = {}

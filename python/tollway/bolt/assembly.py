@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from tollway.bolt import paths
+from tollway.bolt.answers import Answers
 from tollway.bolt.api import BoltAPI
 from tollway.bolt.binding import BodyReader
 from tollway.bolt.conf import BoltSettings
@@ -49,7 +50,9 @@ def assemble(
     one method and path, limits that cannot be.
     """
     apis = list(apis)
-    builder = _Builder(Limiters(settings), Threads(settings.threads, around))
+    builder = _Builder(
+        Limiters(settings), Threads(settings.threads, around), Answers(settings.answers)
+    )
     for api in apis:
         for route in api.routes():
             builder.add(route)
@@ -66,6 +69,7 @@ def assemble(
             "trusted_proxies": list(settings.trusted_proxies),
             "proxy_hops": settings.proxy_hops,
             "ipv6_prefix": settings.ipv6_prefix,
+            "answers": builder.answers.native(),
             "on_error": errors,
             "on_validation": InvalidRequests(builder.bodies),
             "response_type": Response,
@@ -80,9 +84,10 @@ def assemble(
 class _Builder:
     """Collects compiled routes, and everything that is wrong with the others."""
 
-    def __init__(self, limiters: Limiters, threads: Threads) -> None:
+    def __init__(self, limiters: Limiters, threads: Threads, answers: Answers) -> None:
         self.limiters = limiters
         self.threads = threads
+        self.answers = answers
         self.routes: list[dict[str, Any]] = []
         self.bodies: dict[tuple[str, str], BodyReader] = {}
         self.problems: list[str] = []
@@ -124,6 +129,7 @@ class _Builder:
             "args": signature.arguments,
             "status": route.status_code,
             "encode": encode_json,
+            "finish": self.answers.of(handler, path, route.scopes),
             "limits": self.limiters.charges(handler, describe(handler), name),
         }
 
@@ -146,6 +152,7 @@ class _Builder:
                     "mode": "inline",
                     "args": [{"name": "request", "source": "request"}],
                     "encode": encode_json,
+                    "finish": self.answers.elsewhere,
                 }
             )
         return found

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 from tollway import ClientAddress, Limiter, Policy, backends
 from tollway.backends import Backend
+from tollway.bolt.answers import AnswerSettings, read_answers
 from tollway.errors import ConfigError
 from tollway.rules import AccessList, Rules, stated_lists, stated_rules
 
@@ -33,6 +34,14 @@ READ: Final = (
     "BOLT_THREADS",
     "BOLT_GRACE",
     "BOLT_TRUSTED_PROXIES",
+    "BOLT_ACCESS_LOG",
+    "BOLT_ACCESS_LOG_CONFIG",
+    "BOLT_ACCESS_LOG_FORMAT",
+    "BOLT_ACCESS_LOG_REFUSALS",
+    "BOLT_REQUEST_IDS",
+    "BOLT_REQUEST_ID_HEADER",
+    "BOLT_TRUST_REQUEST_ID",
+    "BOLT_SECURITY_HEADERS",
 )
 """Every ``BOLT_*`` setting there is."""
 
@@ -59,6 +68,7 @@ class BoltSettings:
     algorithm: str = "gcra"
     default_limit: Any = None
     rules: Rules | None = None
+    answers: AnswerSettings = field(default_factory=AnswerSettings)
     server: dict[str, Any] = field(default_factory=dict)
     """What is handed to the server as it is."""
 
@@ -93,6 +103,7 @@ def read_settings(source: Any) -> BoltSettings:
         algorithm=reader.get("RATELIMIT_ALGORITHM", "gcra", _algorithm),
         default_limit=reader.get("RATELIMIT_DEFAULT_LIMIT", None, _rates),
         rules=_rules(reader),
+        answers=read_answers(source),
         server={name: value for name, value in server.items() if value is not None},
     )
 

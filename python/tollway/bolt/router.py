@@ -9,6 +9,7 @@ from typing import Any, TypedDict, TypeVar, Unpack
 from tollway.bolt import paths
 from tollway.bolt.params import Depends
 from tollway.bolt.paths import TrailingSlash
+from tollway.bolt.scope import Scope, ScopeOptions, scope_of
 from tollway.bolt.signature import describe
 from tollway.errors import ConfigError
 
@@ -43,6 +44,7 @@ class Route:
     inline: bool = False
     name: str | None = None
     dependencies: Sequence[Depends] = ()
+    scopes: tuple[Scope, ...] = ()
     overrides: dict[Any, Any] = field(default_factory=dict)
     """The ``dependency_overrides`` of the APIs that hold the route."""
 
@@ -66,6 +68,7 @@ class Routes:
         prefix: str = "",
         trailing_slash: TrailingSlash = "strip",
         dependencies: Sequence[Depends] = (),
+        **options: Unpack[ScopeOptions],
     ) -> None:
         if prefix and not prefix.startswith("/"):
             raise ConfigError(f"prefix {prefix!r} must begin with a slash: write {'/' + prefix!r}")
@@ -74,6 +77,7 @@ class Routes:
                 f'trailing_slash must be "strip", "append" or "keep", not {trailing_slash!r}'
             )
         self.prefix = prefix
+        self.scope = scope_of(options)
         self.trailing_slash: TrailingSlash = trailing_slash
         self.dependencies = depends_on(dependencies, "dependencies")
         self.dependency_overrides: dict[Callable[..., Any], Callable[..., Any]] = {}
@@ -167,6 +171,7 @@ class Routes:
         return replace(
             route,
             dependencies=(*self.dependencies, *route.dependencies),
+            scopes=(self.scope, *route.scopes),
             overrides=route.overrides | self.dependency_overrides,
         )
 

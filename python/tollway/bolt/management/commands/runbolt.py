@@ -6,6 +6,7 @@ import socket
 import sys
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from django.apps import apps
@@ -14,6 +15,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError, connections
 
 from tollway._tollway import Server
+from tollway.bolt.answers import access_log
 from tollway.bolt.assembly import Assembly, assemble
 from tollway.bolt.conf import BoltSettings, read_settings
 from tollway.bolt.databases import closing_old_connections
@@ -73,6 +75,13 @@ class Command(BaseCommand):
             type=_seconds,
             help="seconds that requests in flight get on SIGTERM (BOLT_GRACE, or 30)",
         )
+        add(
+            "--access-log",
+            nargs="?",
+            const=True,
+            metavar="FILE",
+            help="write a line for each request to FILE, or to standard error (BOLT_ACCESS_LOG)",
+        )
         add("--check", action="store_true", help="check every route and setting, then exit")
 
     def handle(self, **options: Any) -> None:
@@ -80,7 +89,7 @@ class Command(BaseCommand):
             settings = self._settings(options)
             assembly = self._assembly(settings)
             server = Server(assembly.routes, assembly.settings)
-        except (ConfigError, ValueError) as error:
+        except (ConfigError, ValueError, OSError) as error:
             raise CommandError(str(error)) from error
         if options["check"]:
             self.stdout.write(f"{_count(assembly.count, 'route')}: all is well")
@@ -101,6 +110,9 @@ class Command(BaseCommand):
             settings.threads = options["threads"]
         if options["grace"] is not None:
             settings.grace = options["grace"]
+        if options["access_log"]:
+            log = access_log(django_settings, options["access_log"])
+            settings.answers = replace(settings.answers, log=log)
         return settings
 
     def _assembly(self, settings: BoltSettings) -> Assembly:
