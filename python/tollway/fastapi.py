@@ -34,6 +34,7 @@ from tollway.asgi import (
 )
 from tollway.asgi.answering import pacer_detail, refusal, unavailable
 from tollway.asgi.limits import (
+    Charge,
     RouteLimit,
     Share,
     charges_of,
@@ -129,11 +130,17 @@ class Limit(RouteLimit):
         if decision is None:
             decision = await _check_together(self, connection, passage)
         if not decision.allowed:
-            body = self.body or body_of(connection.scope)
-            _turn_away(connection, RateLimited(decision, connection.scope, body))
+            await self.refuse(connection, response, decision)
         for name, value in (passage.decision or decision).headers():
             response.headers[name] = value
         return decision
+
+    async def refuse(
+        self, connection: HTTPConnection, response: Response, decision: Decision
+    ) -> None:
+        """Turn a request away."""
+        body = self.body or body_of(connection.scope)
+        _turn_away(connection, RateLimited(decision, connection.scope, body))
 
     async def check(self, connection: HTTPConnection) -> Decision:
         """Ask once more and raise nothing on a refusal: for each message of a WebSocket, say.
@@ -141,12 +148,15 @@ class Limit(RouteLimit):
         Raises:
             RateLimitUnavailable: when the store is away and the limiter fails closed.
         """
-        scope = connection.scope
-        charges = await charges_of([self], scope, connection, _route_of(connection).name)
+        charges = await self.charged(connection)
         try:
-            return await check(self.own_limiter(), charges, scope)
+            return await check(self.own_limiter(), charges, connection.scope)
         except StoreError as error:  # the limiter has told the log
             raise RateLimitUnavailable from error
+
+    async def charged(self, connection: HTTPConnection) -> list[Charge]:
+        """What this limit alone costs a request."""
+        return await charges_of([self], connection.scope, connection, _route_of(connection).name)
 
 
 def limit(

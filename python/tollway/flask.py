@@ -7,8 +7,8 @@ one round trip and one set of headers. The thread of a request waits without the
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any, Final
 
 from flask import Flask, Response, after_this_request, current_app, request
 
@@ -27,7 +27,7 @@ from tollway.asgi import (
 )
 from tollway.asgi import client_ip as _client_ip
 from tollway.asgi.answering import Answer, written
-from tollway.asgi.limits import STACK, Charge, RouteLimit, Share, Stack
+from tollway.asgi.limits import STACK, Charge, Decorator, RouteLimit, Stack
 from tollway.asgi.middleware import Excludes
 from tollway.asgi.passage import rules_of, subject_of
 
@@ -41,33 +41,8 @@ __all__ = [
     "set_limiter",
 ]
 
-View = TypeVar("View", bound=Callable[..., Any])
 
 _SCOPE: Final = "tollway.scope"
-
-
-def rate_limit(
-    policy: Policies | Sequence[Policies] | None = None,
-    limiter: Limiter | None = None,
-    cost: Cost = 1,
-    key: Key | None = None,
-    *,
-    share: Share = "route",
-    body: Body | None = None,
-) -> Callable[[View], View]:
-    """Limit a view, written between the route and the function, sync or async.
-
-    The parameters are those of :func:`tollway.fastapi.limit`. Functions for ``key`` and ``cost``
-    are sync and given Flask's request.
-
-    Raises :class:`tollway.ConfigError` where it is written, on a bad rate or key.
-    """
-    item = RouteLimit(policy, limiter, cost, key, share, body)
-
-    def decorate(view: Any) -> Any:
-        return view if Stack.on(view, item) else _limited(view, Stack([item]))
-
-    return decorate
 
 
 def limit_app(
@@ -117,6 +92,10 @@ def _limited(view: Any, stack: Stack) -> Any:
 
     setattr(limited, STACK, stack)
     return limited
+
+
+rate_limit = Decorator(_limited)
+"""Limits a view, sync or async. Functions for ``key`` and ``cost`` are sync here."""
 
 
 def _turned_away(stack: Stack, route: str) -> Response | None:

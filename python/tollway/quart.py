@@ -9,8 +9,8 @@ one round trip and one set of headers. For a whole application::
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 from quart import (
     Response,
@@ -21,14 +21,9 @@ from quart import (
     websocket,
 )
 
-from tollway import Limiter
 from tollway.answer import policy_name
 from tollway.asgi import (
-    Body,
-    Cost,
-    Key,
     LimiterMiddleware,
-    Policies,
     client_ip,
     compose,
     get_limiter,
@@ -36,7 +31,7 @@ from tollway.asgi import (
     set_limiter,
 )
 from tollway.asgi.answering import Answer, written
-from tollway.asgi.limits import STACK, RouteLimit, Share, Stack
+from tollway.asgi.limits import STACK, Decorator, Stack
 
 __all__ = [
     "LimiterMiddleware",
@@ -47,32 +42,6 @@ __all__ = [
     "rate_limit_of",
     "set_limiter",
 ]
-
-View = TypeVar("View", bound=Callable[..., Any])
-
-
-def rate_limit(
-    policy: Policies | Sequence[Policies] | None = None,
-    limiter: Limiter | None = None,
-    cost: Cost = 1,
-    key: Key | None = None,
-    *,
-    share: Share = "route",
-    body: Body | None = None,
-) -> Callable[[View], View]:
-    """Limit a view or a WebSocket, written between the route and the function.
-
-    The parameters are those of :func:`tollway.fastapi.limit`; functions are given Quart's request
-    or websocket. ``rate_limit_of(request.scope)`` is the decision.
-
-    Raises :class:`tollway.ConfigError` where it is written, on a bad rate or key.
-    """
-    item = RouteLimit(policy, limiter, cost, key, share, body)
-
-    def decorate(view: Any) -> Any:
-        return view if Stack.on(view, item) else _limited(view, Stack([item]))
-
-    return decorate
 
 
 def _limited(view: Any, stack: Stack) -> Any:
@@ -90,6 +59,10 @@ def _limited(view: Any, stack: Stack) -> Any:
 
     setattr(limited, STACK, stack)
     return limited
+
+
+rate_limit = Decorator(_limited)
+"""Limits a view or a WebSocket. ``rate_limit_of(request.scope)`` is the decision."""
 
 
 def _with_headers(scope: Any) -> Callable[[Any], Any]:

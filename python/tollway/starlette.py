@@ -9,21 +9,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.websockets import WebSocket
 
-from tollway import Limiter
 from tollway.asgi import (
-    Body,
-    Cost,
-    Key,
     LimiterMiddleware,
-    Policies,
     client_ip,
     compose,
     get_limiter,
@@ -31,7 +25,7 @@ from tollway.asgi import (
     set_limiter,
 )
 from tollway.asgi.answering import Answer, refuse, written
-from tollway.asgi.limits import STACK, RouteLimit, Share, Stack, route_name
+from tollway.asgi.limits import STACK, Decorator, Stack, route_name
 
 __all__ = [
     "LimiterMiddleware",
@@ -42,33 +36,6 @@ __all__ = [
     "rate_limit_of",
     "set_limiter",
 ]
-
-Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
-
-
-def rate_limit(
-    policy: Policies | Sequence[Policies] | None = None,
-    limiter: Limiter | None = None,
-    cost: Cost = 1,
-    key: Key | None = None,
-    *,
-    share: Share = "route",
-    body: Body | None = None,
-) -> Callable[[Endpoint], Endpoint]:
-    """Limit an endpoint: a function, sync or async, for requests or a WebSocket, or a method of an
-    ``HTTPEndpoint``.
-
-    The parameters are those of :func:`tollway.fastapi.limit`; functions are given the ``Request``
-    or ``WebSocket``. ``rate_limit_of(request.scope)`` is the decision.
-
-    Raises :class:`tollway.ConfigError` where it is written, on a bad rate or key.
-    """
-    item = RouteLimit(policy, limiter, cost, key, share, body)
-
-    def decorate(endpoint: Any) -> Any:
-        return endpoint if Stack.on(endpoint, item) else _limited(endpoint, Stack([item]))
-
-    return decorate
 
 
 def _limited(endpoint: Any, stack: Stack) -> Any:
@@ -94,6 +61,11 @@ def _limited(endpoint: Any, stack: Stack) -> Any:
 
     setattr(limited, STACK, stack)
     return limited
+
+
+rate_limit = Decorator(_limited)
+"""Limits an endpoint: a function, sync or async, for requests or a WebSocket, or a method of an
+``HTTPEndpoint``. ``rate_limit_of(request.scope)`` is the decision."""
 
 
 async def _turn_away(connection: HTTPConnection, answer: Answer) -> Response | None:

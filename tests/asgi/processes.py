@@ -20,11 +20,12 @@ SERVICE = """
 import os
 from contextlib import asynccontextmanager
 
-from fastapi import Depends, FastAPI
-from fastapi.responses import PlainTextResponse
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
 from tollway import Limiter, Policy
-from tollway.fastapi import LimiterMiddleware, limit
+from tollway.starlette import LimiterMiddleware, rate_limit
 
 limiter = Limiter(
     os.environ["LIMITS"],
@@ -44,23 +45,18 @@ async def lifespan(app):
         yield
 
 
-app = FastAPI(lifespan=lifespan if "CLOSES" in os.environ else None)
-app.add_middleware(LimiterMiddleware, limiter=limiter, policy=PING, exclude_paths=["/up"])
-
-
-@app.get("/")
-async def home():
+@rate_limit(PING, limiter, share="policy")
+async def home(request):
     return PlainTextResponse(f"{os.getpid()} one")
 
 
-@app.get("/route", dependencies=[Depends(limit("1000000/s", limiter))])
-async def route():
-    return "route"
+async def up(request):
+    return PlainTextResponse("up")
 
 
-@app.get("/up")
-async def up():
-    return "up"
+routes = [Route("/", home), Route("/up", up)]
+app = Starlette(routes=routes, lifespan=lifespan if "CLOSES" in os.environ else None)
+app.add_middleware(LimiterMiddleware, limiter=limiter, policy="1000000/s", exclude_paths=["/up"])
 """
 
 UVICORN = ("uvicorn", "service:app", "--port", "{port}", "--no-proxy-headers", "--no-access-log")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from tollway import ConfigError, Decision, Limiter, Policy, Rate
 from tollway.answer import policy_name
@@ -34,6 +34,7 @@ def as_policies(stated: Policies | Sequence[Policies]) -> tuple[Policy, ...]:
 STACK: Final = "_tollway_stack"
 """The attribute of an endpoint that holds its :class:`Stack`."""
 
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 Ask = Callable[[Limiter, Sequence[Charge], Scope], Awaitable[Decision]]
 
 
@@ -140,9 +141,15 @@ class RouteLimit:
 async def charges_of(
     limits: Iterable[RouteLimit], scope: Scope, argument: object, route: str
 ) -> list[Charge]:
-    """What several limits of one route cost a request; ``route`` is empty before any routing."""
+    """What several limits of one route cost a request; ``route`` is empty before any routing.
+
+    A limit that is said twice, on a router and on its route, is one.
+    """
     Passage.of(scope).route = route or None
-    return [charge for item in limits for charge in await item.charges(scope, argument, route)]
+    charges: dict[Charge, None] = {}
+    for item in limits:
+        charges.update(dict.fromkeys(await item.charges(scope, argument, route)))
+    return list(charges)
 
 
 class Stack:
@@ -180,6 +187,37 @@ class Stack:
             if not decision.allowed:
                 return refusal(decision, scope, group[0].body or body_of(scope))
         return None
+
+
+class Decorator:
+    """The ``rate_limit`` of a framework, made of how it puts an endpoint behind a stack."""
+
+    def __init__(self, limited: Callable[[Any, Stack], Any]) -> None:
+        self._limited = limited
+
+    def __call__(
+        self,
+        policy: Policies | Sequence[Policies] | None = None,
+        limiter: Limiter | None = None,
+        cost: Cost = 1,
+        key: Key | None = None,
+        *,
+        share: Share = "route",
+        body: Body | None = None,
+    ) -> Callable[[Endpoint], Endpoint]:
+        """Limit an endpoint, written between the route and the function.
+
+        The parameters are those of :func:`tollway.fastapi.limit`; functions are given the request
+        of the framework. Decorators that are stacked are one check.
+
+        Raises :class:`tollway.ConfigError` where it is written, on a bad rate or key.
+        """
+        item = RouteLimit(policy, limiter, cost, key, share, body)
+
+        def decorate(endpoint: Any) -> Any:
+            return endpoint if Stack.on(endpoint, item) else self._limited(endpoint, Stack([item]))
+
+        return decorate
 
 
 def refuse_twins(route: str, limits: Iterable[RouteLimit]) -> None:

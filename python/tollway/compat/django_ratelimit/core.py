@@ -7,8 +7,9 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
-from typing import Any, Final
+from functools import partial, wraps
+from inspect import signature
+from typing import Any, Final, ParamSpec, TypeVar
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
@@ -44,27 +45,6 @@ _RATE: Final = re.compile(r"([0-9]+)/([0-9]*)([smhd])?")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, None: 1}
 
 
-def get_usage(
-    request: Any,
-    group: str | None = None,
-    fn: Callable[..., Any] | None = None,
-    key: Any = None,
-    rate: Rates = None,
-    method: str | Iterable[str] | None = ALL,
-    increment: bool = False,
-) -> dict[str, Any] | None:
-    """How much of a limit is used: ``count``, ``limit``, ``should_limit`` and ``time_left``.
-
-    ``None`` when the limit does not apply: another method, no rate, limits switched off. With
-    ``increment`` the request is counted, unless it is over the limit: a refusal costs nothing.
-    Without, ``should_limit`` says whether one more request would be refused.
-    """
-    usage = get_usage_extended(request, group, fn, key, rate, method, increment)
-    if usage is None:
-        return None
-    return {name: usage[name] for name in ("count", "limit", "should_limit", "time_left")}
-
-
 def get_usage_extended(
     request: Any,
     group: str | None = None,
@@ -74,7 +54,13 @@ def get_usage_extended(
     method: str | Iterable[str] | None = ALL,
     increment: bool = False,
 ) -> dict[str, Any] | None:
-    """:func:`get_usage` with ``rate``, ``period``, ``group``, ``key``, ``value`` and more."""
+    """How much of a limit is used: ``count``, ``limit``, ``should_limit`` and ``time_left``, with
+    ``rate``, ``period``, ``group``, ``key``, ``value`` and more.
+
+    ``None`` when the limit does not apply: another method, no rate, limits switched off. With
+    ``increment`` the request is counted, unless it is over the limit: a refusal costs nothing.
+    Without, ``should_limit`` says whether one more request would be refused.
+    """
     if group is None and fn is None:
         raise ImproperlyConfigured("get_usage cannot tell what to count: pass group= or fn=")
     if not key:
@@ -128,19 +114,42 @@ def _told(decision: Decision, rate: Rate, *, counted: bool) -> dict[str, Any]:
     }
 
 
-def is_ratelimited(
-    request: Any,
-    group: str | None = None,
-    fn: Callable[..., Any] | None = None,
-    key: Any = None,
-    rate: Rates = None,
-    method: str | Iterable[str] | None = ALL,
-    increment: bool = False,
-) -> bool:
-    """Whether a request is over its limit; see :func:`get_usage`."""
-    usage = get_usage(request, group, fn, key, rate, method, increment)
-    request.limited = getattr(request, "limited", False) or bool(usage and usage["should_limit"])
-    return bool(usage and usage["should_limit"])
+Asked = ParamSpec("Asked")
+Usage = dict[str, Any]
+Told = TypeVar("Told")
+
+
+def _asked_as(
+    extended: Callable[Asked, Usage | None],
+) -> Callable[[Callable[[Any, Usage | None], Told]], Callable[Asked, Told]]:
+    """Makes a function of the request and its usage one that is asked as ``extended`` is."""
+
+    def made(tell: Callable[[Any, Usage | None], Told]) -> Callable[Asked, Told]:
+        @wraps(tell)
+        def ask(*given: Asked.args, **named: Asked.kwargs) -> Told:
+            request = given[0] if given else named["request"]
+            return tell(request, extended(*given, **named))
+
+        setattr(ask, "__signature__", signature(extended))  # noqa: B010
+        return ask
+
+    return made
+
+
+@_asked_as(get_usage_extended)
+def get_usage(request: Any, usage: Usage | None) -> Usage | None:
+    """:func:`get_usage_extended` with ``count``, ``limit``, ``should_limit`` and ``time_left``."""
+    if usage is None:
+        return None
+    return {name: usage[name] for name in ("count", "limit", "should_limit", "time_left")}
+
+
+@_asked_as(get_usage_extended)
+def is_ratelimited(request: Any, usage: Usage | None) -> bool:
+    """Whether a request is over its limit; see :func:`get_usage_extended`."""
+    limited = usage is not None and bool(usage["should_limit"])
+    request.limited = getattr(request, "limited", False) or limited
+    return limited
 
 
 def group_of(view: Any) -> str:

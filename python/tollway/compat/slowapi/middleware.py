@@ -1,0 +1,90 @@
+"""The middleware: default limits and limits of the whole application."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+from starlette.requests import Request
+from starlette.routing import Match
+
+from tollway.asgi import rate_limit_of
+from tollway.asgi.wire import ASGIApp, Message, Receive, Scope, Send
+from tollway.compat.slowapi.errors import RateLimitExceeded
+from tollway.compat.slowapi.extension import (
+    EXEMPT,
+    WRITTEN,
+    Limiter,
+    _rate_limit_exceeded_handler,
+)
+
+
+class SlowAPIASGIMiddleware:
+    """Asks the limits of ``app.state.limiter`` for endpoints that have none of their own.
+
+    Endpoints with a decorator ask theirs together with those of the application. Headers are
+    written on every answer, whatever made it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or hand it on."""
+        limiter = getattr(scope["app"].state, "limiter", None) if "app" in scope else None
+        if scope["type"] != "http" or not isinstance(limiter, Limiter) or not limiter.enabled:
+            await self.app(scope, receive, send)
+            return
+        endpoint = _endpoint(scope["app"].routes, scope)
+        decorated = hasattr(endpoint, WRITTEN) or hasattr(endpoint, EXEMPT)
+        send = _with_headers(limiter, scope, send)
+        if endpoint is not None and not decorated and limiter.auto_check:
+            request: Any = Request(scope)
+            try:
+                await limiter.acheck(request, limiter.charges(request, endpoint))
+            except RateLimitExceeded as error:
+                handlers = scope["app"].exception_handlers
+                handler = handlers.get(RateLimitExceeded, _rate_limit_exceeded_handler)
+                response: Any = handler(request, error)
+                if inspect.isawaitable(response):
+                    response = await response
+                await response(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+
+SlowAPIMiddleware = SlowAPIASGIMiddleware
+"""The same: there is no slower one here."""
+
+
+def _endpoint(routes: Iterable[Any], scope: Scope) -> Any:
+    """The endpoint that will answer, as the framework will find it; ``None`` for none."""
+    for item in routes:
+        route = getattr(item, "starlette_route", None) or item
+        if not hasattr(route, "matches"):
+            continue
+        match, child = route.matches(scope)
+        if match is Match.FULL:
+            # A router that FastAPI has included, or a mount, or the route itself.
+            included = getattr(route, "effective_route_contexts", None)
+            inner = included() if included is not None else getattr(route, "routes", None)
+            if inner:
+                return _endpoint(inner, {**scope, **child})
+            return child.get("endpoint", getattr(route, "endpoint", None))
+    return None
+
+
+def _with_headers(limiter: Limiter, scope: Scope, send: Send) -> Send:
+    async def send_with_headers(message: Message) -> None:
+        decision = rate_limit_of(scope)
+        if message["type"] == "http.response.start" and decision is not None:
+            own = [
+                (name.lower().encode(), value.encode()) for name, value in limiter.headers(decision)
+            ]
+            names = {name for name, _ in own}
+            kept = [item for item in message.get("headers", ()) if item[0].lower() not in names]
+            message = {**message, "headers": kept + own}
+        await send(message)
+
+    return send_with_headers
