@@ -3,6 +3,7 @@
 from asyncio import AbstractEventLoop, Future
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextvars import Context
+from os import PathLike
 from typing import Any, Final, Literal, TypeAlias, TypedDict, final
 
 from tollway.algorithms import Algorithm
@@ -548,6 +549,20 @@ class Request:
     def state(self) -> dict[str, Any]: ...
     @property
     def rate_limit(self) -> Decision | None: ...
+
+@final
+class UploadedPart:
+    """A file of a form, in the memory of the request's body."""
+
+    @property
+    def filename(self) -> str: ...
+    @property
+    def content_type(self) -> str: ...
+    @property
+    def headers(self) -> list[tuple[str, str]]: ...
+    def __len__(self) -> int: ...
+    def bytes(self, start: int, stop: int) -> bytes: ...
+    def save(self, path: str | PathLike[str]) -> None: ...
 
 @final
 class Server:

@@ -17,6 +17,8 @@ from tollway.bolt import status_codes as status
 from tollway.bolt.api import BoltAPI
 from tollway.bolt.cookies import Cookie
 from tollway.bolt.cors import CORSConfig, cors
+from tollway.bolt.datastructures import UploadFile
+from tollway.bolt.enums import FileSize, MediaType
 from tollway.bolt.exceptions import (
     BadGateway,
     BadRequest,
@@ -37,7 +39,7 @@ from tollway.bolt.exceptions import (
 )
 from tollway.bolt.limits import rate_limit
 from tollway.bolt.logging import LoggingConfig
-from tollway.bolt.params import Body, Depends, Header, Path, Query
+from tollway.bolt.params import Body, Depends, File, Form, Header, Path, Query
 from tollway.bolt.request import Request
 from tollway.bolt.responses import HTML, JSON, PlainText, Redirect, Response
 from tollway.bolt.router import Router
@@ -54,13 +56,17 @@ __all__ = [
     "Conflict",
     "Cookie",
     "Depends",
+    "File",
+    "FileSize",
     "Forbidden",
+    "Form",
     "GatewayTimeout",
     "Gone",
     "HTTPException",
     "Header",
     "InternalServerError",
     "LoggingConfig",
+    "MediaType",
     "MethodNotAllowed",
     "NotAcceptable",
     "NotFound",
@@ -76,6 +82,7 @@ __all__ = [
     "TooManyRequests",
     "Unauthorized",
     "UnprocessableEntity",
+    "UploadFile",
     "cors",
     "rate_limit",
     "skip_middleware",

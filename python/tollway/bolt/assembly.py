@@ -128,6 +128,7 @@ class _Builder:
             "mode": signature.mode,
             "args": signature.arguments,
             "status": route.status_code,
+            "max_body": route.max_body,
             "encode": encode_json,
             "finish": self.answers.of(handler, path, route.scopes),
             "limits": self.limiters.charges(handler, describe(handler), name),

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
 from tollway.bolt.exceptions import RequestValidationError
-from tollway.bolt.explain import code_of, explain, problem
-from tollway.bolt.kinds import Unwrapped, spelled
+from tollway.bolt.explain import explain, problem
+from tollway.bolt.kinds import Unwrapped, converter
 from tollway.bolt.params import MISSING
 
-__all__ = ["BodyReader", "Group", "container", "mutable"]
+__all__ = ["BodyReader", "Group", "container"]
 
 ABSENT: Final = object()
 """Stands for a parameter that was not sent, where the Struct has the default."""
@@ -59,6 +59,11 @@ def _body_decoder(
     return decode
 
 
+def place_of(source: str) -> str:
+    """The word that stands first in the ``loc`` of a mistake."""
+    return "body" if source in ("form", "file") else source
+
+
 @dataclass(slots=True)
 class Group:
     """Builds a Struct out of parameters, one for each field."""
@@ -66,55 +71,26 @@ class Group:
     struct: Any
     source: str
     names: list[str]
-    builders: list[Any] = field(default_factory=list)
     absent: Any = ABSENT
 
     def __call__(self, *values: Any) -> Any:
         given = {
-            name: build(value) if build else value
-            for name, build, value in zip(self.names, self.builders, values, strict=True)
+            name: value
+            for name, value in zip(self.names, values, strict=True)
             if value is not ABSENT
         }
         try:
             return self.struct(**given)
         except (ValueError, TypeError) as error:
             # The struct's own __post_init__ refused.
-            entry = problem("value_error", (self.source,), str(error))
+            entry = problem("value_error", (place_of(self.source),), str(error))
             raise RequestValidationError([entry]) from error
 
 
-def container(
-    kind: Callable[[Any], Any], found: Unwrapped, default: Any, source: str, wire: str
-) -> Callable[[Any], Any] | None:
+def container(kind: Callable[[Any], Any], found: Unwrapped) -> Callable[[Any], Any] | None:
     """What makes a list of values the container that the handler asked for, or None."""
     if not found.constrained:
-        plain = kind is list and not isinstance(default, list)
-        return None if plain else _contained(kind)
+        return None if kind is list else kind
     # Fails here, at start-up, when msgspec cannot apply a constraint to the type.
     msgspec.json.Decoder(found.type)
-
-    def build(values: Any) -> Any:
-        if not isinstance(values, list):
-            return values
-        try:
-            return msgspec.convert(values, found.type, strict=False)
-        except msgspec.ValidationError as error:
-            entry = problem(code_of(str(error)), (source, wire), spelled(str(error)))
-            raise RequestValidationError([entry]) from None
-
-    return build
-
-
-def _contained(kind: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def build(values: Any) -> Any:
-        # A default that is None stays None; one that is a list is copied for each request.
-        return kind(values) if isinstance(values, list) else values
-
-    return build
-
-
-def mutable(default: Any) -> Callable[[Any], Any] | None:
-    """What keeps a handler from changing a default for everybody, or None when it cannot."""
-    if not isinstance(default, list | dict | set):
-        return None
-    return lambda value: value.copy() if value is default else value
+    return converter(found.type)

@@ -24,6 +24,10 @@ T = TypeVar("T")
 READ: Final = (
     "BOLT_API",
     "BOLT_MAX_BODY_BYTES",
+    "BOLT_MAX_UPLOAD_BYTES",
+    "BOLT_MAX_FIELDS",
+    "BOLT_MAX_FILES",
+    "BOLT_MAX_PART_HEAD_BYTES",
     "BOLT_MAX_HEAD_BYTES",
     "BOLT_MAX_CONNECTIONS",
     "BOLT_MAX_TASKS",
@@ -76,7 +80,10 @@ class BoltSettings:
 def read_settings(source: Any) -> BoltSettings:
     """The settings that ``source`` (``django.conf.settings``) holds."""
     reader = _Reader(source)
-    sizes = ("MAX_BODY_BYTES", "MAX_HEAD_BYTES", "MAX_CONNECTIONS", "MAX_TASKS")
+    sizes = (
+        *("MAX_BODY_BYTES", "MAX_UPLOAD_BYTES", "MAX_FIELDS", "MAX_FILES", "MAX_PART_HEAD_BYTES"),
+        *("MAX_HEAD_BYTES", "MAX_CONNECTIONS", "MAX_TASKS"),
+    )
     times = ("HEADER_TIMEOUT", "BODY_TIMEOUT", "KEEP_ALIVE_TIMEOUT", "WRITE_TIMEOUT")
     server: dict[str, Any] = {}
     for names, read in ((sizes, _whole), (times, _seconds)):

@@ -24,13 +24,17 @@ from typing import (
 import msgspec
 
 from tollway.bolt.cookies import Cookie as SetCookie
+from tollway.bolt.datastructures import UploadFile
 from tollway.bolt.params import Param
 
 __all__ = [
     "Scalar",
     "Unwrapped",
+    "converter",
+    "element_of",
     "fields_of",
     "is_document",
+    "is_file",
     "is_scalar",
     "resolve",
     "sequence_of",
@@ -132,6 +136,12 @@ def is_scalar(annotation: Any) -> bool:
 
 def sequence_of(core: Any) -> tuple[Callable[[Any], Any], Any] | None:
     """The container and the element type of a list, set, frozenset or uniform tuple of scalars."""
+    found = element_of(core)
+    return found if found is not None and is_scalar(found[1]) else None
+
+
+def element_of(core: Any) -> tuple[Callable[[Any], Any], Any] | None:
+    """The container and the element type of a list, set, frozenset or uniform tuple."""
     origin = get_origin(core) or core
     if origin not in _SEQUENCES:
         return None
@@ -140,8 +150,13 @@ def sequence_of(core: Any) -> tuple[Callable[[Any], Any], Any] | None:
         if arguments and (len(arguments) != 2 or arguments[1] is not Ellipsis):
             return None
         arguments = arguments[:1]
-    element = arguments[0] if arguments else str
-    return (origin, element) if is_scalar(element) else None
+    return origin, resolve(arguments[0]) if arguments else str
+
+
+def is_file(core: Any) -> bool:
+    """Whether a type is a file of a form, or a list of files."""
+    found = element_of(core)
+    return (found[1] if found else core) is UploadFile
 
 
 def fields_of(core: Any) -> tuple[msgspec.structs.FieldInfo, ...] | None:
@@ -179,10 +194,11 @@ class Scalar:
             return
         # Fails here, at start-up, when msgspec cannot apply a constraint to the type.
         msgspec.json.Decoder(found.type)
-        self.decode = _converter(found.type)
+        self.decode = converter(found.type)
 
 
-def _converter(target: Any) -> Callable[[Any], Any]:
+def converter(target: Any) -> Callable[[Any], Any]:
+    """What turns text, or a list, into a type of msgspec, or raises ValueError."""
     convert, wrong = msgspec.convert, msgspec.ValidationError
 
     def decode(value: Any) -> Any:

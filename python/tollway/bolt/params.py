@@ -14,12 +14,23 @@ Markers go into ``Annotated`` or stand as the default::
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
 
-__all__ = ["MISSING", "Body", "Cookie", "Depends", "Header", "Param", "Path", "Query"]
+__all__ = [
+    "MISSING",
+    "Body",
+    "Cookie",
+    "Depends",
+    "File",
+    "Form",
+    "Header",
+    "Param",
+    "Path",
+    "Query",
+]
 
 
 class _Missing:
@@ -112,6 +123,42 @@ class Body(Param):
     """The body, decoded from JSON; with the type ``bytes`` it is the raw body."""
 
     source = "body"
+
+
+class Form(Param):
+    """A field of a form, urlencoded or multipart; a ``list`` takes every value of its name."""
+
+    source = "form"
+
+
+class File(Param):
+    """A file of a multipart form: an ``UploadFile``, its ``bytes``, or a ``list`` of either.
+
+    ``max_size`` and ``min_size`` are bytes of each file, ``allowed_types`` media types such as
+    ``"image/png"`` or ``"image/*"`` as the client states them, ``max_files`` bounds a list.
+    """
+
+    source = "file"
+
+    def __init__(
+        self,
+        default: Any = MISSING,
+        *,
+        alias: str | None = None,
+        max_size: int | None = None,
+        min_size: int | None = None,
+        allowed_types: Sequence[str] = (),
+        max_files: int | None = None,
+        description: str | None = None,
+    ) -> None:
+        super().__init__(default, alias=alias, description=description)
+        types = [allowed_types] if isinstance(allowed_types, str) else allowed_types
+        self.rules: dict[str, Any] = {
+            "max_size": None if max_size is None else int(max_size),
+            "min_size": min_size,
+            "types": [str(name) for name in types],
+            "max_files": max_files,
+        }
 
 
 class Depends:

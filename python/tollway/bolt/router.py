@@ -30,6 +30,9 @@ class Options(TypedDict, total=False):
     """For logs; the handler's dotted name if left out."""
     dependencies: Sequence[Depends]
     """Called before the handler; what they return is not used."""
+    max_body: int | None
+    """Most bytes of a body here; otherwise ``BOLT_MAX_BODY_BYTES``, or with files
+    ``BOLT_MAX_UPLOAD_BYTES``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ class Route:
     name: str | None = None
     dependencies: Sequence[Depends] = ()
     scopes: tuple[Scope, ...] = ()
+    max_body: int | None = None
     overrides: dict[Any, Any] = field(default_factory=dict)
     """The ``dependency_overrides`` of the APIs that hold the route."""
 
@@ -92,6 +96,9 @@ class Routes:
         if not 200 <= status_code <= 599:
             raise ConfigError(f"path {path!r}: status_code is from 200 to 599, not {status_code}")
         depends_on(options.get("dependencies", ()), f"path {path!r}: dependencies")
+        max_body = options.get("max_body")
+        if max_body is not None and max_body < 0:
+            raise ConfigError(f"path {path!r}: max_body is a number of bytes, not {max_body}")
 
         def register(handler: Handler) -> Handler:
             if not callable(handler):

@@ -14,25 +14,29 @@ from typing import Annotated, Any, Final, Optional, get_args, get_origin, get_ty
 
 import msgspec
 
-from tollway.bolt.binding import BodyReader, Group, container, mutable
+from tollway.bolt.binding import BodyReader, Group, container
 from tollway.bolt.composing import ASYNC, GENERATORS, Call, Step, compose
+from tollway.bolt.datastructures import UploadFile, content
 from tollway.bolt.kinds import (
     Scalar,
     Unwrapped,
+    element_of,
     fields_of,
     is_document,
+    is_file,
     is_scalar,
     resolve,
     sequence_of,
     unwrap,
 )
-from tollway.bolt.params import MISSING, Depends, Param
+from tollway.bolt.params import MISSING, Depends, File, Param
 from tollway.bolt.threads import Threads
 from tollway.errors import ConfigError
 
 __all__ = ["Around", "Signature", "compile_signature", "describe"]
 
 BODILESS: Final = ("GET", "HEAD", "OPTIONS")
+BODIES: Final = ("body", "form", "file")
 
 
 @dataclass(slots=True)
@@ -153,6 +157,8 @@ class _Compiler:
         unused = [name for name in self.path_names if name not in self.used]
         if unused and not self.takes_request:
             self._fail(f"the path has {{{unused[0]}}} but no parameter takes it: add `{unused[0]}`")
+        if self.body and any(argument["source"] in BODIES[1:] for argument in self.arguments):
+            self._fail("the body is both JSON and a form: put all of it into the form")
         on_loop, call = compose(
             self.calls, len(self.arguments), self.around.threads, self.around.built
         )
@@ -266,15 +272,21 @@ class _Compiler:
             self.arguments.append({"name": name, "source": "request"})
             return start, None
         source = self._source(name, found, marker)
+        if source in BODIES and self.method in BODILESS:
+            self._fail(f"{self.method} has no body: use POST, PUT, PATCH or DELETE", name)
         if source == "body":
             return self._body(name, found, default), None
         wire = self._wire(name, source, marker)
         if source == "path":
             self._path(name, wire, found, default)
+        if source == "file":
+            self._file(name, wire, found, marker, default)
+            return start, None
         members = fields_of(found.core) if source != "path" else None
         if members is not None:
             return start, self._group(name, source, found.core, members)
-        return start, self._value(name, source, wire, found, marker, default)
+        self._value(name, source, wire, found, default)
+        return start, None
 
     def _unwrap(self, name: str, annotation: Any) -> Unwrapped:
         try:
@@ -313,6 +325,8 @@ class _Compiler:
             return marker.source
         if name in self.path_names:
             return "path"
+        if is_file(found.core):
+            return "file"
         if is_scalar(found.core) or sequence_of(found.core) is not None:
             return "query"
         if is_document(found.core):
@@ -342,8 +356,6 @@ class _Compiler:
 
     def _body(self, name: str, found: Unwrapped, default: Any) -> int:
         """Plan the body. Returns its argument, which several parameters of one type share."""
-        if self.method in BODILESS:
-            self._fail(f"{self.method} has no body: use POST, PUT, PATCH or DELETE", name)
         if default is MISSING and found.optional:
             default = None
         annotation = Optional[found.type] if found.optional else found.type  # noqa: UP045
@@ -371,20 +383,14 @@ class _Compiler:
             found = unwrap(member.type)
             inner = f"{name}.{member.name}"
             wire = self._wire(member.encode_name, source, None)
-            default: Any = group.absent if not member.required or found.optional else MISSING
-            build = self._value(inner, source, wire, found, None, default)
-            group.builders.append(build)
+            default: Any = MISSING if member.required else group.absent
+            if source == "form" and is_file(found.core):
+                self._file(inner, wire, found, None, default)
+            else:
+                self._value(inner, source, wire, found, default)
         return group
 
-    def _value(
-        self,
-        name: str,
-        source: str,
-        wire: str,
-        found: Unwrapped,
-        marker: Param | None,
-        default: Any,
-    ) -> Any:
+    def _value(self, name: str, source: str, wire: str, found: Unwrapped, default: Any) -> None:
         sequence = sequence_of(found.core)
         if sequence is not None and source == "cookie":
             self._fail("a cookie holds one value, not a list", name)
@@ -392,25 +398,42 @@ class _Compiler:
             self._fail(f"{_shown(found.core)} cannot be read from one {source} value", name)
         try:
             scalar = Scalar(sequence[1] if sequence else found.type)
-            build = container(sequence[0], found, default, source, wire) if sequence else None
+            whole = container(sequence[0], found) if sequence else None
         except TypeError as error:
             self._fail(str(error), name)
-        if default is MISSING and found.optional:
-            default = None
-        argument: dict[str, Any] = {
-            "name": name,
-            "alias": wire,
-            "source": source,
-            "kind": scalar.kind,
-            "required": default is MISSING,
-            "list": sequence is not None,
-        }
-        if default is not MISSING:
-            argument["default"] = default
+        argument = self._argument(name, source, wire, found, default)
+        argument |= {"kind": scalar.kind, "list": sequence is not None, "whole": whole}
         if scalar.decode is not None:
             argument["decode"] = scalar.decode
+
+    def _file(
+        self, name: str, wire: str, found: Unwrapped, marker: Param | None, default: Any
+    ) -> None:
+        sequence = element_of(found.core)
+        core = sequence[1] if sequence else found.core
+        if core is not UploadFile and core is not bytes:
+            self._fail(f"{_shown(found.core)} cannot be a file: use UploadFile or bytes", name)
+        argument = self._argument(name, "file", wire, found, default)
+        argument |= {
+            "kind": "str",
+            "list": sequence is not None,
+            "decode": UploadFile if core is UploadFile else content,
+            "whole": container(sequence[0], found) if sequence else None,
+            **(marker.rules if isinstance(marker, File) else {}),
+        }
+
+    def _argument(
+        self, name: str, source: str, wire: str, found: Unwrapped, default: Any
+    ) -> dict[str, Any]:
+        """Add what the server has to read, with its default."""
+        if default is MISSING and found.optional:
+            default = None
+        argument = {"name": name, "alias": wire, "source": source, "required": default is MISSING}
+        if default is not MISSING:
+            argument["default"] = default
+            argument["copied"] = isinstance(default, list | dict | set)
         self.arguments.append(argument)
-        return build or mutable(default)
+        return argument
 
 
 def _shown(core: Any) -> str:

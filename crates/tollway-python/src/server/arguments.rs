@@ -1,16 +1,20 @@
 //! The arguments of a handler: values read in Rust become Python objects, in the order that was
 //! resolved when the route was registered.
 
+use std::cell::RefCell;
+
+use bytes::Bytes;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDate, PyDateTime, PyDelta, PyDict, PyFloat, PyInt, PyList, PyString, PyTime, PyTzInfo};
 use pyo3::{IntoPyObjectExt, intern};
-use tollway_server::app::{Date, FieldError, Part, PathParams, Time, Value};
+use tollway_server::app::{Date, FieldError, FormLimits, Part, PathParams, Problem, Time, Value};
 
+use super::bodies::{Sent, UploadedPart};
 use super::calls::Args;
 use super::request::Request;
-use super::routes::{Arg, Place, Route};
+use super::routes::{Arg, Param, Place, Route};
 
 /// Parameters as Python objects, before the request object exists. `None` is the place of an
 /// argument that is filled later.
@@ -20,6 +24,8 @@ pub(super) type Bound1 = smallvec::SmallVec<[Option<Py<PyAny>>; 6]>;
 pub(super) enum Refusal {
     /// The client's parameters: a list of `{"type", "loc", "msg"}`.
     Invalid(Py<PyList>),
+    /// The body is of a type that the route does not read.
+    Answer(Box<Problem>),
     /// Something raised.
     Failed(PyErr),
 }
@@ -35,7 +41,9 @@ pub(super) fn bind(
     py: Python<'_>,
     route: &Route,
     path: &PathParams<'_>,
+    limits: &FormLimits,
     head: &http::request::Parts,
+    body: &Bytes,
 ) -> Result<Bound1, Refusal> {
     let mut bound = Bound1::new();
     if route.binder.is_empty() {
@@ -43,32 +51,26 @@ pub(super) fn bind(
         return Ok(bound);
     }
     let (query, headers) = (head.uri.query(), &head.headers);
-    let mut values = match route.binder.bind(path, query, headers) {
-        Ok(values) => values,
-        Err(errors) => return Err(Refusal::Invalid(error_list(py, &errors)?)),
-    };
-    let mut invalid: Option<Bound<'_, PyList>> = None;
+    let sent = Sent::read(route, limits, head, body).map_err(|problem| Refusal::Answer(Box::new(problem)))?;
+    let (mut values, mut errors) = route.binder.read(path, query, headers, sent.form());
+    errors.extend(sent.wrong().cloned());
+    // What could be read is decoded even where something else is wrong: all mistakes are told.
+    let invalid = Invalid::default();
     for arg in &route.args {
-        let Arg::Param { index, default, decode, place } = arg else {
+        let Arg::Param(param) = arg else {
             bound.push(None);
             continue;
         };
-        let value = std::mem::replace(&mut values[*index], Value::Absent);
-        match (value, decode) {
-            (Value::Absent, _) => bound.push(Some(default.clone_ref(py))),
-            (value, None) => bound.push(Some(convert(py, value)?.unbind())),
-            (value, Some(decode)) => {
-                let errors = match &invalid {
-                    Some(errors) => errors,
-                    None => invalid.insert(PyList::empty(py)),
-                };
-                bound.push(Some(decoded(decode.bind(py), value, place, errors)?));
-            }
-        }
+        let value = match std::mem::replace(&mut values[param.index], Value::Absent) {
+            Value::Absent if param.copied => param.default.call_method0(py, intern!(py, "copy"))?,
+            Value::Absent => param.default.clone_ref(py),
+            value => decoded(py, param, value, &invalid)?,
+        };
+        bound.push(Some(value));
     }
-    match invalid {
-        Some(errors) if !errors.is_empty() => Err(Refusal::Invalid(errors.unbind())),
-        _ => Ok(bound),
+    match invalid.0.into_inner() {
+        None if errors.is_empty() => Ok(bound),
+        list => Err(Refusal::Invalid(error_list(py, &errors, list)?)),
     }
 }
 
@@ -91,33 +93,49 @@ pub(super) fn complete(py: Python<'_>, route: &Route, bound: Bound1, request: &B
     Ok(args)
 }
 
-/// Runs a parameter's own decoder, on each element of a list. What it refuses goes to `errors`.
-fn decoded(
-    decode: &Bound<'_, PyAny>,
-    value: Value<'_>,
-    place: &Place,
-    errors: &Bound<'_, PyList>,
-) -> PyResult<Py<PyAny>> {
-    let py = decode.py();
-    let one = |value: Value<'_>, index: Option<usize>| -> PyResult<Bound<'_, PyAny>> {
-        match decode.call1((convert(py, value)?,)) {
-            Ok(object) => Ok(object),
+/// Mistakes that decoders found.
+#[derive(Default)]
+struct Invalid<'py>(RefCell<Option<Bound<'py, PyList>>>);
+
+impl<'py> Invalid<'py> {
+    /// What a decoder returned, or None and an entry for what it refused.
+    fn check(
+        &self,
+        decode: &Bound<'py, PyAny>,
+        value: Bound<'py, PyAny>,
+        place: &Place,
+        index: Option<usize>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = decode.py();
+        match decode.call1((value,)) {
             Err(error) if is_refusal(py, &error)? => {
-                errors.append(refusal_entry(py, place, index, &error)?)?;
+                let entry = refusal_entry(py, place, index, &error)?;
+                self.0.borrow_mut().get_or_insert_with(|| PyList::empty(py)).append(entry)?;
                 Ok(py.None().into_bound(py))
             }
-            Err(error) => Err(error),
+            result => result,
+        }
+    }
+}
+
+/// The object for a value: each element through the parameter's decoder, then the whole list.
+fn decoded<'py>(py: Python<'py>, param: &Param, value: Value<'_>, invalid: &Invalid<'py>) -> PyResult<Py<PyAny>> {
+    let one = |value: Value<'_>, index: Option<usize>| -> PyResult<Bound<'py, PyAny>> {
+        let absent = matches!(value, Value::Absent);
+        let object = convert(py, value)?;
+        match &param.decode {
+            Some(decode) if !absent => invalid.check(decode.bind(py), object, &param.place, index),
+            _ => Ok(object),
         }
     };
-    match value {
-        Value::List(values) => {
-            let objects = PyList::empty(py);
-            for (index, value) in values.into_iter().enumerate() {
-                objects.append(one(value, Some(index))?)?;
-            }
-            Ok(objects.into_any().unbind())
-        }
-        value => Ok(one(value, None)?.unbind()),
+    let Value::List(values) = value else { return Ok(one(value, None)?.unbind()) };
+    let list = PyList::empty(py);
+    for (index, value) in values.into_iter().enumerate() {
+        list.append(one(value, Some(index))?)?;
+    }
+    match &param.whole {
+        Some(whole) => Ok(invalid.check(whole.bind(py), list.into_any(), &param.place, None)?.unbind()),
+        None => Ok(list.into_any().unbind()),
     }
 }
 
@@ -148,7 +166,8 @@ fn refusal_entry<'py>(
     entry(py, "value_error", loc, &error.value(py).to_string())
 }
 
-fn error_list(py: Python<'_>, errors: &[FieldError]) -> PyResult<Py<PyList>> {
+/// The mistakes as entries, then those that decoders found.
+fn error_list(py: Python<'_>, errors: &[FieldError], more: Option<Bound<'_, PyList>>) -> PyResult<Py<PyList>> {
     let list = PyList::empty(py);
     for error in errors {
         let loc = PyList::empty(py);
@@ -159,6 +178,9 @@ fn error_list(py: Python<'_>, errors: &[FieldError]) -> PyResult<Py<PyList>> {
             }
         }
         list.append(entry(py, error.code, loc, &error.message)?)?;
+    }
+    for entry in more.iter().flatten() {
+        list.append(entry)?;
     }
     Ok(list.unbind())
 }
@@ -197,13 +219,7 @@ fn convert<'py>(py: Python<'py>, value: Value<'_>) -> PyResult<Bound<'py, PyAny>
             static DECIMAL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
             imported(py, &DECIMAL, "decimal", "Decimal")?.call1((&*text,))?
         }
-        Value::List(values) => {
-            let list = PyList::empty(py);
-            for value in values {
-                list.append(convert(py, value)?)?;
-            }
-            list.into_any()
-        }
+        Value::File(file) => Bound::new(py, UploadedPart::new(file))?.into_any(),
         other => {
             return Err(PyValueError::new_err(format!("a parameter of an unknown kind: {other:?}")));
         }

@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 use tollway_server::app::Router;
 
+use super::bodies::Bodies;
 use super::calls;
 use super::cell::GilCell;
 use super::finish::Finishing;
@@ -21,6 +22,7 @@ pub(super) struct Core {
     pub(super) router: Router<Arc<Route>>,
     pub(super) hooks: Hooks,
     pub(super) finishing: Finishing,
+    pub(super) bodies: Bodies,
     pub(super) max_tasks: usize,
     pub(super) threads: usize,
     /// Set when shutdown begins.
@@ -59,6 +61,7 @@ impl Core {
         router: Router<Arc<Route>>,
         hooks: Hooks,
         finishing: Finishing,
+        bodies: Bodies,
         max_tasks: usize,
         threads: usize,
     ) -> Self {
@@ -66,6 +69,7 @@ impl Core {
             router,
             hooks,
             finishing,
+            bodies,
             max_tasks,
             threads,
             stopping: AtomicBool::new(false),

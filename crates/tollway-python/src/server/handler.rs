@@ -43,6 +43,13 @@ fn driving_thread<'py>() -> Python<'py> {
 impl Handler for PyHandler {
     type Future = Reply;
 
+    fn max_body(&self, head: &http::request::Parts) -> usize {
+        match self.core.router.find(&head.method, head.uri.path()) {
+            Found::Route(found) => self.core.bodies.most(found.value()),
+            _ => self.core.bodies.max_body,
+        }
+    }
+
     fn call(&self, request: Incoming) -> Reply {
         let py = driving_thread();
         let found = self.core.router.find(&request.head.method, request.head.uri.path());
@@ -75,7 +82,7 @@ impl Handler for PyHandler {
                 }
             },
         };
-        let bound = arguments::bind(py, &route, &found.params, &request.head);
+        let bound = arguments::bind(py, &route, &found.params, &self.core.bodies.forms, &request.head, &request.body);
         let request = named(request, seen.as_deref());
         Reply { state: start(py, &self.core, &route, bound, request, verdict.as_deref()), verdict, seen }
     }
@@ -104,7 +111,7 @@ fn resume(py: Python<'_>, core: &Arc<Core>, request: Incoming, verdict: &Verdict
         return State::Ready(problem(Problem::internal()));
     };
     let route = Arc::clone(found.value());
-    let bound = arguments::bind(py, &route, &found.params, &request.head);
+    let bound = arguments::bind(py, &route, &found.params, &core.bodies.forms, &request.head, &request.body);
     start(py, core, &route, bound, request, Some(verdict))
 }
 
@@ -131,6 +138,7 @@ fn start(
     let args = match bound {
         Ok(bound) => arguments::complete(py, route, bound, &request),
         Err(Refusal::Invalid(errors)) => return State::Ready(core.hooks.invalid(&request, errors.bind(py))),
+        Err(Refusal::Answer(answer)) => return State::Ready(problem(*answer)),
         Err(Refusal::Failed(error)) => Err(error),
     };
     let started = args.and_then(|args| match route.mode {

@@ -65,9 +65,14 @@ impl Server {
         let mut finishes = Finishes::of(settings)?;
         let router = routes::build(routes, &parsed.address, &mut finishes)?;
         let finishing = Finishing::new(finishes, &router, parsed.address, parsed.behind_proxies);
+        // The engine reads as much as any route takes; the handler tells it the route's own limit.
+        let mut engine = parsed.engine;
+        let largest = router.values().map(|route| parsed.bodies.most(route)).max().unwrap_or(0);
+        engine.max_body_bytes = engine.max_body_bytes.max(largest);
+        let (bodies, hooks) = (parsed.bodies, parsed.hooks);
         Ok(Server {
-            core: Arc::new(Core::new(router, parsed.hooks, finishing, parsed.max_tasks, parsed.threads)),
-            settings: parsed.engine,
+            core: Arc::new(Core::new(router, hooks, finishing, bodies, parsed.max_tasks, parsed.threads)),
+            settings: engine,
             listener: GilCell::new(None),
             engine: GilCell::new(None),
             life: GilCell::new(Life::default()),

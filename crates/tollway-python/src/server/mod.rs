@@ -8,6 +8,7 @@
 
 mod arguments;
 mod asyncio;
+mod bodies;
 mod calls;
 mod cell;
 mod core;
@@ -33,6 +34,7 @@ use pyo3::prelude::*;
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<lifecycle::Server>()?;
     module.add_class::<request::Request>()?;
+    module.add_class::<bodies::UploadedPart>()?;
     module.add_class::<task::Task>()?;
     Ok(())
 }

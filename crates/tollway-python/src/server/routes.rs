@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 use pyo3::{PyTraverseError, PyVisit};
 use tollway_http::ClientAddress;
-use tollway_server::app::{Binder, Finish, Kind, ParamSpec, Router, Source, path_names};
+use tollway_server::app::{Binder, FileRules, Finish, Kind, ParamSpec, Router, Source, path_names};
 
 use super::finish::Finishes;
 use super::limits::Limits;
@@ -31,8 +31,23 @@ pub(super) enum Arg {
     Request,
     /// The body, decoded where a decoder is given.
     Body { decode: Option<Py<PyAny>> },
-    /// The parameter that the binder reads at `index`.
-    Param { index: usize, default: Py<PyAny>, decode: Option<Py<PyAny>>, place: Place },
+    /// A parameter that the binder reads.
+    Param(Param),
+}
+
+/// What becomes of a value that the binder read.
+#[derive(Debug)]
+pub(super) struct Param {
+    /// Its position among those of the binder.
+    pub(super) index: usize,
+    pub(super) default: Py<PyAny>,
+    /// Whether each request gets a copy of the default.
+    pub(super) copied: bool,
+    /// What it goes through, element by element where it is a list.
+    pub(super) decode: Option<Py<PyAny>>,
+    /// What a list goes through in the end.
+    pub(super) whole: Option<Py<PyAny>>,
+    pub(super) place: Place,
 }
 
 /// Where an argument comes from, for errors.
@@ -55,6 +70,8 @@ pub(super) struct Route {
     pub(super) status: StatusCode,
     pub(super) encode: Py<PyAny>,
     pub(super) limits: Option<Limits>,
+    /// Most bytes of a body, where the route has a limit of its own.
+    pub(super) max_body: Option<usize>,
     pub(super) address: Arc<ClientAddress>,
     pub(super) finish: Option<Arc<Finish>>,
     /// A router with this route only, for the few who ask a request for its raw parameters.
@@ -73,9 +90,10 @@ impl Route {
             match arg {
                 Arg::Request => {}
                 Arg::Body { decode } => visit.call(decode)?,
-                Arg::Param { default, decode, .. } => {
-                    visit.call(default)?;
-                    visit.call(decode)?;
+                Arg::Param(param) => {
+                    visit.call(&param.default)?;
+                    visit.call(&param.decode)?;
+                    visit.call(&param.whole)?;
                 }
             }
         }
@@ -127,6 +145,16 @@ impl<'py> Fields<'_, 'py> {
 
     fn flag(&self, name: &str, default: bool) -> PyResult<bool> {
         self.get(name)?.map_or(Ok(default), |value| value.is_truthy())
+    }
+
+    fn number(&self, name: &str) -> PyResult<Option<usize>> {
+        let value = self.get(name)?;
+        value.map(|value| value.extract().map_err(|_| self.wrong(name, "must be a whole number"))).transpose()
+    }
+
+    fn texts(&self, name: &str) -> PyResult<Vec<String>> {
+        let value = self.get(name)?;
+        value.map_or(Ok(Vec::new()), |value| value.extract().map_err(|_| self.wrong(name, "must be a list of text")))
     }
 
     fn callable(&self, name: &str) -> PyResult<Option<Py<PyAny>>> {
@@ -186,6 +214,7 @@ fn route(fields: &Fields<'_, '_>, address: &Arc<ClientAddress>, finishes: &mut F
     Ok(Route {
         mode: mode(&fields)?,
         status: status(&fields)?,
+        max_body: fields.number("max_body")?,
         address: Arc::clone(address),
         finish,
         method,
@@ -227,8 +256,9 @@ fn arg(fields: &Fields<'_, '_>, specs: &mut Vec<ParamSpec>) -> PyResult<Arg> {
         "body" => return Ok(Arg::Body { decode }),
         _ => {}
     }
-    let source = Source::from_name(&source_name)
-        .ok_or_else(|| fields.wrong("source", "must be one of request, path, query, header, cookie and body"))?;
+    let source = Source::from_name(&source_name).ok_or_else(|| {
+        fields.wrong("source", "must be one of request, path, query, header, cookie, form, file and body")
+    })?;
     let name = match fields.get("alias")? {
         Some(alias) => alias.to_string(),
         None => fields.text("name")?,
@@ -248,14 +278,22 @@ fn arg(fields: &Fields<'_, '_>, specs: &mut Vec<ParamSpec>) -> PyResult<Arg> {
         kind,
         required: fields.flag("required", source == Source::Path)?,
         list: fields.flag("list", false)?,
+        rules: FileRules {
+            max_size: fields.number("max_size")?,
+            min_size: fields.number("min_size")?,
+            types: fields.texts("types")?,
+            max_files: fields.number("max_files")?,
+        },
     };
     specs.push(spec);
-    Ok(Arg::Param {
+    Ok(Arg::Param(Param {
         index: specs.len() - 1,
         default: fields.dict.get_item("default")?.map_or_else(|| py.None(), Bound::unbind),
+        copied: fields.flag("copied", false)?,
         decode,
-        place: Place { source: source.name(), name },
-    })
+        whole: fields.callable("whole")?,
+        place: Place { source: source.place(), name },
+    }))
 }
 
 /// `application/json`.

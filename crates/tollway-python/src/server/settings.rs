@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use tollway_http::ClientAddress;
 
+use super::bodies::Bodies;
 use super::respond::Hooks;
 
 /// Suspended async handlers unless the settings say otherwise.
@@ -19,6 +20,7 @@ const THREADS: usize = 4;
 pub(super) struct Parsed {
     pub(super) engine: tollway_server::Settings,
     pub(super) hooks: Hooks,
+    pub(super) bodies: Bodies,
     pub(super) max_tasks: usize,
     pub(super) threads: usize,
     pub(super) address: Arc<ClientAddress>,
@@ -32,6 +34,8 @@ pub(super) struct Parsed {
 pub(super) fn parse(settings: &Bound<'_, PyDict>) -> PyResult<Parsed> {
     let mut engine = tollway_server::Settings::default();
     let mut hooks = Hooks { on_error: None, on_validation: None, response_type: None };
+    let mut bodies = Bodies::new(engine.max_body_bytes);
+    let mut max_upload = None;
     let (mut max_tasks, mut threads) = (MAX_TASKS, THREADS);
     let (mut proxies, mut hops, mut prefix) = (Vec::<String>::new(), 0_usize, 64_u8);
     for (key, value) in settings.iter() {
@@ -43,6 +47,10 @@ pub(super) fn parse(settings: &Bound<'_, PyDict>) -> PyResult<Parsed> {
             "max_head_bytes" => engine.max_head_bytes = read(&name, &value)?,
             "max_headers" => engine.max_headers = read(&name, &value)?,
             "max_body_bytes" => engine.max_body_bytes = read(&name, &value)?,
+            "max_upload_bytes" => max_upload = Some(read(&name, &value)?),
+            "max_fields" => bodies.forms.max_fields = read(&name, &value)?,
+            "max_files" => bodies.forms.max_files = read(&name, &value)?,
+            "max_part_head_bytes" => bodies.forms.max_part_head_bytes = read(&name, &value)?,
             "max_connections" => engine.max_connections = read(&name, &value)?,
             "header_timeout" => engine.header_timeout = seconds(&name, &value)?,
             "body_timeout" => engine.body_timeout = seconds(&name, &value)?,
@@ -63,10 +71,12 @@ pub(super) fn parse(settings: &Bound<'_, PyDict>) -> PyResult<Parsed> {
         }
     }
     engine.check().map_err(|error| PyValueError::new_err(error.to_string()))?;
+    let fresh = Bodies::new(engine.max_body_bytes);
+    bodies = Bodies { forms: bodies.forms, max_upload: max_upload.unwrap_or(fresh.max_upload), ..fresh };
     let address = ClientAddress::new(&proxies, hops, prefix)
         .map_err(|error| PyValueError::new_err(format!("the setting \"trusted_proxies\": {error}")))?;
     let behind_proxies = hops > 0 || !proxies.is_empty();
-    Ok(Parsed { engine, hooks, max_tasks, threads, address: Arc::new(address), behind_proxies })
+    Ok(Parsed { engine, hooks, bodies, max_tasks, threads, address: Arc::new(address), behind_proxies })
 }
 
 fn read<'py, T: FromPyObjectOwned<'py>>(name: &str, value: &Bound<'py, PyAny>) -> PyResult<T> {

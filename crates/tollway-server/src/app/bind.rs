@@ -6,6 +6,7 @@ use std::fmt;
 use http::{HeaderMap, HeaderName};
 use smallvec::SmallVec;
 
+use super::form::{FileRules, Form, FormFile};
 use super::kind::{Kind, Value};
 use super::pairs::{CookiePairs, QueryPairs, decode_form, decode_path};
 use super::router::PathParams;
@@ -21,16 +22,44 @@ pub enum Source {
     Header,
     /// A cookie.
     Cookie,
+    /// A field of a form.
+    Form,
+    /// A file of a form.
+    File,
 }
 
 impl Source {
-    /// The word that stands first in an error's `loc`.
+    /// Its name in a route's description.
     pub fn name(self) -> &'static str {
         match self {
             Source::Path => "path",
             Source::Query => "query",
             Source::Header => "header",
             Source::Cookie => "cookie",
+            Source::Form => "form",
+            Source::File => "file",
+        }
+    }
+
+    /// The word that stands first in an error's `loc`.
+    pub fn place(self) -> &'static str {
+        if self.is_form() { "body" } else { self.name() }
+    }
+
+    /// Whether it is a form.
+    pub fn is_form(self) -> bool {
+        matches!(self, Source::Form | Source::File)
+    }
+
+    /// What a parameter from here is called in a sentence.
+    fn noun(self) -> &'static str {
+        match self {
+            Source::Path => "path parameter",
+            Source::Query => "query parameter",
+            Source::Header => "header parameter",
+            Source::Cookie => "cookie parameter",
+            Source::Form => "form field",
+            Source::File => "file",
         }
     }
 
@@ -41,6 +70,8 @@ impl Source {
             "query" => Source::Query,
             "header" => Source::Header,
             "cookie" => Source::Cookie,
+            "form" => Source::Form,
+            "file" => Source::File,
             _ => return None,
         })
     }
@@ -57,14 +88,16 @@ pub struct ParamSpec {
     pub kind: Kind,
     /// Whether leaving it out is an error. Otherwise it is [`Value::Absent`].
     pub required: bool,
-    /// Whether it may come several times (query and header only).
+    /// Whether it may come several times (not in the path, not as a cookie).
     pub list: bool,
+    /// What a file must be like.
+    pub rules: FileRules,
 }
 
 impl ParamSpec {
     /// A required parameter that comes once.
     pub fn new(name: impl Into<String>, source: Source, kind: Kind) -> Self {
-        ParamSpec { name: name.into(), source, kind, required: true, list: false }
+        ParamSpec { name: name.into(), source, kind, required: true, list: false, rules: FileRules::default() }
     }
 
     /// The same parameter, free to be left out.
@@ -137,6 +170,9 @@ pub struct Binder {
     params: Vec<Param>,
     uses_query: bool,
     uses_cookies: bool,
+    uses_form: bool,
+    uses_files: bool,
+    needs_files: bool,
 }
 
 #[derive(Debug)]
@@ -151,6 +187,8 @@ enum Slot {
     Query,
     Header(HeaderName),
     Cookie,
+    Form,
+    File,
 }
 
 impl Binder {
@@ -165,9 +203,13 @@ impl Binder {
             .into_iter()
             .map(|spec| Ok(Param { slot: slot(&spec, path_names)?, spec }))
             .collect::<Result<Vec<_>, BindError>>()?;
+        let uses = |wanted: fn(Source) -> bool| params.iter().any(|p| wanted(p.spec.source));
         Ok(Binder {
-            uses_query: params.iter().any(|p| p.spec.source == Source::Query),
-            uses_cookies: params.iter().any(|p| p.spec.source == Source::Cookie),
+            uses_query: uses(|source| source == Source::Query),
+            uses_cookies: uses(|source| source == Source::Cookie),
+            uses_form: uses(Source::is_form),
+            uses_files: uses(|source| source == Source::File),
+            needs_files: params.iter().any(|p| p.spec.required && p.spec.source == Source::File),
             params,
         })
     }
@@ -182,12 +224,27 @@ impl Binder {
         self.params.is_empty()
     }
 
+    /// Whether the body is a form.
+    pub fn uses_form(&self) -> bool {
+        self.uses_form
+    }
+
+    /// Whether the form has files.
+    pub fn uses_files(&self) -> bool {
+        self.uses_files
+    }
+
+    /// Whether a form without files will not do.
+    pub fn needs_files(&self) -> bool {
+        self.needs_files
+    }
+
     /// The specification of the value at `index`.
     pub fn spec(&self, index: usize) -> Option<&ParamSpec> {
         self.params.get(index).map(|param| &param.spec)
     }
 
-    /// Reads all parameters.
+    /// Reads all parameters of a request without a form.
     ///
     /// # Errors
     /// All mistakes, in the order of the specifications.
@@ -197,7 +254,22 @@ impl Binder {
         query: Option<&'a str>,
         headers: &'a HeaderMap,
     ) -> Result<Values<'a>, Vec<FieldError>> {
-        let mut input = Input { path, headers, query: SmallVec::new(), cookies: SmallVec::new() };
+        match self.read(path, query, headers, None) {
+            (values, errors) if errors.is_empty() => Ok(values),
+            (_, errors) => Err(errors),
+        }
+    }
+
+    /// Reads all parameters, those of the form too where there is one. What is wrong is
+    /// [`Value::Absent`] among the values, and in the list of mistakes.
+    pub fn read<'a>(
+        &self,
+        path: &'a PathParams<'_>,
+        query: Option<&'a str>,
+        headers: &'a HeaderMap,
+        form: Option<&'a Form<'_>>,
+    ) -> (Values<'a>, Vec<FieldError>) {
+        let mut input = Input { path, headers, form, query: SmallVec::new(), cookies: SmallVec::new() };
         if self.uses_query {
             input.query.extend(QueryPairs::new(query.unwrap_or("")));
         }
@@ -207,23 +279,24 @@ impl Binder {
         let mut values = Values::new();
         let mut errors = Vec::new();
         for param in &self.params {
-            match param.read(&input, &mut errors) {
-                Some(value) => values.push(value),
-                None if param.spec.required => errors.push(missing(&param.spec)),
-                None => values.push(Value::Absent),
+            let value = param.read(&input, &mut errors);
+            // Without a form there is no telling what it lacks.
+            if value.is_none() && param.spec.required && (form.is_some() || !param.spec.source.is_form()) {
+                errors.push(missing(&param.spec));
             }
+            values.push(value.unwrap_or(Value::Absent));
         }
-        if errors.is_empty() { Ok(values) } else { Err(errors) }
+        (values, errors)
     }
 }
 
 fn slot(spec: &ParamSpec, path_names: &[String]) -> Result<Slot, BindError> {
-    if spec.list && !matches!(spec.source, Source::Query | Source::Header) {
+    if spec.list && matches!(spec.source, Source::Path | Source::Cookie) {
         let source = spec.source.name();
         return Err(BindError {
             message: format!(
-                "the {source} parameter {} is a list, but only query and header parameters \
-                 can come several times: take it from the query or give it a single type",
+                "the {source} parameter {} is a list, but what comes several times are query and \
+                 header parameters, form fields and files: take it from the query or give it a single type",
                 spec.name
             ),
         });
@@ -231,6 +304,8 @@ fn slot(spec: &ParamSpec, path_names: &[String]) -> Result<Slot, BindError> {
     Ok(match spec.source {
         Source::Query => Slot::Query,
         Source::Cookie => Slot::Cookie,
+        Source::Form => Slot::Form,
+        Source::File => Slot::File,
         Source::Path => match path_names.iter().position(|name| *name == spec.name) {
             Some(index) => Slot::Path(index),
             None => {
@@ -262,6 +337,7 @@ fn slot(spec: &ParamSpec, path_names: &[String]) -> Result<Slot, BindError> {
 struct Input<'a, 'p> {
     path: &'a PathParams<'p>,
     headers: &'a HeaderMap,
+    form: Option<&'a Form<'a>>,
     query: SmallVec<[(&'a str, &'a str); 8]>,
     cookies: SmallVec<[(&'a str, &'a str); 8]>,
 }
@@ -294,6 +370,15 @@ impl Param {
                 // As in HTML forms and in Django: the last one counts.
                 Some(one(decode_form(found.next_back()?.1), errors))
             }
+            Slot::Form => {
+                let all = input.form?.fields.iter();
+                let mut found = all.filter(|(name, _)| *name == spec.name).map(|(_, value)| borrowed(value));
+                if spec.list {
+                    return read_list(spec, found, errors);
+                }
+                Some(one(found.next_back()?, errors))
+            }
+            Slot::File => read_files(spec, input.form?, errors),
         }
     }
 }
@@ -329,15 +414,40 @@ fn read_list<'a>(
     (!values.is_empty()).then_some(Value::List(values))
 }
 
+/// A text that somebody else holds.
+fn borrowed<'a>(text: &'a Text<'_>) -> Text<'a> {
+    text.as_deref().map(Cow::Borrowed)
+}
+
+fn read_files<'a>(spec: &ParamSpec, form: &'a Form<'_>, errors: &mut Vec<FieldError>) -> Option<Value<'a>> {
+    let found: Vec<&FormFile> = form.files.iter().filter(|file| file.name == spec.name).collect();
+    for (index, file) in found.iter().enumerate() {
+        if let Some((code, message)) = spec.rules.refuse(file) {
+            let mut loc = place(spec);
+            loc.extend(spec.list.then_some(Part::Index(index)));
+            errors.push(FieldError { code, loc, message: format!("the file {} {message}", spec.name) });
+        }
+    }
+    let most = if spec.list { spec.rules.max_files } else { Some(1) };
+    if let Some(most) = most.filter(|most| found.len() > *most) {
+        let message = format!("the file {} came {} times, at most {most} are allowed", spec.name, found.len());
+        errors.push(FieldError { code: "too_many_files", loc: place(spec), message });
+    }
+    if spec.list {
+        return (!found.is_empty()).then(|| Value::List(found.into_iter().map(Value::File).collect()));
+    }
+    found.last().map(|file| Value::File(file))
+}
+
 fn place(spec: &ParamSpec) -> Vec<Part> {
-    vec![Part::Name(spec.source.name().to_owned()), Part::Name(spec.name.clone())]
+    vec![Part::Name(spec.source.place().to_owned()), Part::Name(spec.name.clone())]
 }
 
 fn missing(spec: &ParamSpec) -> FieldError {
     FieldError {
         code: "missing",
         loc: place(spec),
-        message: format!("the {} parameter {} is required", spec.source.name(), spec.name),
+        message: format!("the {} {} is required", spec.source.noun(), spec.name),
     }
 }
 
@@ -347,7 +457,7 @@ fn mistake(spec: &ParamSpec, kind: Kind, index: Option<usize>) -> FieldError {
     FieldError {
         code: kind.error_code(),
         loc,
-        message: format!("the {} parameter {} must be {}", spec.source.name(), spec.name, kind.expectation()),
+        message: format!("the {} {} must be {}", spec.source.noun(), spec.name, kind.expectation()),
     }
 }
 

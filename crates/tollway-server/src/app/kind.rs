@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::calendar::{Date, DateTime, Time};
+use super::form::FormFile;
 
 /// Longest text of an integer that does not fit 64 bits.
 const MAX_INT_DIGITS: usize = 4300;
@@ -57,6 +58,8 @@ pub enum Value<'a> {
     DateTime(DateTime),
     /// A decimal number as its text.
     Decimal(Cow<'a, str>),
+    /// A file of a form.
+    File(&'a FormFile),
     /// The values of a parameter that may come several times.
     List(Vec<Value<'a>>),
 }

@@ -20,7 +20,9 @@
 mod answer;
 mod bind;
 mod calendar;
+mod form;
 mod kind;
+mod multipart;
 mod pairs;
 mod problem;
 mod router;
@@ -34,6 +36,7 @@ pub use answer::{
 };
 pub use bind::{BindError, Binder, FieldError, ParamSpec, Part, Source, Values};
 pub use calendar::{Date, DateTime, Time};
+pub use form::{FileRules, Form, FormError, FormFile, FormLimits};
 pub use kind::{Kind, Value};
 pub use pairs::{CookiePairs, QueryPairs, decode_form, decode_path};
 pub use problem::{PROBLEM_JSON, Problem};

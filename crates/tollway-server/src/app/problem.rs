@@ -1,7 +1,7 @@
 //! Answers to requests that no handler answers, in the format of RFC 9457.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use serde_json::{Map, Value as Json, json};
 
@@ -53,6 +53,16 @@ impl Problem {
     pub fn too_large(limit: usize) -> Problem {
         let detail = format!("the body is larger than the {limit} bytes allowed here");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, &detail)
+    }
+
+    /// 415: the body is of another media type than those in `accepted`.
+    pub fn unsupported(sent: &str, accepted: &'static str) -> Problem {
+        let shown: String = sent.chars().take(80).collect();
+        let what = if sent.is_empty() { "a body that names none".to_owned() } else { shown };
+        let detail = format!("this route reads {}, not {what}", accepted.replace(", ", " or "));
+        let mut problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, &detail);
+        problem.header = Some((ACCEPT, HeaderValue::from_static(accepted)));
+        problem
     }
 
     /// 422: parameters that cannot be read, all of them.

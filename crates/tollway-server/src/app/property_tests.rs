@@ -125,4 +125,84 @@ proptest! {
             prop_assert_eq!(found.value(), &path);
         }
     }
+
+    /// Whatever a multipart form holds arrives as it was, files in the memory of the body.
+    #[test]
+    fn multipart_forms_come_back(
+        fields in proptest::collection::vec(("[a-z\\[\\] \u{e9}]{1,8}", "\\PC{0,20}"), 0..4),
+        files in proptest::collection::vec(
+            ("[a-z]{1,8}", "[a-z \"\u{e9}]{0,8}[a-z]", proptest::collection::vec(any::<u8>(), 0..60)), 0..4,
+        ),
+    ) {
+        let mut body = Vec::new();
+        let quoted = |text: &str| text.replace('"', "\\\"");
+        for (name, value) in &fields {
+            let head = format!("--b\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
+            body.extend(head.as_bytes());
+        }
+        for (name, filename, content) in &files {
+            let filename = quoted(filename);
+            let head = format!("--b\r\ncontent-disposition: form-data; name={name}; filename=\"{filename}\"\r\n\r\n");
+            body.extend(head.as_bytes());
+            body.extend(content);
+            body.extend(b"\r\n");
+        }
+        body.extend(b"--b--\r\n");
+        // Contents that hold the boundary are what boundaries are chosen against.
+        prop_assume!(files.iter().all(|(_, _, content)| !content.windows(5).any(|window| window == b"\r\n--b")));
+        let body = bytes::Bytes::from(body);
+        let form = read_form("multipart/form-data; boundary=b", &body).unwrap();
+        let expected: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), Some(value.as_str()))).collect();
+        prop_assert_eq!(form.fields().collect::<Vec<_>>(), expected);
+        prop_assert_eq!(form.files().len(), files.len());
+        for (file, (name, filename, content)) in form.files().iter().zip(&files) {
+            prop_assert_eq!((&file.name, file.filename.as_str(), &file.content[..]), (name, filename.trim(), &content[..]));
+        }
+    }
+
+    /// Bytes that look like a form are read or refused, in one pass, without a panic.
+    #[test]
+    fn any_body_is_a_form_or_refused(
+        pieces in proptest::collection::vec(
+            proptest::sample::select(PIECES),
+            0..40,
+        ),
+        kind in prop_oneof![
+            Just("multipart/form-data; boundary=b".to_owned()),
+            Just("application/x-www-form-urlencoded".to_owned()),
+            "multipart/form-data; [ -~]{0,30}",
+        ],
+    ) {
+        let body = bytes::Bytes::from(pieces.concat());
+        if let Ok(form) = read_form(&kind, &body) {
+            let size: usize = form.files().iter().map(|file| file.content.len()).sum();
+            prop_assert!(size <= body.len());
+        }
+    }
+}
+
+/// What forms are made of.
+const PIECES: &[&[u8]] = &[
+    b"--b",
+    b"\r\n",
+    b"--",
+    b"\n",
+    b"\"",
+    b"\\",
+    b"=",
+    b"; ",
+    b"%f",
+    b"Content-Disposition: form-data; name=a",
+    b"filename=\"x",
+    b"filename*=UTF-8''%",
+    b"\xff\xfe",
+    b":",
+    b"&",
+    b"+",
+];
+
+fn read_form<'b>(kind: &str, body: &'b bytes::Bytes) -> Result<Form<'b>, FormError> {
+    let mut headers = HeaderMap::new();
+    headers.insert("content-type", kind.parse().unwrap());
+    Form::read(&headers, body, false, &FormLimits::default())
 }

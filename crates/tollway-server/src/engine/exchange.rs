@@ -22,6 +22,8 @@ use super::wire::Wire;
 use crate::framing::problem;
 use crate::{Body, Handler, Request, Response, Settings};
 
+const TOO_LARGE: &str = "The request body is larger than this server accepts.";
+
 /// What all connections of an engine share.
 pub(super) struct Shared<H> {
     pub(super) handler: H,
@@ -74,10 +76,8 @@ impl<H: Handler> hyper::service::Service<http::Request<Incoming>> for Service<H>
         exchange.stage = if no_body {
             exchange.start(request)
         } else {
-            Stage::Collect {
-                // Boxed, so that requests without a body carry no room for one.
-                collect: Box::new(Collect { request: Some(request), incoming, collected: Collected::default() }),
-            }
+            // Boxed, so that requests without a body carry no room for one.
+            Stage::Collect { collect: Box::new(Collect::new(request, incoming, &self.shared)) }
         };
         exchange
     }
@@ -118,6 +118,17 @@ struct Collect {
     request: Option<Request>,
     incoming: Incoming,
     collected: Collected,
+    most: usize,
+}
+
+impl Collect {
+    fn new<H: Handler>(request: Request, incoming: Incoming, shared: &Shared<H>) -> Self {
+        let head = &request.head;
+        // A panic of the handler is no reason to read a body.
+        let most = catch_unwind(AssertUnwindSafe(|| shared.handler.max_body(head))).unwrap_or(0);
+        let most = most.min(shared.settings.max_body_bytes);
+        Collect { request: Some(request), incoming, collected: Collected::default(), most }
+    }
 }
 
 pin_project! {
@@ -170,8 +181,8 @@ impl<H: Handler> Future for Exchange<H> {
         loop {
             let next = match this.stage.as_mut().project() {
                 StageNow::Collect { collect } => {
-                    let Collect { request, incoming, collected } = &mut **collect;
-                    let whole = ready!(poll_body(incoming, collected, this.shared, cx));
+                    let Collect { request, incoming, collected, most } = &mut **collect;
+                    let whole = ready!(poll_body(incoming, collected, *most, cx));
                     match (whole, request.take()) {
                         (Ok(body), Some(request)) => start(this.shared, this.wire, Request { body, ..request }),
                         (Err(failure), _) => failure,
@@ -202,17 +213,19 @@ impl<H: Handler> Future for Exchange<H> {
     }
 }
 
-/// Collects a body. The guard has bounded its length already; the check here
-/// keeps that promise even if the two should ever disagree.
-fn poll_body<H, F>(
+/// Collects a body. The guard has bounded its length by what the server accepts; here it is
+/// bounded by what its handler takes, before any of it is asked for where the length is stated.
+fn poll_body<F>(
     incoming: &mut Incoming,
     collected: &mut Collected,
-    shared: &Shared<H>,
+    most: usize,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Bytes, Stage<F>>> {
-    let most = shared.settings.max_body_bytes;
     let fail = |status, detail| Poll::Ready(Err(Stage::Fail { status, detail }));
     let expected = incoming.size_hint().lower();
+    if expected > (most - collected.len()) as u64 {
+        return fail(StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE);
+    }
     let expected = usize::try_from(expected).unwrap_or(most).min(most);
     loop {
         match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
@@ -220,7 +233,7 @@ fn poll_body<H, F>(
             Some(Ok(frame)) => {
                 let Ok(piece) = frame.into_data() else { continue };
                 if collected.len() + piece.len() > most {
-                    return fail(StatusCode::PAYLOAD_TOO_LARGE, "The request body is larger than this server accepts.");
+                    return fail(StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE);
                 }
                 let expected = collected.len() + expected;
                 collected.push(piece, expected.min(most));

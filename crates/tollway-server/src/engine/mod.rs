@@ -58,6 +58,12 @@ pub trait Handler: 'static {
 
     /// Starts answering one request.
     fn call(&self, request: Request) -> Self::Future;
+
+    /// Most bytes of the body of a request with this head; asked before the body is read, and
+    /// only where there is one. More than [`Settings::max_body_bytes`] is never read.
+    fn max_body(&self, _head: &http::request::Parts) -> usize {
+        usize::MAX
+    }
 }
 
 impl<F, T> Handler for F
