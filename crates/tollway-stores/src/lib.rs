@@ -34,6 +34,8 @@ mod own;
 mod places;
 #[cfg(any(feature = "memory", all(feature = "shm", target_os = "linux")))]
 mod prefixes;
+#[cfg(any(feature = "redis", feature = "sql"))]
+mod remote;
 #[cfg(any(feature = "memory", all(feature = "shm", target_os = "linux")))]
 mod table;
 #[cfg(any(feature = "redis-tls", feature = "sql-tls"))]

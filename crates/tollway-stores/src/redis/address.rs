@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use percent_encoding::percent_decode_str;
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo};
 use tollway_core::ConfigError;
 
 use super::sentinel::Sentinels;
+use crate::remote::url::{decode, redact};
 #[cfg(feature = "redis-tls")]
 use crate::tls::{Files, Tls};
 
@@ -187,11 +187,6 @@ impl<'a> Pieces<'a> {
     }
 }
 
-fn decode(text: &str) -> Result<String, String> {
-    let decoded = percent_decode_str(text).decode_utf8();
-    decoded.map(|text| text.into_owned()).map_err(|_| format!("holds {text:?}, which is no UTF-8 text"))
-}
-
 /// Whether a host is followed by a port.
 fn has_port(host: &str) -> bool {
     host.rsplit_once(']').map_or(host, |(_, rest)| rest).contains(':')
@@ -201,30 +196,6 @@ impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)
     }
-}
-
-/// The URL with `***` for whatever may be a password, even in a URL that does not read.
-fn redact(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return url.rsplit_once('@').map_or_else(|| url.to_owned(), |(_, host)| format!("***@{host}"));
-    };
-    // The last @, so that an unescaped @ or / in a password does not show a part of it.
-    let rest = match rest.rsplit_once('@') {
-        Some((user, host)) => match user.split_once(':') {
-            Some((user, _)) => format!("{user}:***@{host}"),
-            None => rest.to_owned(),
-        },
-        None => rest.to_owned(),
-    };
-    let Some((path, query)) = rest.split_once('?') else {
-        return format!("{scheme}://{rest}");
-    };
-    let hidden = |pair: &str| match pair.split_once('=') {
-        Some((name, _)) if name.contains("pass") || name.contains("auth") => format!("{name}=***"),
-        _ => pair.to_owned(),
-    };
-    let query: Vec<_> = query.split('&').map(hidden).collect();
-    format!("{scheme}://{path}?{}", query.join("&"))
 }
 
 #[cfg(test)]

@@ -9,9 +9,10 @@ use tollway_core::{Algorithm, Bucket, Change, Limit, StoreError, Timestamp};
 use super::ask::{Answer, Ask, Asks, Due};
 use super::form::{self, Code};
 use super::hop::Route;
-use super::queue::{Done, Job, Work};
+use super::queue::{Done, Job, Work, go_elsewhere};
 use super::script::Script;
 use super::trouble;
+use crate::remote::Work as _;
 
 /// Shapes are named by one byte.
 const MOST_SHAPES: usize = 255;
@@ -57,18 +58,18 @@ pub(super) struct Leftover {
 impl Call {
     /// Packs jobs; `load` puts the script in front, in the same round trip.
     pub(super) fn pack(mut jobs: Vec<Job>, load: bool) -> Self {
-        jobs.sort_by_key(|job| (job.route.rank(), job.script()));
+        jobs.sort_by_key(|job| (job.work.route.rank(), job.work.script()));
         let mut packer = Packer { pipeline: Pipeline::new(), steps: Vec::new(), chunk: Chunk::default() };
-        if load && jobs.iter().any(|job| matches!(job.work, Work::Apply(_))) {
+        if load && jobs.iter().any(|job| matches!(job.work.work, Work::Apply(_))) {
             for script in Script::ALL {
                 packer.command(Step::Load, ["SCRIPT", "LOAD", script.source()]);
             }
         }
         for job in &jobs {
-            if job.route == (Route::Alone { asking: true }) {
+            if job.work.route == (Route::Alone { asking: true }) {
                 packer.command(Step::Asking, ["ASKING"]);
             }
-            match &job.work {
+            match &job.work.work {
                 Work::Apply(asks) => {
                     packer.begin(job, asks.len());
                     asks.iter().for_each(|ask| packer.ask(ask));
@@ -87,7 +88,7 @@ impl Call {
         let mut answers = Vec::new();
         let mut others = Vec::new();
         let mut loaded = Ok(());
-        let mut asks = self.jobs.iter().flat_map(|job| match &job.work {
+        let mut asks = self.jobs.iter().flat_map(|job| match &job.work.work {
             Work::Apply(asks) => asks.as_slice(),
             _ => &[],
         });
@@ -104,15 +105,15 @@ impl Call {
         let (mut answers, mut others) = (answers.into_iter(), others.into_iter());
         let mut left = Leftover { again: Vec::new(), load: false, demoted: false, follow };
         for job in self.jobs {
-            match &job.work {
+            match &job.work.work {
                 Work::Apply(asks) => {
                     let own: SmallVec<[_; 1]> = answers.by_ref().take(asks.len()).collect();
                     left.finish(job, own.into_iter().collect(), &loaded, store);
                 }
                 _ => match others.next() {
                     Some(Ok(value)) => job.finish(Ok(Done::Said(value))),
-                    Some(Err(error)) => match job.route.hop(&error) {
-                        Some(hop) => job.go_elsewhere(hop),
+                    Some(Err(error)) => match job.work.route.hop(&error) {
+                        Some(hop) => go_elsewhere(job, hop),
                         None => job.finish(Err(trouble::command(store, &error))),
                     },
                     None => job.finish(Err(trouble::unexpected(store, "an answer is missing"))),
@@ -142,14 +143,14 @@ impl Leftover {
                     self.again.push(job);
                 }
             }
-            Ok(answers) if complete(&job.work, answers.len()) => {
-                let work = std::mem::replace(&mut job.work, Work::Apply(Asks::new()));
+            Ok(answers) if complete(&job.work.work, answers.len()) => {
+                let work = std::mem::replace(&mut job.work.work, Work::Apply(Asks::new()));
                 let Work::Apply(asks) = work else { return };
                 job.finish(Ok(Done::Applied(asks, answers)));
             }
             Ok(_) => job.finish(Err(trouble::unexpected(store, "an answer is missing"))),
-            Err(Failure::Server(error)) => match job.route.hop(&error) {
-                Some(hop) => job.go_elsewhere(hop),
+            Err(Failure::Server(error)) => match job.work.route.hop(&error) {
+                Some(hop) => go_elsewhere(job, hop),
                 None => job.finish(Err(trouble::command(store, &error))),
             },
             Err(Failure::NoScript(error)) => {
@@ -262,16 +263,16 @@ impl<'a> Packer<'a> {
     /// never cut in two, so that all of them are answered or none.
     fn begin(&mut self, job: &Job, asks: usize) {
         let chunk = &self.chunk;
-        let (keys, script) = (job.size(), job.script());
-        let fits = match job.route {
+        let (keys, script) = (job.work.size(), job.work.script());
+        let fits = match job.work.route {
             Route::Anywhere => true,
             Route::Slot(_) => chunk.keys + keys <= MOST_KEYS && chunk.shapes.len() + asks <= MOST_SHAPES,
             Route::Alone { .. } => false,
         };
-        if !fits || chunk.route != Some(job.route) || chunk.script != script {
+        if !fits || chunk.route != Some(job.work.route) || chunk.script != script {
             self.close();
         }
-        (self.chunk.route, self.chunk.script) = (Some(job.route), script);
+        (self.chunk.route, self.chunk.script) = (Some(job.work.route), script);
     }
 
     fn ask(&mut self, ask: &'a Ask) {

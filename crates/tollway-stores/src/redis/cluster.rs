@@ -15,10 +15,11 @@ use super::address::Address;
 use super::ask::{Answer, Ask, Asks};
 use super::driver::Driver;
 use super::hop::{Hop, Route, slot};
-use super::queue::{Command, Done, Outcome, Queue, Work};
+use super::queue::{Command, Done, Errand, Outcome, Queue, Work};
 use super::share::{Share, back, one_slot, shares, tighter};
 use super::slots::{self, Slots};
-use super::{RedisOptions, Way, decide, outcome, said, sweep, trouble};
+use super::{RedisOptions, Way, decide, said, sweep, trouble};
+use crate::remote::Lookout;
 
 /// How often a request follows a node's word that the slot is elsewhere.
 const MOST_HOPS: usize = 8;
@@ -52,6 +53,7 @@ pub(super) struct Cluster {
     seeds: Vec<ConnectionAddr>,
     name: Arc<str>,
     options: RedisOptions,
+    lookout: Arc<Lookout>,
     runtime: Handle,
     process: u32,
     /// Calls not yet answered.
@@ -78,6 +80,7 @@ impl Cluster {
         seeds: Vec<ConnectionAddr>,
         name: Arc<str>,
         options: RedisOptions,
+        lookout: Arc<Lookout>,
         runtime: &Handle,
     ) -> Arc<Self> {
         let cluster = Arc::new(Self {
@@ -85,6 +88,7 @@ impl Cluster {
             seeds,
             name,
             options,
+            lookout,
             runtime: runtime.clone(),
             process: std::process::id(),
             busy: AtomicUsize::new(0),
@@ -132,9 +136,8 @@ impl Cluster {
         call: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Reply<T> {
         let bound = self.options.queue;
-        let unavailable = |detail: &str| StoreError::new(StoreErrorKind::Unavailable, &*self.name, detail);
         let refused = if std::process::id() != self.process {
-            Some(unavailable("this process was forked after the store was opened: open it in the child"))
+            Some(trouble::forked(&self.name))
         } else if self
             .busy
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < bound).then_some(n + 1))
@@ -155,7 +158,7 @@ impl Cluster {
             }
             answer
         });
-        let gone = unavailable("the runtime that drove this store has ended: keep it alive as long as the store");
+        let gone = trouble::undriven(&self.name);
         Box::pin(async move { task.await.unwrap_or(Err(gone)) })
     }
 
@@ -369,10 +372,7 @@ impl Cluster {
 
     /// A node that fails fails alone: its queue refuses while it is away, and the others go on.
     async fn send(&self, node: &Node, work: Work, route: Route) -> Outcome {
-        let sent = async {
-            let (receiver, _) = node.queue.push(work, route, None)?;
-            outcome(receiver, &self.name).await
-        };
+        let sent = async { node.queue.push(Errand { work, route }, None)?.outcome().await };
         sent.await.map_err(StoreError::of_a_part)
     }
 
@@ -396,7 +396,7 @@ impl Cluster {
         let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         let RedisOptions { connect_timeout, command_timeout, queue, .. } = self.options;
         let made = nodes.entry(place.to_string()).or_insert_with(|| {
-            let queue = Arc::new(Queue::new(Arc::clone(&self.name), queue, connect_timeout, command_timeout));
+            let queue = Queue::new(Arc::clone(&self.name), queue, connect_timeout, command_timeout, &self.lookout);
             let address = self.address.at(place.clone());
             let driver = Driver { queue: Arc::clone(&queue), address, connect_timeout, command_timeout };
             self.runtime.spawn(driver.run());

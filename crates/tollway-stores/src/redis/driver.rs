@@ -1,9 +1,7 @@
 //! The task that owns the connection: it sends what has queued up as one call, and lives through the
 //! server's absence.
 
-use std::collections::hash_map::RandomState;
 use std::future::{Future, poll_fn};
-use std::hash::{BuildHasher, Hasher};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -19,16 +17,13 @@ use super::link::{Cut, Link};
 use super::queue::{Job, Queue};
 use super::sentinel;
 use super::trouble;
+use crate::remote::pause;
 
 /// Calls on their way at once: the second is packed while the server works on the first.
 const MOST_FLIGHTS: usize = 2;
 /// With a call on its way, a second one starts only when it carries at least this many jobs; fewer
 /// wait and go together.
 const WORTH_A_SECOND: usize = 64;
-/// The pause after a failed attempt to connect: doubled each time, up to the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-
 pub(super) struct Driver {
     pub(super) queue: Arc<Queue>,
     pub(super) address: Address,
@@ -203,7 +198,7 @@ impl Driver {
                 }
                 () = &mut pump => return self.broken(flights),
                 () = &mut replaced => return self.broken(flights),
-                () = &mut alarm, if armed => match self.expire(&mut flights) {
+                () = &mut alarm, if armed => match self.expire(&flights) {
                     Ok(next) => {
                         armed = next.is_some();
                         if let Some(next) = next {
@@ -258,9 +253,9 @@ impl Driver {
             }
         }
         let (again, lost): (Vec<_>, Vec<_>) =
-            again.into_iter().partition(|job| job.may_repeat() && job.tries + 1 < MOST_TRIES);
+            again.into_iter().partition(|job| job.work.may_repeat() && job.tries + 1 < MOST_TRIES);
         for job in lost {
-            let cause = if job.may_repeat() { trouble::lost } else { trouble::in_doubt };
+            let cause = if job.work.may_repeat() { trouble::lost } else { trouble::in_doubt };
             job.finish(Err(cause(&self.address)));
         }
         let again = again.into_iter().map(|mut job| {
@@ -273,7 +268,7 @@ impl Driver {
 
     /// Answers those whose time ran out, on their way or waiting, and says when the next one's
     /// does. An error when the server owes an answer for longer than a call may take.
-    fn expire(&self, flights: &mut [Flight]) -> Result<Option<Instant>, StoreError> {
+    fn expire(&self, flights: &[Flight]) -> Result<Option<Instant>, StoreError> {
         let now = Instant::now();
         if flights.iter().any(|flight| flight.deadline <= now) {
             let detail = format!(
@@ -285,9 +280,9 @@ impl Driver {
         }
         let mut next = self.queue.expire(now);
         for flight in flights {
-            for job in &mut flight.call.jobs {
+            for job in &flight.call.jobs {
                 if job.deadline <= now {
-                    job.give_up(trouble::timed_out(&self.address.name, self.command_timeout));
+                    job.finish(Err(trouble::timed_out(&self.address.name, self.command_timeout)));
                 } else if !job.is_abandoned() {
                     next = Some(next.map_or(job.deadline, |next| next.min(job.deadline)));
                 }
@@ -309,12 +304,4 @@ async fn next_reply(flights: &mut [Flight]) -> (usize, Result<Vec<Value>, RedisE
         Poll::Pending
     })
     .await
-}
-
-/// How long to wait after so many failed attempts: doubled each time, and jittered so that a
-/// restarted server is not met by everybody at once.
-fn pause(attempt: u32) -> Duration {
-    let longest = FIRST_PAUSE.saturating_mul(1 << attempt.min(10)).min(LONGEST_PAUSE);
-    let dice = RandomState::new().build_hasher().finish() % 512;
-    longest.mul_f64(0.5 + dice as f64 / 1024.0)
 }

@@ -27,7 +27,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::redis::Value;
-use futures_channel::oneshot;
 use tokio::runtime::Handle;
 use tollway_core::{
     Capabilities, Change, Condition, ConfigError, Decision, Policy, Reply, Request, Store, StoreError, StoreErrorKind,
@@ -38,11 +37,11 @@ use address::{Address, Kind};
 use ask::{Answer, Ask, Asks, Settled};
 use cluster::Cluster;
 use driver::Driver;
-use hop::Route;
-use queue::{Command, Done, Outcome, Queue, Work};
+use queue::{Command, Done, Errand, Queue, Work};
 
 use crate::cas::CasStore;
 use crate::own::has_own;
+use crate::remote::{Lookout, Settings, Ticket};
 
 /// How often a request is tried when a policy changed and others keep changing the same key.
 const MOST_SWAPS: usize = 8;
@@ -74,22 +73,9 @@ impl Default for RedisOptions {
 
 impl RedisOptions {
     fn validate(&self) -> Result<(), ConfigError> {
-        let legal = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'{' | b'}');
-        if self.prefix.is_empty() || self.prefix.len() > 128 || !self.prefix.bytes().all(legal) {
-            return Err(ConfigError::new(format!(
-                "redis prefix {:?} is not usable: use 1 to 128 visible ASCII characters without braces",
-                self.prefix
-            )));
-        }
-        for (name, value) in [("connect_timeout", self.connect_timeout), ("command_timeout", self.command_timeout)] {
-            if value < Duration::from_millis(1) || value > Duration::from_secs(3_600) {
-                return Err(ConfigError::new(format!("redis {name} is {value:?}: use 1 ms to 1 h")));
-            }
-        }
-        if self.queue == 0 {
-            return Err(ConfigError::new("redis queue is 0: let at least one call wait"));
-        }
-        Ok(())
+        let Self { prefix, connect_timeout, command_timeout, queue } = self;
+        let (connect_timeout, command_timeout, queue) = (*connect_timeout, *command_timeout, *queue);
+        Settings { prefix, connect_timeout, command_timeout, queue }.check("redis")
     }
 }
 
@@ -138,14 +124,15 @@ impl RedisStore {
         options.validate()?;
         let address = Address::parse(url)?;
         let name: Arc<str> = address.name.as_str().into();
+        let lookout = Lookout::start(&name)?;
         if let Kind::Cluster(seeds) = &address.kind {
             let (seeds, prefix) = (seeds.clone(), options.prefix.clone());
-            let cluster = Cluster::open(address, seeds, Arc::clone(&name), options, runtime);
+            let cluster = Cluster::open(address, seeds, Arc::clone(&name), options, lookout, runtime);
             let server = Server::Cluster(cluster);
             return Ok(Self { own: own::store(&name, &prefix, &server), name, prefix, server });
         }
         let RedisOptions { prefix, connect_timeout, command_timeout, queue } = options;
-        let queue = Arc::new(Queue::new(Arc::clone(&name), queue, connect_timeout, command_timeout));
+        let queue = Queue::new(Arc::clone(&name), queue, connect_timeout, command_timeout, &lookout);
         let driver = Driver { queue: Arc::clone(&queue), address, connect_timeout, command_timeout };
         runtime.spawn(driver.run());
         let server = Server::One(queue);
@@ -162,11 +149,12 @@ impl RedisStore {
     }
 
     fn ask(&self, queue: &Arc<Queue>, asks: Result<Asks, StoreError>) -> Reply<Vec<Decision>> {
-        let ticket = asks.and_then(|asks| queue.push(Work::Apply(asks), Route::Anywhere, None));
+        let ticket = asks.and_then(|asks| queue.push(Errand::anywhere(Work::Apply(asks)), None));
         let (name, queue) = (Arc::clone(&self.name), Arc::clone(queue));
         Box::pin(async move {
-            let (receiver, deadline) = ticket?;
-            let first = applied(receiver, &name);
+            let ticket = ticket?;
+            let deadline = ticket.deadline;
+            let first = applied(ticket, &name);
             decide(&name, first, Way::Queue(&queue, &name, deadline)).await
         })
     }
@@ -179,8 +167,8 @@ impl Server {
             Self::One(queue) => queue,
             Self::Cluster(cluster) => return cluster.say(key, command),
         };
-        let (ticket, name) = (queue.push(Work::Say(command), Route::Anywhere, None), Arc::clone(name));
-        Box::pin(async move { said(outcome(ticket?.0, &name).await?, &name) })
+        let (ticket, name) = (queue.push(Errand::anywhere(Work::Say(command)), None), Arc::clone(name));
+        Box::pin(async move { said(ticket?.outcome().await?, &name) })
     }
 
     /// Unlinks every key that matches.
@@ -298,14 +286,6 @@ impl fmt::Debug for RedisStore {
     }
 }
 
-/// Waits for what the driver says, and for the driver's end.
-async fn outcome(receiver: oneshot::Receiver<Outcome>, name: &str) -> Outcome {
-    receiver.await.unwrap_or_else(|_| {
-        let detail = "the runtime that drove this store has ended: keep it alive as long as the store";
-        Err(StoreError::new(StoreErrorKind::Unavailable, name, detail))
-    })
-}
-
 /// What a command was answered.
 fn said(done: Done, name: &str) -> Result<Value, StoreError> {
     match done {
@@ -315,8 +295,8 @@ fn said(done: Done, name: &str) -> Result<Value, StoreError> {
 }
 
 /// Waits for the answers to a decision's requests.
-async fn applied(receiver: oneshot::Receiver<Outcome>, name: &str) -> Result<(Asks, Vec<Answer>), StoreError> {
-    match outcome(receiver, name).await? {
+async fn applied(ticket: Ticket<Done>, name: &str) -> Result<(Asks, Vec<Answer>), StoreError> {
+    match ticket.outcome().await? {
         Done::Applied(asks, answers) => Ok((asks, answers)),
         _ => Err(trouble::unexpected(name, "a decision was asked for and none came")),
     }
@@ -332,8 +312,8 @@ impl Way<'_> {
     async fn ask(&self, asks: Asks) -> Result<(Asks, Vec<Answer>), StoreError> {
         match *self {
             Self::Queue(queue, name, deadline) => {
-                let (receiver, _) = queue.push(Work::Apply(asks), Route::Anywhere, Some(deadline))?;
-                applied(receiver, name).await
+                let ticket = queue.push(Errand::anywhere(Work::Apply(asks)), Some(deadline))?;
+                applied(ticket, name).await
             }
             Self::Slot(cluster, slot) => cluster.exchange(slot, asks).await,
         }

@@ -8,6 +8,7 @@ use redis::{ErrorKind, RedisError, ServerError};
 use tollway_core::{StoreError, StoreErrorKind};
 
 use super::address::Address;
+pub(super) use crate::remote::trouble::{forked, full, timed_out, undriven, unexpected};
 
 /// No connection could be made.
 pub(super) fn connecting(address: &Address, error: &RedisError) -> StoreError {
@@ -108,18 +109,6 @@ pub(super) fn no_slots(node: &Address) -> StoreError {
     StoreError::new(StoreErrorKind::Unavailable, &node.name, detail)
 }
 
-/// A caller's time ran out.
-pub(super) fn timed_out(name: &str, after: Duration) -> StoreError {
-    let detail = format!("no answer within {} ms; the call may have been counted", after.as_millis());
-    StoreError::new(StoreErrorKind::Timeout, name, detail)
-}
-
-/// Too many wait.
-pub(super) fn full(name: &str, bound: usize) -> StoreError {
-    let detail = format!("the queue is full: {bound} calls wait already; slow down or raise the queue's bound");
-    StoreError::new(StoreErrorKind::Overloaded, name, detail)
-}
-
 /// A command failed.
 pub(super) fn command(name: &str, error: &ServerError) -> StoreError {
     server(name, error.code(), error.details().unwrap_or_default())
@@ -157,12 +146,6 @@ pub(super) fn version(name: &str, key: &str, found: &str, ours: &str) -> StoreEr
         "key {key:?} holds a state of version {found} and this build reads version {ours}: run one version of \
          Tollway on this prefix, or choose another prefix"
     );
-    StoreError::new(StoreErrorKind::Corrupt, name, detail)
-}
-
-/// An answer that the script cannot have given.
-pub(super) fn unexpected(name: &str, what: &str) -> StoreError {
-    let detail = format!("{what}; this is a bug of Tollway, please report it with the server's version");
     StoreError::new(StoreErrorKind::Corrupt, name, detail)
 }
 

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use percent_encoding::percent_decode_str;
 use tollway_core::ConfigError;
+
+use crate::remote::url::{decode, redact};
 
 /// The longest name of a table or schema; what PostgreSQL keeps of one.
 const MOST_NAME: usize = 63;
@@ -147,29 +148,9 @@ fn host_of(host: &str) -> Result<(String, Option<u16>), String> {
     Ok((decode(name)?, port.transpose()?))
 }
 
-fn decode(text: &str) -> Result<String, String> {
-    let decoded = percent_decode_str(text).decode_utf8();
-    decoded.map(|text| text.into_owned()).map_err(|_| "holds an escape that is no UTF-8 text".to_owned())
-}
-
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)
-    }
-}
-
-/// The URL with `***` for whatever may be a password, even in a URL that does not read.
-fn redact(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return url.rsplit_once('@').map_or_else(|| url.to_owned(), |(_, host)| format!("***@{host}"));
-    };
-    // The last @, so that an unescaped @ or / in a password does not show a part of it.
-    match rest.rsplit_once('@') {
-        Some((login, rest)) => match login.split_once(':') {
-            Some((user, _)) => format!("{scheme}://{user}:***@{rest}"),
-            None => url.to_owned(),
-        },
-        None => url.to_owned(),
     }
 }
 

@@ -1,13 +1,11 @@
 //! The task that owns the connections: it sends what has queued up as one transaction, and lives
 //! through the server's absence.
 
-use std::collections::hash_map::RandomState;
 use std::future::{Future, poll_fn};
-use std::hash::{BuildHasher, Hasher};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::time::MissedTickBehavior;
 use tollway_core::StoreError;
@@ -15,6 +13,7 @@ use tollway_core::StoreError;
 use super::flight::{Landing, dial, fly};
 use super::link::Server;
 use super::queue::{Job, Queue, Work};
+use crate::remote::pause;
 
 /// Keys in one transaction.
 const MOST_KEYS: usize = 512;
@@ -24,10 +23,6 @@ const SWEEP: u32 = 64;
 /// deleting twice as many, and traffic on known keys finishes what is left.
 const SWEEP_COST: usize = 512;
 const NEW_ROW: usize = 16;
-/// The pause after a failed attempt to connect: doubled each time, up to the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-
 pub(super) struct Driver<S: Server> {
     pub(super) queue: Arc<Queue>,
     pub(super) server: Arc<S>,
@@ -177,7 +172,7 @@ impl<S: Server> Driver<S> {
             }
             Some(cause) => {
                 crew.links.clear();
-                for mut job in again {
+                for job in again {
                     job.finish(Err(cause.clone()));
                 }
                 self.queue.refuse(&cause);
@@ -217,12 +212,4 @@ async fn next_landing<L>(flights: &mut Vec<Pin<Box<dyn Future<Output = Landing<L
         Poll::Pending
     })
     .await
-}
-
-/// How long to wait after so many failed attempts: doubled each time, and jittered so that a
-/// restarted server is not met by everybody at once.
-fn pause(attempt: u32) -> Duration {
-    let longest = FIRST_PAUSE.saturating_mul(1 << attempt.min(10)).min(LONGEST_PAUSE);
-    let dice = RandomState::new().build_hasher().finish() % 512;
-    longest.mul_f64(0.5 + dice as f64 / 1024.0)
 }

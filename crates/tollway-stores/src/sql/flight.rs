@@ -50,7 +50,7 @@ pub(super) async fn fly<S: Server>(
             }
         },
     };
-    let kept = if jobs.iter().any(|job| job.asks().is_some()) {
+    let kept = if jobs.iter().any(|job| job.work.asks().is_some()) {
         decide(&mut link, &queue, jobs, &mut landing).await
     } else {
         command(&mut link, &queue, jobs, &mut landing).await
@@ -96,7 +96,7 @@ async fn decide<L: Link>(link: &mut L, queue: &Queue, mut jobs: Vec<Job>, landin
                 end = &mut flight => break end,
                 () = tokio::time::sleep_until(next.into()) => {
                     let now = Instant::now();
-                    for job in jobs.iter_mut().filter(|job| job.deadline <= now) {
+                    for job in jobs.iter().filter(|job| job.deadline <= now) {
                         job.finish(Err(trouble::timed_out(&queue.name, queue.command_timeout)));
                     }
                     if limit <= now {
@@ -108,7 +108,7 @@ async fn decide<L: Link>(link: &mut L, queue: &Queue, mut jobs: Vec<Job>, landin
     };
     match end {
         End::Decided(answers, open) => {
-            for (job, answer) in jobs.iter_mut().zip(answers) {
+            for (job, answer) in jobs.iter().zip(answers) {
                 job.finish(answer.map(Done::Decided));
             }
             // Nobody waits for the end of a transaction that wrote nothing.
@@ -123,12 +123,12 @@ async fn decide<L: Link>(link: &mut L, queue: &Queue, mut jobs: Vec<Job>, landin
         }
         End::Failed(trouble, _) => {
             let cause = trouble.into_error();
-            jobs.iter_mut().for_each(|job| job.finish(Err(cause.clone())));
+            jobs.iter().for_each(|job| job.finish(Err(cause.clone())));
             true
         }
         End::Stalled => {
             let cause = trouble::timed_out(&queue.name, queue.command_timeout);
-            jobs.iter_mut().for_each(|job| job.finish(Err(cause.clone())));
+            jobs.iter().for_each(|job| job.finish(Err(cause.clone())));
             landing.away = Some(trouble::stalled(&queue.name, queue.command_timeout));
             false
         }
@@ -163,7 +163,7 @@ async fn transact<L: Link>(link: &mut L, callers: &[Asks], store: &str, new_rows
 /// Commands, one after the other. Says whether the connection is to be kept.
 async fn command<L: Link>(link: &mut L, queue: &Queue, jobs: Vec<Job>, landing: &mut Landing<L>) -> bool {
     let mut jobs = jobs.into_iter();
-    while let Some(mut job) = jobs.next() {
+    while let Some(job) = jobs.next() {
         let done = async {
             match &job.work {
                 Work::Forget { from, to } => link.forget(from, to).await,
@@ -199,7 +199,7 @@ async fn in_time<T>(queue: &Queue, done: impl Future<Output = T>) -> Option<T> {
 /// twice at worst; what gives permits back is not done again.
 fn send_again<L>(mut job: Job, in_doubt: bool, cause: &StoreError, queue: &Queue, landing: &mut Landing<L>) {
     job.tries += 1;
-    if in_doubt && !job.may_repeat() {
+    if in_doubt && !job.work.may_repeat() {
         job.finish(Err(trouble::in_doubt(&queue.name)));
     } else if job.tries < MOST_TRIES {
         landing.again.push(job);

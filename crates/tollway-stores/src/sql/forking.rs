@@ -157,7 +157,10 @@ impl Drop for Forking {
 
 #[cfg(test)]
 mod tests {
+    use tollway_core::{Store, StoreErrorKind};
+
     use super::*;
+    use crate::sql::{SqlOptions, SqlStore};
 
     #[test]
     fn a_fork_waits_for_those_inside_and_closes_what_rests() {
@@ -178,5 +181,26 @@ mod tests {
         assert!(entering.join().expect("the thread entered"));
         let inside = Inside::enter().ok().expect("no child");
         assert!(kept.take(&inside).is_none());
+    }
+
+    #[test]
+    fn a_caller_whose_driver_is_stuck_is_answered() {
+        let path = std::env::temp_dir().join(format!("tollway-stuck-{}.db", std::process::id()));
+        let options = SqlOptions { connect_timeout: Duration::from_secs(20), ..SqlOptions::default() };
+        let url = format!("sqlite:///{}", path.display());
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let store = SqlStore::open(&url, options, runtime.handle()).expect("a legal URL");
+        runtime.block_on(store.ping()).expect("the file is made");
+        {
+            // Its thread waits for this, and keeps nobody's time meanwhile.
+            let _stuck = files();
+            let error = runtime.block_on(store.ping()).expect_err("nobody is at work");
+            assert_eq!(error.kind, StoreErrorKind::Timeout);
+            assert!(error.to_string().contains("does not move"), "{error}");
+        }
+        runtime.block_on(store.ping()).expect("it moves again");
+        for end in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{}{end}", path.display()));
+        }
     }
 }

@@ -41,6 +41,8 @@ pub use forking::{Forking, before_fork};
 use link::Server;
 use queue::{Done, Queue, Work};
 
+use crate::remote::{Lookout, Settings};
+
 /// How a [`SqlStore`] behaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SqlOptions {
@@ -73,22 +75,11 @@ impl Default for SqlOptions {
 
 impl SqlOptions {
     fn validate(&self) -> Result<(), ConfigError> {
-        let legal = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'{' | b'}');
-        if self.prefix.is_empty() || self.prefix.len() > 128 || !self.prefix.bytes().all(legal) {
-            return Err(ConfigError::new(format!(
-                "database prefix {:?} is not usable: use 1 to 128 visible ASCII characters without braces",
-                self.prefix
-            )));
-        }
-        for (name, value) in [("connect_timeout", self.connect_timeout), ("command_timeout", self.command_timeout)] {
-            if value < Duration::from_millis(1) || value > Duration::from_secs(3_600) {
-                return Err(ConfigError::new(format!("database {name} is {value:?}: use 1 ms to 1 h")));
-            }
-        }
-        for (name, value, most) in [("queue", self.queue, usize::MAX), ("connections", self.connections, 64)] {
-            if value == 0 || value > most {
-                return Err(ConfigError::new(format!("database {name} is {value}: use 1 to {most}")));
-            }
+        let Self { prefix, connect_timeout, command_timeout, queue, connections } = self;
+        let (connect_timeout, command_timeout, queue) = (*connect_timeout, *command_timeout, *queue);
+        Settings { prefix, connect_timeout, command_timeout, queue }.check("database")?;
+        if !(1..=64).contains(connections) {
+            return Err(ConfigError::new(format!("database connections is {connections}: use 1 to 64")));
         }
         Ok(())
     }
@@ -136,14 +127,14 @@ impl SqlStore {
             #[cfg(feature = "postgres")]
             "postgres" | "postgresql" => {
                 let server = postgres::Postgres::new(&address, &options)?;
-                let (store, driver) = Self::prepared(&address, options, server);
+                let (store, driver) = Self::prepared(&address, options, server)?;
                 runtime.spawn(driver.run());
                 Ok(store)
             }
             #[cfg(feature = "mysql")]
             "mysql" | "mariadb" => {
                 let server = mysql::Mysql::new(&address, &options)?;
-                let (store, driver) = Self::prepared(&address, options, server);
+                let (store, driver) = Self::prepared(&address, options, server)?;
                 runtime.spawn(driver.run());
                 Ok(store)
             }
@@ -152,7 +143,7 @@ impl SqlStore {
                 let server = sqlite::Sqlite::new(&address, &options)?;
                 // One writer at a time is what a file can have.
                 let options = SqlOptions { connections: 1, ..options };
-                let (mut store, driver) = Self::prepared(&address, options, server);
+                let (mut store, driver) = Self::prepared(&address, options, server)?;
                 store.server_clock = false;
                 driven_by_a_thread(driver).map_err(|error| {
                     address.refuse(&format!("cannot be opened: there is no thread for it ({error})"))
@@ -163,12 +154,17 @@ impl SqlStore {
         }
     }
 
-    fn prepared<S: Server>(address: &Address, options: SqlOptions, server: S) -> (Self, Driver<S>) {
+    fn prepared<S: Server>(
+        address: &Address,
+        options: SqlOptions,
+        server: S,
+    ) -> Result<(Self, Driver<S>), ConfigError> {
         let name: Arc<str> = address.name.as_str().into();
+        let lookout = Lookout::start(&name)?;
         let SqlOptions { prefix, connect_timeout, command_timeout, queue, connections } = options;
-        let queue = Arc::new(Queue::new(Arc::clone(&name), queue, connect_timeout, command_timeout));
+        let queue = Queue::new(Arc::clone(&name), queue, connect_timeout, command_timeout, &lookout);
         let driver = Driver { queue: Arc::clone(&queue), server: Arc::new(server), connections };
-        (Self { name, prefix, queue, server_clock: true }, driver)
+        Ok((Self { name, prefix, queue, server_clock: true }, driver))
     }
 
     /// How many calls wait in the queue, those on their way not counted.
@@ -182,10 +178,10 @@ impl SqlStore {
         work: Result<Work, StoreError>,
         read: impl FnOnce(Done) -> Option<T> + Send + 'static,
     ) -> Reply<T> {
-        let ticket = work.and_then(|work| self.queue.push(work));
+        let ticket = work.and_then(|work| self.queue.push(work, None));
         let name = Arc::clone(&self.name);
         Box::pin(async move {
-            let done = ticket?.await.unwrap_or_else(|_| Err(trouble::undriven(&name)))?;
+            let done = ticket?.outcome().await?;
             read(done).ok_or_else(|| trouble::unexpected(&name, "an answer to something else came"))
         })
     }
