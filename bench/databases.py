@@ -1,9 +1,5 @@
 """Checks against a real PostgreSQL on loopback: Tollway and a peer that keeps limits there."""
 
-import itertools
-import threading
-import time
-from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 
@@ -13,7 +9,7 @@ from django.core.management import call_command
 from django.db import connections
 
 from bench.progress import Progress
-from bench.remote import KEYS, PER_HOUR, SECONDS, Check
+from bench.remote import KEYS, PER_HOUR, Check, asked
 from bench.results import Measuring, Section, Target
 from tests.databases import PostgresServer, postgres_server
 from tollway import Limiter, Policy
@@ -21,36 +17,6 @@ from tollway import Limiter, Policy
 CALLERS = (1, 16, 64)
 PEER = "django-smart-ratelimit"
 TARGET = 5.0
-
-
-def asked(callers: int, check: Check, leave: Callable[[], object]) -> float:
-    """Microseconds between two answers to anybody, with so many threads asking."""
-    counts = [0] * callers
-    stop = threading.Event()
-    failures: list[BaseException] = []
-
-    def ask(number: int) -> None:
-        keys = itertools.cycle(KEYS[number * 61 % len(KEYS) :] + KEYS)
-        try:
-            while not stop.is_set():
-                check(next(keys))
-                counts[number] += 1
-        except Exception as error:
-            failures.append(error)
-        finally:
-            leave()
-
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(callers)]
-    began = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    time.sleep(SECONDS)
-    stop.set()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise RuntimeError(f"a check failed under {callers} threads: {failures[0]!r}")
-    return (time.perf_counter() - began) * 1e6 / sum(counts)
 
 
 def theirs(server: PostgresServer) -> Check:

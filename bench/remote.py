@@ -51,9 +51,9 @@ def alone(check: Check) -> float:
     return (time.perf_counter() - began) * 1e6 / done
 
 
-def threaded(check: Check) -> float:
-    """Microseconds between two answers to anybody, with sixteen threads asking."""
-    counts = [0] * THREADS
+def asked(callers: int, check: Check, leave: Callable[[], object] = lambda: None) -> float:
+    """Microseconds between two answers to anybody, with so many threads asking."""
+    counts = [0] * callers
     stop = threading.Event()
     failures: list[BaseException] = []
 
@@ -65,8 +65,10 @@ def threaded(check: Check) -> float:
                 counts[number] += 1
         except Exception as error:
             failures.append(error)
+        finally:
+            leave()
 
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(THREADS)]
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(callers)]
     began = time.perf_counter()
     for thread in threads:
         thread.start()
@@ -75,7 +77,7 @@ def threaded(check: Check) -> float:
     for thread in threads:
         thread.join()
     if failures:
-        raise RuntimeError(f"a check failed under {THREADS} threads: {failures[0]!r}")
+        raise RuntimeError(f"a check failed under {callers} threads: {failures[0]!r}")
     return (time.perf_counter() - began) * 1e6 / sum(counts)
 
 
@@ -246,7 +248,9 @@ def measure(rounds: int, progress: Progress) -> Section:
         sync = sync_contenders(url, port)
         measuring.case("Python, 1 thread", by(alone, sync), Target(1.5, (bare,)))
         sync.pop(bare)
-        measuring.case(f"Python, {THREADS} threads", by(threaded, sync), Target(6, peers))
+        measuring.case(
+            f"Python, {THREADS} threads", by(partial(asked, THREADS), sync), Target(6, peers)
+        )
         with asyncio.Runner() as runner:
             made = runner.run(async_contenders(url))
             tasks = {name: partial(awaited, runner, check) for name, check in made.items()}

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
-import os
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from tests.servers import RedisServer, redis_server
+from tests.sharing import eight_processes_get_one_limit, forked_children_are_answered, patient
 from tollway import ConfigError, Decision, Limiter, Policy, StoreUnavailable
 
 
@@ -21,44 +19,12 @@ def server() -> Iterator[RedisServer]:
         yield server
 
 
-def patient(url: str | list[str], **options: Any) -> Limiter:
-    """A limiter that fails aloud, and waits longer than a busy machine needs."""
-    return Limiter(url, fail_mode="closed", command_timeout=5, **options)
-
-
-def _hammer(url: str, calls: int, start: float) -> tuple[int, float, float]:
-    """In a process of its own: how many of the calls passed, and between which times."""
-    limiter, policy = patient(url), Policy("hammered", "100/60s")
-    limiter.ping()
-    time.sleep(max(0.0, start - time.time()))
-    first = time.time()
-    passed = sum(limiter.check(policy, "k").allowed for _ in range(calls))
-    return passed, first, time.time()
-
-
 def test_eight_processes_get_one_limit(server: RedisServer) -> None:
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(8) as pool:
-        start = time.time() + 2
-        rows = pool.starmap(_hammer, [(server.url, 400, start)] * 8)
-    passed = sum(row[0] for row in rows)
-    span = max(row[2] for row in rows) - min(row[1] for row in rows)
-    assert 100 <= passed <= 100 + int(span * 100 / 60) + 1
+    eight_processes_get_one_limit(server.url, calls=400)
 
 
-def test_a_forked_child_uses_its_own_connection(server: RedisServer) -> None:
-    limiter, policy = patient(server.url), Policy("forked", "100/h")
-    assert limiter.check(policy, "k").remaining == 99
-    child = os.fork()
-    if child == 0:  # pragma: no cover - the child
-        code = 1
-        try:
-            code = 0 if limiter.check(policy, "k").remaining == 98 else 2
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
-    assert limiter.check(policy, "k").remaining == 97
+def test_forked_children_use_their_own_connection(server: RedisServer) -> None:
+    forked_children_are_answered(server.url)
 
 
 async def test_four_hundred_at_once_get_five(server: RedisServer) -> None:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
-import os
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.databases import PostgresServer, postgres_server
 from tests.servers import free_port
+from tests.sharing import eight_processes_get_one_limit, forked_children_are_answered, patient
 from tollway import ConfigError, Limiter, Policy, StoreError, StoreUnavailable
 
 
@@ -37,80 +34,12 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return server.url
 
 
-def patient(url: str, **options: Any) -> Limiter:
-    """A limiter that fails aloud, and waits longer than a busy machine needs."""
-    return Limiter(url, fail_mode="closed", connect_timeout=10, command_timeout=10, **options)
-
-
-def _hammer(url: str, calls: int, start: float) -> tuple[int, float, float]:
-    """In a process of its own: how many of the calls passed, and between which times."""
-    limiter, policy = patient(url, near_cache=0), Policy("hammered", "100/60s")
-    limiter.ping()
-    time.sleep(max(0.0, start - time.time()))
-    first = time.time()
-    passed = sum(limiter.check(policy, "k").allowed for _ in range(calls))
-    return passed, first, time.time()
-
-
 def test_eight_processes_get_one_limit(url: str) -> None:
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(8) as pool:
-        start = time.time() + 2
-        rows = pool.starmap(_hammer, [(url, 60, start)] * 8)
-    passed = sum(row[0] for row in rows)
-    span = max(row[2] for row in rows) - min(row[1] for row in rows)
-    assert 100 <= passed <= 100 + int(span * 100 / 60) + 1
-
-
-def _exit_after(answer: Callable[[], bool]) -> None:
-    """In a forked child: says by its exit code whether it was answered as it should be."""
-    code = 1
-    try:
-        code = 0 if answer() else 2
-    finally:
-        os._exit(code)
-
-
-def _fork(url: str) -> None:
-    """In a process of its own: what children are told that are forked while threads are served."""
-    limiter, policy = patient(url), Policy("forked", "100000/d", algorithm="fixed_window")
-    stop, counts = threading.Event(), [0] * 4
-
-    def serve(number: int) -> None:
-        while not stop.is_set():
-            assert limiter.check(policy, "k").allowed
-            counts[number] += 1
-
-    threads = [threading.Thread(target=serve, args=(number,)) for number in range(len(counts))]
-    for thread in threads:
-        thread.start()
-    children = 0
-    for _ in range(25):
-        child = os.fork()
-        if child == 0:  # pragma: no cover - the child
-            _exit_after(lambda: limiter.check(policy, "k").allowed)
-        other = multiprocessing.get_context("fork").Process(
-            target=_exit_after, args=(lambda: limiter.check(policy, "k").allowed,)
-        )
-        other.start()
-        _, status = os.waitpid(child, 0)
-        assert os.waitstatus_to_exitcode(status) == 0
-        other.join()
-        assert other.exitcode == 0
-        children += 2
-    stop.set()
-    for thread in threads:
-        thread.join()
-    assert min(counts) > 0
-    assert limiter.check(policy, "k", 0).remaining == 100_000 - children - sum(counts)
+    eight_processes_get_one_limit(url, calls=60)
 
 
 def test_forked_children_use_their_own_connection_whatever_the_parent_does(url: str) -> None:
-    process = multiprocessing.get_context("spawn").Process(target=_fork, args=(url,))
-    process.start()
-    process.join(120)
-    process.kill()
-    assert process.exitcode == 0
+    forked_children_are_answered(url)
 
 
 def test_tasks_share_transactions(url: str) -> None:
