@@ -31,6 +31,7 @@ class BoltAPI(Routes):
     ``prefix`` stands before every path. ``trailing_slash`` is ``"strip"`` (the default: a path
     is registered without), ``"append"`` (with) or ``"keep"`` (as written); a request for the
     other spelling is redirected with 308. ``dependencies`` are called before every handler.
+    ``validate_response=False`` sends what handlers return without looking at their models.
     What else can be said of all routes: :class:`tollway.bolt.scope.ScopeOptions`.
 
     ``lifespan`` is an async context manager made for the API, entered before the first request and
@@ -57,10 +58,12 @@ class BoltAPI(Routes):
         trailing_slash: TrailingSlash = "strip",
         dependencies: Sequence[Depends] = (),
         lifespan: Lifespan | None = None,
+        validate_response: bool | None = None,
         **options: Unpack[ScopeOptions],
     ) -> None:
         super().__init__(prefix, trailing_slash, dependencies, **options)
         self.lifespan = lifespan
+        self.validate_response = validate_response
         self.state = SimpleNamespace()
         self.health_checks: dict[str, Callable[[], Any]] = {}
 

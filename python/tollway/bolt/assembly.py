@@ -18,9 +18,17 @@ from tollway.bolt.exceptions import FieldProblem
 from tollway.bolt.explain import MOST_PROBLEMS, code_of
 from tollway.bolt.lifespan import lifespans
 from tollway.bolt.limits import Limiters
-from tollway.bolt.responses import JSON, Redirect, Response, encode_json
+from tollway.bolt.response_models import promised
+from tollway.bolt.responses import Redirect, Response, encode_json
 from tollway.bolt.router import Route
-from tollway.bolt.signature import Around, Signature, compile_signature, describe, name_of
+from tollway.bolt.signature import (
+    Around,
+    Signature,
+    compile_signature,
+    describe,
+    name_of,
+    returns,
+)
 from tollway.bolt.threads import Threads, Wrapper
 from tollway.errors import ConfigError
 
@@ -112,8 +120,15 @@ class _Builder:
 
     def _compiled(self, route: Route, path: str) -> dict[str, Any]:
         handler = route.handler
+        promise = promised(
+            describe(handler),
+            route.status_code,
+            route.response_model,
+            returns(handler),
+            route.validate_response is not False,
+        )
         around = Around(
-            route.dependencies, route.overrides, self.threads, finished(route.status_code)
+            route.dependencies, route.overrides, self.threads, promise.built, promise.checked
         )
         names = paths.names(path)
         signature = compile_signature(handler, route.method, names, route.inline, around)
@@ -129,7 +144,7 @@ class _Builder:
             "args": signature.arguments,
             "status": route.status_code,
             "max_body": route.max_body,
-            "encode": encode_json,
+            "encode": promise.encode,
             "finish": self.answers.of(handler, path, route.scopes),
             "limits": self.limiters.charges(handler, describe(handler), name),
         }
@@ -157,17 +172,6 @@ class _Builder:
                 }
             )
         return found
-
-
-def finished(status_code: int) -> Callable[[Any], Any]:
-    """What makes a response of a plain value before the server does."""
-
-    def response(value: Any) -> Any:
-        if isinstance(value, Response | str | bytes) or status_code == 204:
-            return value
-        return JSON(value, status_code)
-
-    return response
 
 
 def _redirect(request: Any) -> Redirect:

@@ -47,26 +47,36 @@ class Call:
 
 
 def compose(
-    calls: list[Call], width: int, threads: Threads, built: Callable[[Any], Any]
+    calls: list[Call],
+    width: int,
+    threads: Threads,
+    built: Callable[[Any], Any],
+    checked: Callable[[Any], Any] | None,
 ) -> tuple[bool, Callable[..., Any]]:
     """A function of the server's ``width`` arguments that makes all ``calls`` in order.
 
     ``threads`` runs plain functions where the event loop must not wait for them; ``built`` makes
-    the response while dependencies are still open. Returns whether the function is to be run on
+    the response while dependencies are still open, ``checked`` looks at what is returned wherever
+    it is given. Returns whether the function is to be run on
     the event loop, and the function: the last call's own target wherever that is enough.
     """
     *needed, handler = calls
     plain = all(step.build is None and step.keyword is None for step in handler.steps)
-    if plain and not needed:
+    if plain and not needed and checked is None:
         return handler.kind == "async", handler.target
-    return _Writer(calls, width, threads, built).compiled()
+    opens = any(call.kind in GENERATORS for call in needed)
+    return _Writer(calls, width, threads, built if opens else checked).compiled()
 
 
 class _Writer:
     """Writes the source of one function, and what its names stand for."""
 
     def __init__(
-        self, calls: list[Call], width: int, threads: Threads, built: Callable[[Any], Any]
+        self,
+        calls: list[Call],
+        width: int,
+        threads: Threads,
+        finish: Callable[[Any], Any] | None,
     ) -> None:
         needed = calls[:-1]
         self.calls = calls
@@ -77,11 +87,12 @@ class _Writer:
         self.depth = 1
         self.opens = [call.name for call in needed if call.kind in GENERATORS]
         self.on_loop = any(call.kind in ASYNC for call in calls)
-        # Only then does somebody have to wait before the handler is called.
-        self.awaits = self.on_loop and any(call.kind != "sync" or not call.quick for call in needed)
+        # Only then does somebody have to wait before or after the handler is called.
+        first = any(call.kind != "sync" or not call.quick for call in needed)
+        self.awaits = self.on_loop and (first or finish is not None)
         self.threads = threads
-        if self.opens:
-            self.names["finish"] = built
+        self.finishes = finish is not None
+        self.names["finish"] = finish
 
     def compiled(self) -> tuple[bool, Callable[..., Any]]:
         # What parameters are built from is read before anything is called.
@@ -140,7 +151,7 @@ class _Writer:
         if not last:
             self._write(f"d{position} = {made}")
         else:
-            self._write(f"return finish({made})" if self.opens else f"return {made}")
+            self._write(f"return finish({made})" if self.finishes else f"return {made}")
 
     def _target(self, call: Call, hops: bool) -> Callable[..., Any]:
         opened: Callable[..., Any]

@@ -33,6 +33,7 @@ __all__ = [
     "NotFound",
     "NotImplemented",
     "RequestValidationError",
+    "ResponseValidationError",
     "ServerException",
     "ServiceUnavailable",
     "TooManyRequests",
@@ -231,6 +232,21 @@ class ValidationException(HTTPException):
     def __init__(self, errors: Iterable[FieldProblem], detail: str = "") -> None:
         self.errors: list[FieldProblem] = list(errors)
         super().__init__(None, detail)
+
+
+class ResponseValidationError(BoltException):
+    """A handler returned what its route does not promise: answered with 500, told in the log.
+
+    ``errors`` lists every mistake.
+    """
+
+    def __init__(self, what: str, errors: Iterable[FieldProblem]) -> None:
+        self.errors: list[FieldProblem] = list(errors)
+        told = "; ".join(
+            f"{'.'.join(str(part) for part in entry['loc'])}: {entry['msg']}"
+            for entry in self.errors
+        )
+        super().__init__(f"{what} is not what it promises: {told}")
 
 
 class RequestValidationError(ValidationException):

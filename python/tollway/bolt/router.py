@@ -30,6 +30,12 @@ class Options(TypedDict, total=False):
     """For logs; the handler's dotted name if left out."""
     dependencies: Sequence[Depends]
     """Called before the handler; what they return is not used."""
+    response_model: Any
+    """The type of what the handler returns, or types by status: ``{200: Item, 404: Trouble}``;
+    the return annotation if left out."""
+    validate_response: bool | None
+    """Whether what is returned is brought into the form of the model; True if left out here and
+    on the API."""
     max_body: int | None
     """Most bytes of a body here; otherwise ``BOLT_MAX_BODY_BYTES``, or with files
     ``BOLT_MAX_UPLOAD_BYTES``."""
@@ -48,6 +54,8 @@ class Route:
     name: str | None = None
     dependencies: Sequence[Depends] = ()
     scopes: tuple[Scope, ...] = ()
+    response_model: Any = None
+    validate_response: bool | None = None
     max_body: int | None = None
     overrides: dict[Any, Any] = field(default_factory=dict)
     """The ``dependency_overrides`` of the APIs that hold the route."""
@@ -85,6 +93,7 @@ class Routes:
         self.trailing_slash: TrailingSlash = trailing_slash
         self.dependencies = depends_on(dependencies, "dependencies")
         self.dependency_overrides: dict[Callable[..., Any], Callable[..., Any]] = {}
+        self.validate_response: bool | None = None
         self._own: list[Route] = []
         self._below: list[tuple[str, Routes]] = []
 
@@ -175,8 +184,10 @@ class Routes:
 
     def _within(self, route: Route) -> Route:
         """A route with what holds for all routes in here: the outermost comes first."""
+        validates = route.validate_response
         return replace(
             route,
+            validate_response=self.validate_response if validates is None else validates,
             dependencies=(*self.dependencies, *route.dependencies),
             scopes=(self.scope, *route.scopes),
             overrides=route.overrides | self.dependency_overrides,

@@ -33,7 +33,7 @@ from tollway.bolt.params import MISSING, Depends, File, Param
 from tollway.bolt.threads import Threads
 from tollway.errors import ConfigError
 
-__all__ = ["Around", "Signature", "compile_signature", "describe"]
+__all__ = ["Around", "Signature", "compile_signature", "describe", "returns"]
 
 BODILESS: Final = ("GET", "HEAD", "OPTIONS")
 BODIES: Final = ("body", "form", "file")
@@ -63,6 +63,8 @@ class Around:
     threads: Threads = field(default_factory=Threads)
     built: Callable[[Any], Any] = lambda value: value
     """Makes a response while dependencies are still open."""
+    checked: Callable[[Any], Any] | None = None
+    """Looks at what is returned."""
 
 
 def describe(handler: Callable[..., Any]) -> str:
@@ -159,8 +161,9 @@ class _Compiler:
             self._fail(f"the path has {{{unused[0]}}} but no parameter takes it: add `{unused[0]}`")
         if self.body and any(argument["source"] in BODIES[1:] for argument in self.arguments):
             self._fail("the body is both JSON and a form: put all of it into the form")
+        around = self.around
         on_loop, call = compose(
-            self.calls, len(self.arguments), self.around.threads, self.around.built
+            self.calls, len(self.arguments), around.threads, around.built, around.checked
         )
         if on_loop and inline:
             needed = next(call for call in self.calls if call.kind in ASYNC)
@@ -452,3 +455,11 @@ def _depends(parameter: inspect.Parameter, annotation: Any) -> Depends | None:
         if extra is Depends:
             return Depends()
     return None
+
+
+def returns(handler: Callable[..., Any]) -> Any:
+    """The return annotation of a handler, or None where there is none that can be read."""
+    try:
+        return get_type_hints(_code(handler), include_extras=True).get("return")
+    except Exception:
+        return None
