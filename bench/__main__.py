@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import checks, crate, databases, door, remote, servers
+from bench import checks, crate, databases, door, remote, servers, web
 from bench.charts import chart
 from bench.progress import Progress
 from bench.results import Section, show
@@ -31,6 +31,7 @@ SECTIONS = {
     "redis": remote.measure,
     "postgres": databases.measure,
     "django": door.measure,
+    "web": web.measure,
     "servers": servers.measure,
 }
 

@@ -46,8 +46,8 @@ class Contender:
 
 
 @contextmanager
-def contending(name: str, door: str, store: str) -> Iterator[Contender]:
-    command = [sys.executable, str(APP), name, door, store]
+def contending(app: Path, name: str, door: str, store: str) -> Iterator[Contender]:
+    command = [sys.executable, str(app), name, door, store]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -60,7 +60,7 @@ def measure(rounds: int, progress: Progress) -> Section:
         for door, names in DOORS.items():
             for title, place in (("in memory", "memory://"), ("Redis", f"redis://{HOST}:{port}/0")):
                 case = f"{TITLES[door]}, {title}"
-                compare(section, case, door, names, place, rounds, progress)
+                compare(section, case, APP, door, names, place, rounds, progress)
                 if not place.startswith("redis:"):
                     section.targets[case] = Target(ratio=RATIO, against=tuple(names[1:]))
     section.notes += [
@@ -78,6 +78,7 @@ def measure(rounds: int, progress: Progress) -> Section:
 def compare(
     section: Section,
     case: str,
+    app: Path,
     door: str,
     names: list[str],
     place: str,
@@ -86,7 +87,7 @@ def compare(
 ) -> None:
     """Everybody at one door, over one store, each in a process of its own."""
     with ExitStack() as stack:
-        running = {name: stack.enter_context(contending(name, door, place)) for name in names}
+        running = {name: stack.enter_context(contending(app, name, door, place)) for name in names}
         rows = {name: Row(case, name, []) for name in names}
         for number, name in interleaved(rounds, names):
             progress.at(section.title, case, f"{name}, round {number + 1} of {rounds}")

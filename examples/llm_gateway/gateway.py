@@ -26,7 +26,7 @@ limiter = Limiter(
 )
 REQUESTS = Policy("requests", os.environ.get("GATEWAY_REQUESTS", "60/m"))
 TOKENS = Policy("tokens", os.environ.get("GATEWAY_TOKENS", "20000/m"), algorithm="fixed_window")
-by_key = limit(REQUESTS, limiter, key="header:X-API-Key", share="policy")
+by_key = limit(REQUESTS, limiter, key="api_key", share="policy")
 
 app = FastAPI()
 app.add_middleware(LimiterMiddleware)
@@ -42,7 +42,7 @@ class Question(BaseModel):
 def account(x_api_key: Annotated[str, Header()] = "") -> str:
     """Whose tokens are spent. A real gateway looks the key up."""
     if not x_api_key:
-        raise HTTPException(401)
+        raise HTTPException(401, "Send your API key in the header X-API-Key.")
     return hash_identity(x_api_key)
 
 

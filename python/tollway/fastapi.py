@@ -32,13 +32,14 @@ from tollway.asgi import (
     get_limiter,
     set_limiter,
 )
-from tollway.asgi.answering import pacer_detail, refusal, unavailable
+from tollway.asgi.answering import decision_headers, pacer_detail, put, refusal, unavailable
 from tollway.asgi.limits import (
     Charge,
     RouteLimit,
     Share,
     charges_of,
     check,
+    due,
     refuse_twins,
     route_name,
 )
@@ -131,8 +132,8 @@ class Limit(RouteLimit):
             decision = await _check_together(self, connection, passage)
         if not decision.allowed:
             await self.refuse(connection, response, decision)
-        for name, value in (passage.decision or decision).headers():
-            response.headers[name] = value
+        if passage.decision is not None:
+            put(response.raw_headers, decision_headers(passage.decision, 200))
         return decision
 
     async def refuse(
@@ -167,13 +168,15 @@ def limit(
     *,
     share: Share = "route",
     body: Body | None = None,
+    skip_if: Callable[..., Any] | None = None,
 ) -> Limit:
     """A dependency that limits a route and returns the :class:`tollway.Decision`.
 
     ``policy`` is a :class:`tollway.Policy`, a rate such as ``"5/10s"``, or a list of these that
     are checked together. ``limiter`` is where counts are kept, by default that of
     :func:`set_limiter`. ``cost`` is what one request takes, ``key`` by what is counted: each a
-    function of the request too, sync or async. ``share="policy"`` makes all routes with this
+    function of the request too, sync or async; requests of which ``skip_if`` is true are not
+    limited. ``share="policy"`` makes all routes with this
     policy one count; by default each route has its own. ``body`` is how a refusal is worded, see
     :data:`tollway.asgi.Body`::
 
@@ -185,7 +188,7 @@ def limit(
 
     Raises :class:`tollway.ConfigError` where it is written, on a bad rate or key.
     """
-    return Limit(policy, limiter, cost, key, share, body)
+    return Limit(policy, limiter, cost, key, share, body, skip_if)
 
 
 def rate_limit(
@@ -196,6 +199,7 @@ def rate_limit(
     *,
     share: Share = "route",
     body: Body | None = None,
+    skip_if: Callable[..., Any] | None = None,
 ) -> Callable[[Endpoint], Endpoint]:
     """:func:`limit` as a decorator, written between the route and its handler::
 
@@ -203,7 +207,7 @@ def rate_limit(
     @rate_limit("5/10s")
     async def ping(): ...
     """
-    dependency = limit(policy, limiter, cost, key, share=share, body=body)
+    dependency = limit(policy, limiter, cost, key, share=share, body=body, skip_if=skip_if)
 
     def decorate(endpoint: Endpoint) -> Endpoint:
         limited: Endpoint = _with_dependency(endpoint, dependency)
@@ -253,7 +257,7 @@ class _Route:
     limits: tuple[Limit, ...]
 
 
-_KNOWN: Final = "_tollway_limits"
+_KNOWN: Final = "_tollway_routes"
 
 
 def _route_of(connection: HTTPConnection) -> _Route:
@@ -262,15 +266,26 @@ def _route_of(connection: HTTPConnection) -> _Route:
     scope = connection.scope
     included = scope.get("fastapi", {}).get("effective_route_context")
     found = included if hasattr(included, "dependant") else scope.get("route")
-    name = route_name(scope, found)
-    limits: tuple[Limit, ...] | None = getattr(found, _KNOWN, None)
-    if limits is None:
-        limits = tuple(dict.fromkeys(_limits_in(getattr(found, "dependant", None))))
-        refuse_twins(name, limits)
+    # Kept on the route itself, which it lives as long as: by its name, and by where the
+    # application is, unless that has names of parameters in it.
+    routes: dict[Any, _Route] | None = getattr(found, _KNOWN, None)
+    if routes is None:
+        routes = {}
         if found is not None:
-            # Kept on the route itself: it lives as long as the route does.
-            setattr(found, _KNOWN, limits)
-    return _Route(name, limits)
+            setattr(found, _KNOWN, routes)
+    root = scope.get("root_path", "")
+    place = (scope["type"], root)
+    known = routes.get(place)
+    if known is None:
+        name = route_name(scope, found)
+        known = routes.get(name)
+        if known is None:
+            limits = tuple(dict.fromkeys(_limits_in(getattr(found, "dependant", None))))
+            refuse_twins(name, limits)
+            known = routes[name] = _Route(name, limits)
+        if root == scope.get("app_root_path", root) or not scope.get("path_params"):
+            routes[place] = known
+    return known
 
 
 def _limits_in(dependant: Any) -> Iterator[Limit]:
@@ -278,6 +293,10 @@ def _limits_in(dependant: Any) -> Iterator[Limit]:
         if isinstance(inner.call, Limit):
             yield inner.call
         yield from _limits_in(inner)
+
+
+_SPARED: Final = Limiter("memory://", max_keys=64)
+"""What decides for requests that every limit skips: nothing is counted."""
 
 
 async def _check_together(own: Limit, connection: HTTPConnection, passage: Passage) -> Decision:
@@ -298,7 +317,12 @@ async def _check_together(own: Limit, connection: HTTPConnection, passage: Passa
         and item.own_limiter() is limiter
         and not item.waits()
     ]
-    charges = await charges_of(group, connection.scope, connection, route.name)
+    asked = await due(group, connection)
+    if not asked:
+        spared = _SPARED.check(own.own_policies()[0], "spared", 0)
+        passage.answers.update(dict.fromkeys(group, spared))
+        return spared
+    charges = await charges_of(asked, connection.scope, connection, route.name)
     try:
         decision = await check(limiter, charges, connection.scope)
     except StoreError:  # the limiter has told the log

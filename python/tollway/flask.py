@@ -7,7 +7,7 @@ one round trip and one set of headers. The thread of a request waits without the
 from __future__ import annotations
 
 import functools
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final
 
 from flask import Flask, Response, after_this_request, current_app, request
@@ -55,12 +55,14 @@ def limit_app(
     exclude_paths: Iterable[str] = (),
     exclude_methods: Iterable[str] = ("OPTIONS",),
     body: Body | None = None,
+    skip_if: Callable[..., Any] | None = None,
 ) -> None:
     """Limit every request of an application, before its view and those of its blueprints.
 
-    ``exclude_paths`` are globs, ``exclude_methods`` methods that are never limited.
+    ``exclude_paths`` are globs, ``exclude_methods`` methods that are never limited;
+    ``skip_if`` is a function of the request that says so of one.
     """
-    stack = Stack([RouteLimit(policy, limiter, cost, key, "policy", body)])
+    stack = Stack([RouteLimit(policy, limiter, cost, key, "policy", body, skip_if)])
     excludes = Excludes(exclude_paths, exclude_methods)
 
     def before() -> Response | None:

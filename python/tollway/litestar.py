@@ -7,7 +7,7 @@ and limits the whole application if you give it a policy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from litestar import Request, Response
@@ -90,6 +90,7 @@ def limit(
     *,
     share: Share = "route",
     body: Body | None = None,
+    skip_if: Callable[..., Any] | None = None,
 ) -> Limit:
     """A guard that limits routes.
 
@@ -98,7 +99,7 @@ def limit(
 
     Raises :class:`tollway.ConfigError` where it is written, on a bad rate or key.
     """
-    return Limit(policy, limiter, cost, key, share, body)
+    return Limit(policy, limiter, cost, key, share, body, skip_if)
 
 
 class LimiterPlugin(InitPlugin):

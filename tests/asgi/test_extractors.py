@@ -197,3 +197,25 @@ async def test_a_policy_of_a_route_keeps_all_that_it_says(
 
     paths = [{"url": "/strict"}, {"url": "/bucket"}, {"url": "/bucket"}]
     assert await statuses(app, *paths) == [503, 200, 429]
+
+
+async def test_what_is_skipped_is_neither_counted_nor_refused(default_limiter: Limiter) -> None:
+    async def staff(request: Any) -> bool:
+        return dict(request["headers"]).get(b"x-staff") == b"yes"
+
+    app = FastAPI()
+
+    @app.get("/", dependencies=[Depends(limit("1/h", skip_if=staff))])
+    async def read() -> None: ...
+
+    @app.get("/both", dependencies=[Depends(limit("2/h", skip_if=staff)), Depends(limit("3/h"))])
+    async def both() -> None: ...
+
+    yes = {"headers": {"X-Staff": "yes"}}
+    assert await statuses(app, yes, yes, {}, {}, yes) == [200, 200, 200, 429, 200]
+    wanted = [{**yes, "url": "/both"}] * 2 + [{"url": "/both"}] * 2
+    assert await statuses(app, *wanted) == [200, 200, 200, 429]
+    early = LimiterMiddleware(hello, default_limiter, Policy("early", "1/h"), skip_if=staff)
+    assert await statuses(early, yes, yes, {}, {}) == [200, 200, 200, 429]
+    with pytest.raises(ConfigError, match="skip_if"):
+        limit("1/h", skip_if="staff")  # type: ignore[arg-type]

@@ -76,6 +76,24 @@ def test_an_answer_that_might_be_too_long_is_refused_and_costs_nothing(gateway: 
     assert left(gateway, "another") == 10_000
 
 
+def test_what_a_client_did_wrong_is_said_and_costs_nothing(gateway: str) -> None:
+    key = {"X-API-Key": "secret-of-cool"}
+    with httpx.Client(base_url=gateway, timeout=60) as client:
+        for answer in (
+            client.post("/v1/answers", json={"prompt": "one"}),
+            client.post("/v1/answers", json={"prompt": "one"}, headers={"X-API-Key": ""}),
+            client.get("/v1/usage"),
+        ):
+            assert answer.status_code == 401
+            assert answer.json() == {"detail": "Send your API key in the header X-API-Key."}
+        for body in ({}, {"prompt": "one", "max_tokens": 0}, {"prompt": "one", "max_tokens": 9999}):
+            assert client.post("/v1/answers", json=body, headers=key).status_code == 422
+        endless = {"prompt": "word " * 20_000, "max_tokens": 1}
+        refused = client.post("/v1/answers", json=endless, headers=key)
+        assert refused.status_code == 429 and refused.json()["violated-policies"] == ["tokens"]
+    assert left(gateway, "secret-of-cool") == 10_000
+
+
 def left(gateway: str, key: str) -> int:
     reply = httpx.get(f"{gateway}/v1/usage", headers={"X-API-Key": key}, timeout=60)
     found: int = reply.json()["tokens_left"]

@@ -178,6 +178,23 @@ impl Decision {
         fields.into_iter().map(|(name, value)| (names(py, name.as_str()).1, value)).collect()
     }
 
+    /// The same as ASGI wants them: names in lower case, all of it bytes. `Retry-After` is among
+    /// them only with `waits`.
+    fn asgi_headers<'py>(
+        &self,
+        py: Python<'py>,
+        x_ratelimit: bool,
+        ietf: bool,
+        waits: bool,
+    ) -> Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let fields = fields(&self.inner, &self.policies, now, Fields { x_ratelimit, ietf });
+        let wanted = fields.into_iter().filter(|(name, _)| waits || name != RETRY_AFTER);
+        wanted
+            .map(|(name, value)| (PyBytes::new(py, name.as_str().as_bytes()), PyBytes::new(py, value.as_bytes())))
+            .collect()
+    }
+
     /// The same, put into a dict of lower-case names to pairs of name and value: where Django's
     /// responses keep theirs. `Retry-After` goes there only with `waits`.
     fn write_headers(&self, store: &Bound<'_, PyDict>, x_ratelimit: bool, ietf: bool, waits: bool) -> PyResult<()> {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -20,18 +20,21 @@ class Addresses:
         self, trusted_proxies: Sequence[str] = (), proxy_hops: int = 0, ipv6_prefix: int = 64
     ) -> None:
         self._rule = ClientAddress(trusted_proxies, proxy_hops, ipv6_prefix)
-        self._believes = bool(trusted_proxies) or proxy_hops > 0
         self._counted = lru_cache(maxsize=PEERS_MAX)(self._rule.key)
+        believes = bool(trusted_proxies) or proxy_hops > 0
+        self.key: Callable[[Scope], str] = self._told_key if believes else self._peer_key
+        """The address as it is counted: one of IPv6 stands for its network."""
 
     def resolve(self, scope: Scope) -> str:
         """The address itself."""
         return self._rule.resolve(_peer(scope), *self._told(scope))
 
-    def key(self, scope: Scope) -> str:
-        """The address as it is counted: one of IPv6 stands for its network."""
-        if self._believes:
-            return self._rule.key(_peer(scope), *self._told(scope))
-        return self._counted(_peer(scope))
+    def _peer_key(self, scope: Scope) -> str:
+        client = scope.get("client")
+        return self._counted(client[0] if client else None)
+
+    def _told_key(self, scope: Scope) -> str:
+        return self._rule.key(_peer(scope), *self._told(scope))
 
     def _told(self, scope: Scope) -> tuple[list[str], list[str]]:
         return list(values(scope, b"x-forwarded-for")), list(values(scope, b"forwarded"))

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from tollway import ConfigError, Decision
 from tollway.answer import PROBLEM_JSON, UNAVAILABLE_SECONDS, unavailable_problem
-from tollway.asgi.wire import Headers, Receive, Scope, Send
+from tollway.asgi.wire import Headers, Message, Receive, Scope, Send
+
+if TYPE_CHECKING:
+    from tollway.asgi.passage import Passage
+
+_STARTS: Final = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 
 Answer = tuple[int, Headers, bytes]
 """Status, headers and body."""
@@ -20,12 +25,35 @@ function of the decision and the ASGI scope. What it returns is sent as text (``
 JSON (anything else); a pair is a media type and one of these. Status and headers stay."""
 
 
-def decision_headers(decision: Decision, *, x_headers: bool = True, ietf: bool = True) -> Headers:
-    """A decision's headers as ASGI wants them."""
-    return [
-        (name.lower().encode("latin-1"), value.encode("latin-1", "replace"))
-        for name, value in decision.headers(x_headers, ietf)
-    ]
+def decision_headers(
+    decision: Decision, status: int = 429, *, x_headers: bool = True, ietf: bool = True
+) -> Headers:
+    """A decision's headers as ASGI wants them, for an answer of that status: how long to wait is
+    for refusals."""
+    return decision.asgi_headers(x_headers, ietf, status >= 400)
+
+
+def with_headers(passage: Passage, send: Send, headers: Callable[[Decision, int], Headers]) -> Send:
+    """``send`` with headers of the decision that speaks by then, in place of others so named.
+
+    ``headers`` is given the decision and the status that is sent.
+    """
+
+    def send_with_headers(message: Message) -> Awaitable[None]:
+        if message["type"] in _STARTS and passage.decision is not None:
+            told = list(message.get("headers", ()))
+            put(told, headers(passage.decision, message.get("status", 101)))
+            message = {**message, "headers": told}
+        return send(message)
+
+    return send_with_headers
+
+
+def put(headers: Headers, own: Headers) -> None:
+    """Put these headers among others, in place of those of the same names."""
+    names = dict(own)
+    headers[:] = [item for item in headers if item[0].lower() not in names]
+    headers += own
 
 
 def refusal(decision: Decision, scope: Scope, body: Body) -> Answer:

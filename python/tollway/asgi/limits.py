@@ -8,11 +8,12 @@ from typing import Any, Final, Literal, TypeVar
 from tollway import ConfigError, Decision, Limiter, Policy, Rate
 from tollway.answer import policy_name
 from tollway.asgi.answering import Answer, Body, read_body, refusal, unavailable
-from tollway.asgi.asking import Cost, cost_of, read_cost
+from tollway.asgi.asking import Cost, answered, cost_of, read_cost
 from tollway.asgi.extractors import Extractor, Key, extractor, settled, waits
 from tollway.asgi.passage import Passage, body_of, get_limiter, rules_of, subject_of
 from tollway.asgi.wire import Scope
 from tollway.errors import StoreError
+from tollway.rules import Rules
 
 Policies = Policy | Rate | str
 """A policy, or a rate that becomes one named after itself."""
@@ -38,14 +39,18 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 Ask = Callable[[Limiter, Sequence[Charge], Scope], Awaitable[Decision]]
 
 
-async def check(limiter: Limiter, charges: Sequence[Charge], scope: Scope) -> Decision:
+def check(limiter: Limiter, charges: Sequence[Charge], scope: Scope) -> Awaitable[Decision]:
     """Ask a limiter, by the rules if there are any, all or nothing, in one round trip."""
     rules = rules_of(scope)
     if rules is not None:
-        return await rules.acheck(limiter, charges, await subject_of(scope))
-    if len(charges) == 1:
-        return await limiter.acheck(*charges[0])
-    return await limiter.acheck_all(charges)
+        return _ruled(rules, limiter, charges, scope)
+    return limiter.acheck(*charges[0]) if len(charges) == 1 else limiter.acheck_all(charges)
+
+
+async def _ruled(
+    rules: Rules, limiter: Limiter, charges: Sequence[Charge], scope: Scope
+) -> Decision:
+    return await rules.acheck(limiter, charges, await subject_of(scope))
 
 
 def named(policy: Policy, name: str) -> Policy:
@@ -74,6 +79,7 @@ class RouteLimit:
         key: Key | None,
         share: Share,
         body: Body | None,
+        skip_if: Callable[..., Any] | None = None,
     ) -> None:
         if share not in ("route", "policy"):
             raise ConfigError(f'share={share!r}: it is "route" or "policy"')
@@ -85,6 +91,9 @@ class RouteLimit:
         self.key = key
         self.share = share
         self.body = None if body is None else read_body(body)
+        if skip_if is not None and not callable(skip_if):
+            raise ConfigError(f"skip_if={skip_if!r}: it is a function of the request")
+        self.skip_if = skip_if
         self._asked = None if self.policies is None else self._asking(self.policies)
         self._scoped: dict[tuple[str, str], Policy] = {}
 
@@ -115,18 +124,11 @@ class RouteLimit:
         """Whether its key is a function, which may need what others before it leave."""
         return any(waits(self.key or policy.key) for policy in self.own_policies())
 
-    async def charges(self, scope: Scope, argument: object, route: str) -> list[Charge]:
-        """What this limit costs a request, and whom. ``argument`` is what functions are given."""
-        cost = self.cost if self.cost.__class__ is int else await cost_of(self.cost, argument)
-        charges = []
-        for policy, extract in self._asked or self._asking(self.own_policies()):
-            found = extract(scope, argument)
-            if found.__class__ is not str or not found:
-                found = await settled(found, scope)
-            charges.append((self._counted(policy, route), found, cost))
-        return charges
+    def asked(self) -> list[tuple[Policy, Extractor]]:
+        """Its policies, each with what tells who is counted."""
+        return self._asked or self._asking(self.own_policies())
 
-    def _counted(self, policy: Policy, route: str) -> Policy:
+    def counted(self, policy: Policy, route: str) -> Policy:
         """The policy as it counts: one count a route, unless it is shared on purpose."""
         if self.share == "policy":
             return policy
@@ -138,18 +140,38 @@ class RouteLimit:
         return known
 
 
+async def due(limits: Sequence[RouteLimit], argument: object) -> Sequence[RouteLimit]:
+    """Those of some limits that are not skipped."""
+    if all(item.skip_if is None for item in limits):
+        return limits
+    return [
+        item
+        for item in limits
+        if item.skip_if is None or not await answered(item.skip_if(argument))
+    ]
+
+
 async def charges_of(
     limits: Iterable[RouteLimit], scope: Scope, argument: object, route: str
 ) -> list[Charge]:
-    """What several limits of one route cost a request; ``route`` is empty before any routing.
+    """What several limits of one route cost a request, and whom; ``argument`` is what functions
+    are given, ``route`` is empty before any routing.
 
     A limit that is said twice, on a router and on its route, is one.
     """
-    Passage.of(scope).route = route or None
-    charges: dict[Charge, None] = {}
+    if route:
+        Passage.of(scope).route = route
+    charges = []
     for item in limits:
-        charges.update(dict.fromkeys(await item.charges(scope, argument, route)))
-    return list(charges)
+        cost = item.cost
+        if cost.__class__ is not int:
+            cost = await cost_of(cost, argument)
+        for policy, extract in item.asked():
+            found = extract(scope, argument)
+            if found.__class__ is not str or not found:
+                found = await settled(found, scope)
+            charges.append((item.counted(policy, route), found, cost))
+    return charges if len(charges) == 1 else list(dict.fromkeys(charges))
 
 
 class Stack:
@@ -176,9 +198,11 @@ class Stack:
             refuse_twins(route, self.limits)
             self._checked.add(route)
         passage = Passage.of(scope)
-        for limiter in dict.fromkeys(item.own_limiter() for item in self.limits):
-            group = [item for item in self.limits if item.own_limiter() is limiter]
-            charges = await charges_of(group, scope, argument, route)
+        for limiter, group in self._groups():
+            asked = await due(group, argument)
+            if not asked:
+                continue
+            charges = await charges_of(asked, scope, argument, route)
             try:
                 decision = await ask(limiter, charges, scope)
             except StoreError:  # the limiter has told the log
@@ -187,6 +211,15 @@ class Stack:
             if not decision.allowed:
                 return refusal(decision, scope, group[0].body or body_of(scope))
         return None
+
+    def _groups(self) -> Iterable[tuple[Limiter, list[RouteLimit]]]:
+        """The limits by where they are counted."""
+        if len(self.limits) == 1:
+            return [(self.limits[0].own_limiter(), self.limits)]
+        groups: dict[Limiter, list[RouteLimit]] = {}
+        for item in self.limits:
+            groups.setdefault(item.own_limiter(), []).append(item)
+        return groups.items()
 
 
 class Decorator:
@@ -204,6 +237,7 @@ class Decorator:
         *,
         share: Share = "route",
         body: Body | None = None,
+        skip_if: Callable[..., Any] | None = None,
     ) -> Callable[[Endpoint], Endpoint]:
         """Limit an endpoint, written between the route and the function.
 
@@ -212,7 +246,7 @@ class Decorator:
 
         Raises :class:`tollway.ConfigError` where it is written, on a bad rate or key.
         """
-        item = RouteLimit(policy, limiter, cost, key, share, body)
+        item = RouteLimit(policy, limiter, cost, key, share, body, skip_if)
 
         def decorate(endpoint: Any) -> Any:
             return endpoint if Stack.on(endpoint, item) else self._limited(endpoint, Stack([item]))

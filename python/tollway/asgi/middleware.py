@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
 
 from tollway import ConfigError, Limiter, Policy
 from tollway.asgi.addresses import Addresses
-from tollway.asgi.answering import Body, decision_headers, read_body, refuse
+from tollway.asgi.answering import Body, decision_headers, read_body, refuse, with_headers
 from tollway.asgi.asking import Cost
 from tollway.asgi.extractors import Key
 from tollway.asgi.limits import Policies, RouteLimit, Stack, charges_of, check
@@ -18,8 +19,6 @@ from tollway.asgi.wire import ASGIApp, Message, Receive, Scope, Send, inner_path
 from tollway.errors import StoreError
 from tollway.rules import Rules
 from tollway.tokens import Verifier
-
-_STARTS: Final = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 
 
 class LimiterMiddleware:
@@ -32,9 +31,10 @@ class LimiterMiddleware:
 
     ``key`` is ``"ip"``, ``"user"``, ``"api_key"``, ``"header:X"`` and so on, a :func:`compose` of
     several, or a function of the scope, async if need be; ``cost`` a number or such a function.
-    ``exclude_paths`` are globs, ``exclude_methods`` methods that are never limited.
-    ``trusted_proxies``, ``proxy_hops`` and ``ipv6_prefix`` are those of :func:`set_limiter`, for
-    this application, and so are ``rules``, ``facts`` and ``verifier``, for what lies further in,
+    ``exclude_paths`` are globs, ``exclude_methods`` methods that are never limited, and ``skip_if``
+    is a function of the scope that says so of a request. ``trusted_proxies``, ``proxy_hops`` and
+    ``ipv6_prefix`` are those of :func:`set_limiter`, for this application, and so are ``rules``,
+    ``facts`` and ``verifier``, for what lies further in,
     too. ``body`` is how refusals are worded, see
     :data:`tollway.asgi.Body`. ``messages`` are policies for each message of a WebSocket; at the
     first one too many the connection is closed with code 1008, counted by the same ``key``.
@@ -62,15 +62,16 @@ class LimiterMiddleware:
         verifier: Verifier | None = None,
         body: Body | None = None,
         messages: Policies | Sequence[Policies] | None = None,
+        skip_if: Callable[..., Any] | None = None,
     ) -> None:
         if policy is None and limiter is not None:
             policy = limiter.default_policy
         self.app = app
         self._stack: Stack | None = None
         if policy is not None:
-            self._stack = Stack([RouteLimit(policy, limiter, cost, key, "policy", None)])
+            self._stack = Stack([RouteLimit(policy, limiter, cost, key, "policy", None, skip_if)])
         elif rules is not None:
-            self._stack = Stack([_ByRules(None, limiter, cost, key, "policy", None)])
+            self._stack = Stack([_ByRules(None, limiter, cost, key, "policy", None, skip_if)])
         self._messages: RouteLimit | None = None
         if messages is not None:
             self._messages = RouteLimit(messages, limiter, 1, key, "policy", None)
@@ -85,8 +86,8 @@ class LimiterMiddleware:
             "verifier": verifier,
             "body": None if body is None else read_body(body),
         }
-        self._told = [(name, value) for name, value in told.items() if value is not None]
-        self._fields = {"x_headers": x_headers, "ietf": ietf_headers}
+        self._told = {name: value for name, value in told.items() if value is not None}
+        self._headers = partial(decision_headers, x_headers=x_headers, ietf=ietf_headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or hand it on."""
@@ -94,8 +95,8 @@ class LimiterMiddleware:
             await self.app(scope, receive, send)
             return
         passage = Passage.of(scope)
-        for name, value in self._told:
-            setattr(passage, name, value)
+        if self._told:
+            vars(passage).update(self._told)
         if not self._excludes.holds(scope):
             if self._stack is not None:
                 answer = await self._stack.turned_away(scope, scope, "")
@@ -104,7 +105,7 @@ class LimiterMiddleware:
                     return
             if self._messages is not None and scope["type"] == "websocket":
                 receive, send = self._with_limited_messages(self._messages, scope, receive, send)
-        await self.app(scope, receive, self._with_headers(passage, send))
+        await self.app(scope, receive, with_headers(passage, send, self._headers))
 
     def _with_limited_messages(
         self, limit: RouteLimit, scope: Scope, receive: Receive, send: Send
@@ -138,19 +139,6 @@ class LimiterMiddleware:
                 await send(message)
 
         return limited_receive, open_send
-
-    def _with_headers(self, passage: Passage, send: Send) -> Send:
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] in _STARTS and passage.decision is not None:
-                own = decision_headers(passage.decision, **self._fields)
-                if message.get("status", 101) < 400:
-                    own = [(name, value) for name, value in own if name != b"retry-after"]
-                names = {name for name, _ in own}
-                kept = [item for item in message.get("headers", ()) if item[0].lower() not in names]
-                message = {**message, "headers": kept + own}
-            await send(message)
-
-        return send_with_headers
 
 
 class _ByRules(RouteLimit):

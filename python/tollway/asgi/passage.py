@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 from tollway import Decision, Limiter
@@ -82,40 +83,33 @@ class Passage:
     the answer's headers without the handler's help.
     """
 
-    __slots__ = (
-        "address",
-        "answers",
-        "asked",
-        "body",
-        "decision",
-        "facts",
-        "route",
-        "rules",
-        "verifier",
-    )
+    # What most requests leave as it is stands on the class: making one is on everybody's way.
+    decision: Decision | None = None
+    address: Addresses | None = None
+    rules: Rules | None = None
+    facts: Facts | None = None
+    verifier: Verifier | None = None
+    body: Body | None = None
+    route: str | None = None
+    asked = False
 
-    def __init__(self) -> None:
-        self.decision: Decision | None = None
-        self.address: Addresses | None = None
-        self.rules: Rules | None = None
-        self.facts: Facts | None = None
-        self.verifier: Verifier | None = None
-        self.body: Body | None = None
-        self.route: str | None = None
-        self.asked = False
-        self.answers: dict[object, Decision] = {}
+    @cached_property
+    def answers(self) -> dict[object, Decision]:
+        """The decisions of limits that were checked already."""
+        return {}
 
     @classmethod
     def of(cls, scope: Scope) -> Passage:
         """The passage of a request, made at the first question."""
-        found = scope.get(_SCOPE_KEY)
-        if not isinstance(found, cls):
+        found: Passage | None = scope.get(_SCOPE_KEY)
+        if found is None:
             found = scope[_SCOPE_KEY] = cls()
         return found
 
     def note(self, decision: Decision) -> None:
         """Take in one more decision; of several the tightest speaks."""
-        self.decision = tightest(self.decision, decision)
+        before = self.decision
+        self.decision = decision if before is None else tightest(before, decision)
 
 
 def rate_limit_of(scope: Scope) -> Decision | None:

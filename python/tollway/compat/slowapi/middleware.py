@@ -9,8 +9,10 @@ from typing import Any
 from starlette.requests import Request
 from starlette.routing import Match
 
-from tollway.asgi import rate_limit_of
-from tollway.asgi.wire import ASGIApp, Message, Receive, Scope, Send
+from tollway import Decision
+from tollway.asgi.answering import with_headers
+from tollway.asgi.passage import Passage
+from tollway.asgi.wire import ASGIApp, Headers, Receive, Scope, Send
 from tollway.compat.slowapi.errors import RateLimitExceeded
 from tollway.compat.slowapi.extension import (
     EXEMPT,
@@ -38,7 +40,11 @@ class SlowAPIASGIMiddleware:
             return
         endpoint = _endpoint(scope["app"].routes, scope)
         decorated = hasattr(endpoint, WRITTEN) or hasattr(endpoint, EXEMPT)
-        send = _with_headers(limiter, scope, send)
+
+        def headers(decision: Decision, status: int) -> Headers:
+            return [(name.lower().encode(), v.encode()) for name, v in limiter.headers(decision)]
+
+        send = with_headers(Passage.of(scope), send, headers)
         if endpoint is not None and not decorated and limiter.auto_check:
             request: Any = Request(scope)
             try:
@@ -73,18 +79,3 @@ def _endpoint(routes: Iterable[Any], scope: Scope) -> Any:
                 return _endpoint(inner, {**scope, **child})
             return child.get("endpoint", getattr(route, "endpoint", None))
     return None
-
-
-def _with_headers(limiter: Limiter, scope: Scope, send: Send) -> Send:
-    async def send_with_headers(message: Message) -> None:
-        decision = rate_limit_of(scope)
-        if message["type"] == "http.response.start" and decision is not None:
-            own = [
-                (name.lower().encode(), value.encode()) for name, value in limiter.headers(decision)
-            ]
-            names = {name for name, _ in own}
-            kept = [item for item in message.get("headers", ()) if item[0].lower() not in names]
-            message = {**message, "headers": kept + own}
-        await send(message)
-
-    return send_with_headers
