@@ -31,6 +31,7 @@ __all__ = [
     "Server",
     "Subject",
     "Task",
+    "UploadedPart",
     "__version__",
     "add_hooks",
     "check_store",
