@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import checks, crate, databases, door, remote, servers, web
+from bench import checks, crate, databases, door, observers, remote, servers, web
 from bench.charts import chart
 from bench.progress import Progress
 from bench.results import Section, show
@@ -26,6 +26,7 @@ BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 SECTION = re.compile(r"<!-- section: (\w+) -->\n")
 SECTIONS = {
     "checks": checks.measure,
+    "observers": observers.measure,
     "crate": crate.measure,
     "shm": crate.share,
     "redis": remote.measure,

@@ -38,6 +38,7 @@ __all__ = [
     "hash_identity",
     "metrics_read",
     "metrics_start",
+    "metrics_stop",
     "metrics_text",
     "remove_hooks",
 ]
@@ -509,6 +510,7 @@ class _Metrics(TypedDict):
     stores: list[StoreNumbers]
 
 def metrics_start() -> None: ...
+def metrics_stop() -> None: ...
 def metrics_text() -> str: ...
 def metrics_read() -> _Metrics: ...
 def add_hooks(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import ast
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,7 +24,7 @@ from tests.servers import free_port, redis_server, wait
 from tollway import Limiter, Policy
 from tollway.asgi import LimiterMiddleware
 from tollway.observe import prometheus
-from tollway.observe.sharing import merged, without_gauges
+from tollway.observe.sharing import Sharing, merged, without_gauges
 
 INSTALL = "apt-get install -y prometheus"
 CONFIG = """
@@ -153,6 +154,15 @@ def limiter_calls(limiter: Limiter) -> float:
     return sample(text, f'tollway_store_seconds_count{{store="{limiter.url}"}}')
 
 
+def test_promtool_knows_the_alerts_of_the_manual(tmp_path: Path) -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "observability.md"
+    [rules] = re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)
+    (tmp_path / "rules.yml").write_text(rules)
+    command = [program("promtool"), "check", "rules", str(tmp_path / "rules.yml")]
+    told = subprocess.run(command, capture_output=True, text=True)
+    assert (told.returncode, "4 rules found" in told.stdout) == (0, True), told.stdout + told.stderr
+
+
 def test_a_registry_of_prometheus_client_has_them_too(name: str) -> None:
     registry = CollectorRegistry()
     registry.register(prometheus.Collector())
@@ -217,7 +227,7 @@ class Worker:
         return self.process.stdout.readline()
 
     def text(self) -> str:
-        return str(json.loads(json.dumps(eval(self.say("text")))))
+        return str(ast.literal_eval(self.say("text")))
 
     def end(self) -> None:
         assert self.process.stdin is not None and self.process.stdout is not None
@@ -252,6 +262,17 @@ def test_one_of_several_workers_answers_for_all_also_for_those_that_are_gone(
     finally:
         for worker in workers:
             worker.end()
+
+
+def test_the_numbers_of_a_process_that_had_our_number_before_are_kept(tmp_path: Path) -> None:
+    head = "# HELP tollway_checks_total Checks.\n# TYPE tollway_checks_total counter\n"
+    own = tmp_path / f"{os.getpid()}.prom"
+    own.write_text(f"{head}tollway_checks_total 10\n")
+    for _ in range(2):
+        sharing = Sharing(tmp_path, lambda: f"{head}tollway_checks_total 1\n", 3_600)
+        assert sample(sharing.text(), "tollway_checks_total") == 11
+        sharing.stop()
+    assert sample((tmp_path / "gone.prom").read_text(), "tollway_checks_total") == 10
 
 
 def test_sums_add_up_and_of_states_the_worst_is_told() -> None:

@@ -10,7 +10,7 @@ use axum::routing::get;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tollway::{
-    Algorithm, Capabilities, Change, Decision, FailMode, Limiter, Policy, Reply, Request, Store, StoreError,
+    Algorithm, Capabilities, Change, Decision, FailMode, Limiter, Metrics, Policy, Reply, Request, Store, StoreError,
     StoreErrorKind,
 };
 use tollway_http::{ClientAddress, Gate, Identity, LimitLayer};
@@ -58,7 +58,8 @@ impl Store for Remote {
 }
 
 async fn serve(store: Arc<dyn Store>) -> (SocketAddr, Arc<AtomicU32>) {
-    let limiter = Arc::new(Limiter::new(store, FailMode::Closed));
+    let metrics = Arc::new(Metrics::new());
+    let limiter = Arc::new(Limiter::new(store, FailMode::Closed).with_metrics(&metrics));
     let policy = Arc::new(Policy::new("ping", "5/h", Algorithm::Gcra).unwrap());
     let gate = Gate::new(limiter, vec![(policy, Identity::Ip)], Arc::new(ClientAddress::default()));
     let limit = LimitLayer::new(gate).peer(|e| Some(e.get::<ConnectInfo<SocketAddr>>()?.0.ip()));
@@ -68,7 +69,8 @@ async fn serve(store: Arc<dyn Store>) -> (SocketAddr, Arc<AtomicU32>) {
         counter.fetch_add(1, Ordering::SeqCst);
         std::future::ready("pong")
     };
-    let app = Router::new().route("/ping", get(handler)).layer(limit);
+    let numbers = move || std::future::ready(metrics.text());
+    let app = Router::new().route("/ping", get(handler)).layer(limit).route("/metrics", get(numbers));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let service = app.into_make_service_with_connect_info::<SocketAddr>();
@@ -77,12 +79,32 @@ async fn serve(store: Arc<dyn Store>) -> (SocketAddr, Arc<AtomicU32>) {
 }
 
 async fn ask(address: SocketAddr) -> String {
+    ask_for(address, "/ping").await
+}
+
+async fn ask_for(address: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = "GET /ping HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.7\r\nConnection: close\r\n\r\n";
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.7\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     answer
+}
+
+#[tokio::test]
+async fn what_the_layer_decides_is_told_to_prometheus() {
+    let (address, _) = serve(Arc::new(MemoryStore::new(1_000))).await;
+    for _ in 0..12 {
+        ask(address).await;
+    }
+    let text = ask_for(address, "/metrics").await;
+    for line in [
+        r#"tollway_checks_total{policy="ping",outcome="allowed"} 5"#,
+        r#"tollway_checks_total{policy="ping",outcome="refused"} 7"#,
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in:\n{text}");
+    }
 }
 
 #[tokio::test]

@@ -60,6 +60,9 @@ fn nothing_is_counted_before_the_start_and_all_begins_anew_when_cleared() {
     metrics.start();
     check();
     assert_eq!(counted(&metrics, "p"), [(Outcome::Allowed, 1)]);
+    metrics.stop();
+    check();
+    assert_eq!(counted(&metrics, "p"), [(Outcome::Allowed, 1)]);
     metrics.clear();
     assert_eq!(counted(&metrics, "p"), []);
 }

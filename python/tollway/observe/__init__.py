@@ -8,7 +8,7 @@
 >>> observe.checks()["login"]["refused"]
 2
 
-Checks are counted in Rust, for about 10 ns each, also those that Bolt decides before Python is
+Checks are counted in Rust, for about 15 ns each, also those that Bolt decides before Python is
 entered. :mod:`tollway.observe.prometheus`, :mod:`tollway.observe.opentelemetry` and
 :mod:`tollway.observe.logs` tell the counts to others.
 """
@@ -18,9 +18,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypedDict
 
-from tollway._tollway import Call, Decision, add_hooks, metrics_read, metrics_start, remove_hooks
+from tollway._tollway import (
+    Call,
+    Decision,
+    add_hooks,
+    metrics_read,
+    metrics_start,
+    metrics_stop,
+    remove_hooks,
+)
 
-__all__ = ["Call", "StoreNumbers", "add", "checks", "start", "stores"]
+__all__ = ["Call", "StoreNumbers", "add", "checks", "start", "stop", "stores"]
 
 
 class StoreNumbers(TypedDict):
@@ -45,6 +53,11 @@ class StoreNumbers(TypedDict):
 def start() -> None:
     """Count checks from now on. Until then a check costs what it costs without."""
     metrics_start()
+
+
+def stop() -> None:
+    """Count checks no more; what was counted stays."""
+    metrics_stop()
 
 
 def checks() -> dict[str, dict[str, int]]:

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from tollway import observe
 from tollway._tollway import metrics_text
-from tollway.observe.sharing import Sharing
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
+
+    from tollway.observe.sharing import Sharing
 
 __all__ = ["CONTENT_TYPE", "Collector", "app", "share", "text"]
 
@@ -45,9 +46,11 @@ def share(folder: str | os.PathLike[str], *, every: float = 1.0) -> Sharing:
 
     For several workers behind one port. Each writes its numbers there every so many seconds and
     when it ends; what is told of the others is that old at most. Numbers of processes that are
-    gone stay, so that no counter goes back. Use a folder of this run of the service: it is made
-    when it is missing, and not emptied.
+    gone stay, so that no counter goes back. Use a folder of this run of the service and of this
+    host or container: it is made when it is missing, and not emptied. Needs Linux or macOS.
     """
+    from tollway.observe.sharing import Sharing
+
     global _sharing
     observe.start()
     if _sharing is not None:

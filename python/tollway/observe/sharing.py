@@ -16,6 +16,10 @@ _GONE = "gone.prom"
 _GAUGES = ("tollway_store_waiting", "tollway_breaker_state")
 
 
+#: What this process has written; a file of its number from before is another's.
+_written: set[Path] = set()
+
+
 class Sharing:
     """This process' part in a folder of numbers."""
 
@@ -41,8 +45,9 @@ class Sharing:
         new = path.with_suffix(".new")
         new.write_text(self._own())
         with self._locked():
-            new.replace(path)
             self._fold()
+            new.replace(path)
+            _written.add(path)
 
     def _others(self) -> list[Path]:
         own = f"{os.getpid()}.prom"
@@ -51,6 +56,9 @@ class Sharing:
     def _fold(self) -> None:
         """Add up what processes left that are gone, so that the folder stays small."""
         gone = [path for path in self._others() if path.name != _GONE and not _lives(path)]
+        before_us = self._folder / f"{os.getpid()}.prom"
+        if before_us.exists() and before_us not in _written:
+            gone.append(before_us)
         if not gone:
             return
         sums = self._folder / _GONE

@@ -82,7 +82,7 @@ impl Limiter {
     /// Whether anybody wants to hear of answers.
     #[inline]
     fn has_ears(&self) -> bool {
-        self.hooks.is_some() || hooks::are_common()
+        self.hooks.is_some() || hooks::are_common(self.local.is_none())
     }
 
     /// The same for a check, or for a peek, of which nobody is told.

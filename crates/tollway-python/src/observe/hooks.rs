@@ -17,10 +17,20 @@ use tollway::{Charge, Observer, Policy, StoreError};
 use crate::decision::Decision;
 use crate::errors;
 
-/// Whether there are any for all limiters.
+/// Whether there are any for all limiters: those of memory, or those that may `wait` too.
 #[inline]
-pub(crate) fn are_common() -> bool {
-    HAVE_COMMON.load(Ordering::Relaxed)
+pub(crate) fn are_common(wait: bool) -> bool {
+    let [all, waits] = &HAVE_COMMON;
+    all.load(Ordering::Relaxed) || (wait && waits.load(Ordering::Relaxed))
+}
+
+fn change_common<T>(change: impl FnOnce(&mut Vec<Arc<Hooks>>) -> T) -> T {
+    let mut common = COMMON.lock().unwrap_or_else(PoisonError::into_inner);
+    let changed = change(&mut common);
+    for (have, only_waits) in HAVE_COMMON.iter().zip([false, true]) {
+        have.store(common.iter().any(|hooks| hooks.only_waits == only_waits), Ordering::Relaxed);
+    }
+    changed
 }
 
 /// What is to be called, and when.
@@ -36,8 +46,8 @@ pub(crate) struct Hooks {
 static LAST: AtomicU64 = AtomicU64::new(0);
 /// Those of all limiters.
 static COMMON: Mutex<Vec<Arc<Hooks>>> = Mutex::new(Vec::new());
-/// Whether there are any of those.
-static HAVE_COMMON: AtomicBool = AtomicBool::new(false);
+/// Whether there are any of those for every answer, and any for answers that are waited for.
+static HAVE_COMMON: [AtomicBool; 2] = [AtomicBool::new(false), AtomicBool::new(false)];
 
 impl Hooks {
     /// Reads what a user gave; `None` for nothing.
@@ -112,19 +122,17 @@ pub(crate) fn add_hooks(
     let hooks = Hooks::read(py, on_decision, on_error, only_waits)?
         .ok_or_else(|| errors::config("add_hooks() needs on_decision, on_error or both"))?;
     let number = hooks.number;
-    COMMON.lock().unwrap_or_else(PoisonError::into_inner).push(hooks);
-    HAVE_COMMON.store(true, Ordering::Relaxed);
+    change_common(|common| common.push(hooks));
     Ok(number)
 }
 
 /// Calls them no more.
 #[pyfunction]
 pub(crate) fn remove_hooks(number: u64) {
-    let mut common = COMMON.lock().unwrap_or_else(PoisonError::into_inner);
-    let place = common.iter().position(|hooks| hooks.number == number);
-    let gone = place.map(|place| common.remove(place));
-    HAVE_COMMON.store(!common.is_empty(), Ordering::Relaxed);
-    drop(common);
+    let gone = change_common(|common| {
+        let place = common.iter().position(|hooks| hooks.number == number)?;
+        Some(common.remove(place))
+    });
     // Not under the lock: what goes with them may be Python's.
     drop(gone);
 }

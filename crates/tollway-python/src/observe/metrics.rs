@@ -19,6 +19,12 @@ fn metrics_start() {
     METRICS.start();
 }
 
+/// Counts checks no more; what was counted stays.
+#[pyfunction]
+fn metrics_stop() {
+    METRICS.stop();
+}
+
 /// The numbers of this process in the text format of Prometheus.
 #[pyfunction]
 fn metrics_text() -> String {
@@ -65,6 +71,7 @@ fn _begin_anew() {
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     module.add_function(wrap_pyfunction!(metrics_start, module)?)?;
+    module.add_function(wrap_pyfunction!(metrics_stop, module)?)?;
     module.add_function(wrap_pyfunction!(metrics_text, module)?)?;
     module.add_function(wrap_pyfunction!(metrics_read, module)?)?;
     let os = py.import("os")?;
