@@ -63,7 +63,7 @@ class Migration(migrations.Migration):
     ]
 """
 
-LISTENS = re.compile(r"listens on (http://\S+)")
+LISTENS = re.compile(r"listens on (https?(?:\+unix)?://\S+)")
 
 
 @dataclass

@@ -10,6 +10,7 @@ import pytest
 from tollway import ConfigError
 from tollway._tollway import Server
 from tollway.bolt.assembly import assemble
+from tollway.bolt.bounds import BOUNDS
 from tollway.bolt.conf import READ, read_settings, unknown_settings
 
 
@@ -20,7 +21,9 @@ def settings(**values: Any) -> Any:
 def test_defaults() -> None:
     found = settings()
     assert (found.threads, found.grace, found.backend) == (4, 30.0, "memory://")
-    assert found.server == {}
+    assert found.bounds == {bound.name: bound.default for bound in BOUNDS}
+    assert not found.backend_stated
+    assert settings(RATELIMIT_BACKEND="memory://").backend_stated
 
 
 def test_the_server_takes_every_setting() -> None:
@@ -41,6 +44,7 @@ def test_the_server_takes_every_setting() -> None:
     assembly = assemble([], found)
     assert assembly.settings["keep_alive_timeout"] == 3.5
     assert assembly.settings["max_body_bytes"] == 1000
+    assert assembly.settings["max_headers"] == 100
     Server(assembly.routes, assembly.settings)
 
 
@@ -56,6 +60,8 @@ def test_trusted_proxies_are_those_of_the_django_door_unless_bolt_has_its_own() 
         ("BOLT_THREADS", 0, "0 is not a whole number from 1"),
         ("BOLT_MAX_BODY_BYTES", "1 MB", "'1 MB' is not a whole number"),
         ("BOLT_BODY_TIMEOUT", -1, "-1 is not a number of seconds"),
+        ("BOLT_HANDLER_TIMEOUT", False, "False is not a number of seconds"),
+        ("BOLT_CANCEL_ON_HALF_CLOSE", 1, "1 is neither True nor False"),
         ("BOLT_TRUSTED_PROXIES", "10.0.0.0/8", "is not a list of networks"),
         ("BOLT_TRUSTED_PROXIES", ["10.0.0/8"], "10.0.0/8"),
         ("BOLT_API", ["shop.api"], "is not a list of APIs"),

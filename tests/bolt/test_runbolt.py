@@ -398,6 +398,7 @@ def test_a_client_that_goes_away_cancels_its_handler(shop: Project) -> None:
 
 
 def test_two_processes_share_the_port_and_warn_of_memory(shop: Project) -> None:
+    shop.settings('RATELIMIT_BACKEND = "memory://"')
     with shop.serve("--processes", "2") as served, spread(served.url) as client:
         pids = pids_of(client)
         assert len(pids) == 2

@@ -1,6 +1,6 @@
 //! A fast HTTP server with handlers behind a trait.
 //!
-//! The [`Engine`] speaks HTTP/1 on one thread over its own epoll instance. It
+//! The [`Engine`] speaks HTTP/1, and over TLS also HTTP/2, on one thread over its own epoll instance. It
 //! never starts a runtime: the owner either calls [`Engine::run`], which
 //! blocks, or registers the engine's descriptor in another event loop and calls
 //! [`Engine::turn`] whenever it is readable. Handlers and their futures need
@@ -13,8 +13,10 @@ pub mod framing;
 mod listen;
 mod message;
 mod settings;
+mod tls;
 
-pub use engine::{Engine, Handler, Stats, Stopper, Turn};
+pub use engine::{Engine, Handler, Listener, Stats, Stopper, Turn};
 pub use listen::{BindError, bind, check_free};
 pub use message::{Body, Request, Response, Stream, StreamError};
 pub use settings::{Settings, SettingsError};
+pub use tls::{Tls, TlsError};

@@ -16,8 +16,11 @@ pub struct Request {
     pub head: http::request::Parts,
     /// The whole body, at most [`Settings::max_body_bytes`](crate::Settings) long.
     pub body: Bytes,
-    /// The other end of the socket. `None` where the transport has no address.
+    /// The other end of the socket. Clients of a Unix socket are on this machine:
+    /// theirs is the loopback address with port 0.
     pub peer: Option<SocketAddr>,
+    /// Whether the request came over TLS.
+    pub secure: bool,
 }
 
 /// What a handler answers. The engine adds `Date`, `Content-Length` and

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::Tls;
+
 /// Limits and time-outs of an [`Engine`](crate::Engine).
 ///
 /// The defaults suit a server that faces the internet with JSON traffic.
@@ -16,6 +18,9 @@ use std::time::Duration;
 pub struct Settings {
     /// Largest request line plus headers, in bytes. Larger heads get 431. Default 32 KiB.
     pub max_head_bytes: usize,
+    /// Longest request target (path and query), in bytes. Longer ones get 414.
+    /// Default 8 KiB.
+    pub max_target_bytes: usize,
     /// Most header lines in one request. More get 431. Default 100.
     pub max_headers: usize,
     /// Largest request body after removing chunk framing, in bytes. Larger ones
@@ -27,6 +32,9 @@ pub struct Settings {
     /// Time from the end of a head to the end of its body. Then 408. Raise it
     /// together with `max_body_bytes`. Default 30 s.
     pub body_timeout: Duration,
+    /// Time a handler may take until its answer begins. Then 504, and its future
+    /// is dropped, which cancels it. `None`: any time. Default 60 s.
+    pub handler_timeout: Option<Duration>,
     /// Time a connection may wait between two requests. Default 75 s.
     pub keep_alive_timeout: Duration,
     /// Time a client may take without accepting a single byte of a response
@@ -37,25 +45,38 @@ pub struct Settings {
     pub linger_timeout: Duration,
     /// Most open connections. Further ones wait in the kernel's queue. Default 10 000.
     pub max_connections: usize,
+    /// Most requests that one HTTP/2 connection may have open at once. Default 100.
+    pub max_streams: u32,
+    /// Bytes that a client may send ahead of what was read, for each HTTP/2
+    /// stream; a connection as a whole gets four times as much. Default 256 KiB.
+    pub stream_window_bytes: u32,
     /// Whether a client that closes its sending side while its handler is
     /// running counts as gone, which cancels the handler. A close cannot be told
     /// from a half-close until something is sent. Default `true`.
     pub cancel_on_half_close: bool,
+    /// The certificate with which connections are encrypted; `None`: they are
+    /// not. With it HTTP/2 is offered too. Default `None`.
+    pub tls: Option<Tls>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Settings {
             max_head_bytes: 32 * 1024,
+            max_target_bytes: 8 * 1024,
             max_headers: 100,
             max_body_bytes: 1024 * 1024,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
+            handler_timeout: Some(Duration::from_secs(60)),
             keep_alive_timeout: Duration::from_secs(75),
             write_timeout: Duration::from_secs(30),
             linger_timeout: Duration::from_secs(1),
             max_connections: 10_000,
+            max_streams: 100,
+            stream_window_bytes: 256 * 1024,
             cancel_on_half_close: true,
+            tls: None,
         }
     }
 }
@@ -82,6 +103,15 @@ impl Settings {
         if !(256..=64 * 1024).contains(&self.max_head_bytes) {
             return fail("max_head_bytes", "from 256 to 65536 bytes");
         }
+        if !(16..=64 * 1024).contains(&self.max_target_bytes) {
+            return fail("max_target_bytes", "from 16 to 65536 bytes");
+        }
+        if !(1..=10_000).contains(&self.max_streams) {
+            return fail("max_streams", "from 1 to 10000");
+        }
+        if !(16 * 1024..=64 * 1024 * 1024).contains(&self.stream_window_bytes) {
+            return fail("stream_window_bytes", "from 16384 to 67108864 bytes");
+        }
         if !(1..=1000).contains(&self.max_headers) {
             return fail("max_headers", "from 1 to 1000");
         }
@@ -91,6 +121,7 @@ impl Settings {
         for (name, value) in [
             ("header_timeout", self.header_timeout),
             ("body_timeout", self.body_timeout),
+            ("handler_timeout", self.handler_timeout.unwrap_or(self.body_timeout)),
             ("keep_alive_timeout", self.keep_alive_timeout),
             ("write_timeout", self.write_timeout),
             ("linger_timeout", self.linger_timeout),

@@ -136,6 +136,7 @@ impl Outer {
             if self.is_readable(Duration::from_millis(100)) {
                 assert_ne!(self.engine.turn(), Turn::Nested);
             }
+            self.engine.expire(Instant::now());
         }
     }
 

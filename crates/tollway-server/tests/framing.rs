@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use tollway_server::framing::{Guard, Inspection, Limits, Refusal};
 
-const LIMITS: Limits = Limits { max_head_bytes: 256, max_headers: 6, max_body_bytes: 64 };
+const LIMITS: Limits = Limits { max_head_bytes: 256, max_target_bytes: 100, max_headers: 6, max_body_bytes: 64 };
 
 /// What a guard made of a whole input.
 #[derive(Debug, PartialEq, Eq)]

@@ -82,8 +82,24 @@ fn closes_idle_connections() {
 }
 
 #[test]
+fn gives_up_on_a_handler_that_never_answers() {
+    let server = Served::with(Settings { handler_timeout: Some(SHORT), ..Settings::default() });
+    let mut client = server.client();
+    client.send([get("/gate"), get("/second")].concat());
+    let answer = after(SHORT, || client.answer());
+    assert_eq!(answer.status, 504);
+    assert!(answer.text().contains("took too long"), "{}", answer.text());
+    // Its future is gone, and with it what it held.
+    server.gate.wait_left(1);
+    client.assert_closed();
+    let stats = server.stop();
+    assert_eq!((stats.overdue, stats.open, stats.timed_out), (1, 0, 0));
+}
+
+#[test]
 fn lets_a_handler_take_its_time() {
     let server = Served::with(Settings {
+        handler_timeout: None,
         header_timeout: SHORT,
         body_timeout: SHORT,
         keep_alive_timeout: SHORT,

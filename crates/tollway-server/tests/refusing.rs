@@ -112,11 +112,22 @@ fn refuses_doubtful_hosts() {
         ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", "Host"),
         ("GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", "Host"),
         ("GET / HTTP/1.1\r\nHost: a@b\r\n\r\n", "Host"),
+        ("GET / HTTP/1.1\r\nHost:\r\n\r\n", "Host"),
+        ("GET / HTTP/1.1\r\nHost: a:b\r\n\r\n", "Host"),
+        ("GET / HTTP/1.1\r\nHost: a:80:80\r\n\r\n", "Host"),
+        ("GET / HTTP/1.1\r\nHost: [::1\r\n\r\n", "Host"),
+        ("GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", "Host"),
+        ("GET http://a/ HTTP/1.1\r\nHost: b\r\n\r\n", "different hosts"),
+        ("GET http://a:80/ HTTP/1.1\r\nHost: a:81\r\n\r\n", "different hosts"),
+        ("GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n", "target"),
+        ("GET http:///a HTTP/1.1\r\nHost: a\r\n\r\n", "target"),
     ] {
         refused(&server, request, 400, detail);
     }
     let mut client = server.client();
-    client.send("GET http://else.where/path HTTP/1.1\r\nHost: [::1]:8000\r\n\r\n");
+    client.send("GET http://[::1]:8000/path HTTP/1.1\r\nHost: [::1]:8000\r\n\r\n");
+    assert_eq!(client.answer().text(), "/path");
+    client.send("GET HTTP://EXAMPLE.org/path?a=http://b HTTP/1.1\r\nHost: example.ORG\r\n\r\n");
     assert_eq!(client.answer().text(), "/path");
 }
 
@@ -187,6 +198,15 @@ fn refuses_heads_that_are_too_large() {
     assert_eq!(client.answer().status, 200);
     let four = "GET / HTTP/1.1\r\nHost: test\r\nA: 1\r\nB: 2\r\nC: 3\r\n\r\n";
     refused(&server, four, 431, "headers");
+}
+
+#[test]
+fn refuses_targets_that_are_too_long() {
+    let server = Served::with(Settings { max_target_bytes: 100, ..Settings::default() });
+    let long = |length: usize| format!("GET /{} HTTP/1.1\r\nHost: test\r\n\r\n", "x".repeat(length - 1));
+    assert_eq!(server.client().send(long(100)).answer().status, 200);
+    refused(&server, &long(101), 414, "target");
+    refused(&server, &long(20_000), 414, "target");
 }
 
 #[test]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from tollway.bolt import paths
+from tollway.bolt import bounds, paths
 from tollway.bolt.answers import Answers
 from tollway.bolt.api import BoltAPI
 from tollway.bolt.binding import BodyReader
@@ -72,7 +72,9 @@ def assemble(
     return Assembly(
         routes=[*builder.routes, *builder.redirects()],
         settings={
-            **settings.server,
+            **bounds.native(settings.bounds),
+            "tls_cert": settings.tls_cert,
+            "tls_key": settings.tls_key,
             "threads": settings.threads,
             "trusted_proxies": list(settings.trusted_proxies),
             "proxy_hops": settings.proxy_hops,

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 from tollway import ClientAddress, Limiter, Policy, backends
 from tollway.backends import Backend
 from tollway.bolt.answers import AnswerSettings, read_answers
+from tollway.bolt.bounds import BOUNDS, number, seconds, text, whole
 from tollway.errors import ConfigError
 from tollway.rules import AccessList, Rules, stated_lists, stated_rules
 
@@ -23,18 +24,6 @@ T = TypeVar("T")
 
 READ: Final = (
     "BOLT_API",
-    "BOLT_MAX_BODY_BYTES",
-    "BOLT_MAX_UPLOAD_BYTES",
-    "BOLT_MAX_FIELDS",
-    "BOLT_MAX_FILES",
-    "BOLT_MAX_PART_HEAD_BYTES",
-    "BOLT_MAX_HEAD_BYTES",
-    "BOLT_MAX_CONNECTIONS",
-    "BOLT_MAX_TASKS",
-    "BOLT_HEADER_TIMEOUT",
-    "BOLT_BODY_TIMEOUT",
-    "BOLT_KEEP_ALIVE_TIMEOUT",
-    "BOLT_WRITE_TIMEOUT",
     "BOLT_THREADS",
     "BOLT_GRACE",
     "BOLT_TRUSTED_PROXIES",
@@ -46,6 +35,9 @@ READ: Final = (
     "BOLT_REQUEST_ID_HEADER",
     "BOLT_TRUST_REQUEST_ID",
     "BOLT_SECURITY_HEADERS",
+    "BOLT_TLS_CERT",
+    "BOLT_TLS_KEY",
+    *(bound.name for bound in BOUNDS),
 )
 """Every ``BOLT_*`` setting there is."""
 
@@ -63,6 +55,8 @@ class BoltSettings:
     ipv6_prefix: int = 64
     limits_enabled: bool = True
     backend: Backend = "memory://"
+    backend_stated: bool = False
+    """Whether somebody said where to count."""
     backends: dict[str, Any] = field(default_factory=dict)
     fail_mode: str = "local"
     key_prefix: str = "tollway"
@@ -73,45 +67,42 @@ class BoltSettings:
     default_limit: Any = None
     rules: Rules | None = None
     answers: AnswerSettings = field(default_factory=AnswerSettings)
-    server: dict[str, Any] = field(default_factory=dict)
-    """What is handed to the server as it is."""
+    bounds: dict[str, Any] = field(default_factory=dict)
+    """Every bound of :data:`tollway.bolt.bounds.BOUNDS` by its name."""
+    tls_cert: str | None = None
+    tls_key: str | None = None
 
 
 def read_settings(source: Any) -> BoltSettings:
     """The settings that ``source`` (``django.conf.settings``) holds."""
     reader = _Reader(source)
-    sizes = (
-        *("MAX_BODY_BYTES", "MAX_UPLOAD_BYTES", "MAX_FIELDS", "MAX_FILES", "MAX_PART_HEAD_BYTES"),
-        *("MAX_HEAD_BYTES", "MAX_CONNECTIONS", "MAX_TASKS"),
-    )
-    times = ("HEADER_TIMEOUT", "BODY_TIMEOUT", "KEEP_ALIVE_TIMEOUT", "WRITE_TIMEOUT")
-    server: dict[str, Any] = {}
-    for names, read in ((sizes, _whole), (times, _seconds)):
-        server |= {name.lower(): reader.get(f"BOLT_{name}", None, read) for name in names}
     nothing: tuple[str, ...] = ()
-    shared = reader.get("RATELIMIT_TRUSTED_PROXIES", nothing, _networks)
     memory: Backend = "memory://"
+    shared = reader.get("RATELIMIT_TRUSTED_PROXIES", nothing, _networks)
     return BoltSettings(
         debug=bool(getattr(source, "DEBUG", False)),
         apis=reader.get("BOLT_API", nothing, _apis),
-        threads=reader.get("BOLT_THREADS", 4, _whole),
-        grace=reader.get("BOLT_GRACE", 30.0, _seconds),
+        threads=reader.get("BOLT_THREADS", 4, whole),
+        grace=reader.get("BOLT_GRACE", 30.0, seconds),
         trusted_proxies=reader.get("BOLT_TRUSTED_PROXIES", shared, _networks),
-        proxy_hops=reader.get("RATELIMIT_PROXY_HOPS", 0, _number),
-        ipv6_prefix=reader.get("RATELIMIT_IPV6_PREFIX", 64, _whole),
+        proxy_hops=reader.get("RATELIMIT_PROXY_HOPS", 0, number),
+        ipv6_prefix=reader.get("RATELIMIT_IPV6_PREFIX", 64, whole),
         limits_enabled=bool(getattr(source, "RATELIMIT_ENABLE", True)),
         backend=reader.get("RATELIMIT_BACKEND", memory, backends.known),
+        backend_stated=getattr(source, "RATELIMIT_BACKEND", None) is not None,
         backends=reader.get("RATELIMIT_BACKENDS", {}, backends.named),
         fail_mode=reader.get("RATELIMIT_FAIL_MODE", "local", _fail_mode),
         key_prefix=reader.get("RATELIMIT_KEY_PREFIX", "tollway", _key_prefix),
-        connect_timeout=reader.get("RATELIMIT_CONNECT_TIMEOUT", 1.0, _seconds),
-        command_timeout=reader.get("RATELIMIT_COMMAND_TIMEOUT", 0.1, _seconds),
-        max_keys=reader.get("RATELIMIT_MAX_KEYS", 1_000_000, _whole),
+        connect_timeout=reader.get("RATELIMIT_CONNECT_TIMEOUT", 1.0, seconds),
+        command_timeout=reader.get("RATELIMIT_COMMAND_TIMEOUT", 0.1, seconds),
+        max_keys=reader.get("RATELIMIT_MAX_KEYS", 1_000_000, whole),
         algorithm=reader.get("RATELIMIT_ALGORITHM", "gcra", _algorithm),
         default_limit=reader.get("RATELIMIT_DEFAULT_LIMIT", None, _rates),
         rules=_rules(reader),
         answers=read_answers(source),
-        server={name: value for name, value in server.items() if value is not None},
+        bounds={bound.name: reader.get(bound.name, bound.default, bound.read) for bound in BOUNDS},
+        tls_cert=reader.get("BOLT_TLS_CERT", None, text),
+        tls_key=reader.get("BOLT_TLS_KEY", None, text),
     )
 
 
@@ -149,24 +140,6 @@ def _rules(reader: _Reader) -> Rules | None:
     return Rules(lists=lists) if rules is None and lists else rules
 
 
-def _number(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ConfigError(f"{value!r} is not a whole number from 0")
-    return value
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{value!r} is not a whole number from 1")
-    return value
-
-
-def _seconds(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 86_400:
-        raise ConfigError(f"{value!r} is not a number of seconds above 0 and up to 86400")
-    return float(value)
-
-
 def _networks(value: Any) -> tuple[str, ...]:
     if isinstance(value, str) or not all(isinstance(item, str) for item in value):
         raise ConfigError(f'{value!r} is not a list of networks such as ["10.0.0.0/8"]')
@@ -186,26 +159,20 @@ def _apis(value: Any) -> tuple[str, ...]:
 
 
 def _fail_mode(value: Any) -> str:
-    Limiter(fail_mode=_text(value))
-    return _text(value)
+    Limiter(fail_mode=text(value))
+    return text(value)
 
 
 def _key_prefix(value: Any) -> str:
-    Limiter(prefix=_text(value))
-    return _text(value)
+    Limiter(prefix=text(value))
+    return text(value)
 
 
 def _algorithm(value: Any) -> str:
-    Policy("check", "1/s", algorithm=_text(value))
-    return _text(value)
+    Policy("check", "1/s", algorithm=text(value))
+    return text(value)
 
 
 def _rates(value: Any) -> Any:
     Policy("check", value)
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise ConfigError(f"{value!r} is not a text")
     return value

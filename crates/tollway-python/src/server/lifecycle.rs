@@ -1,17 +1,16 @@
 //! The server object: it lives inside an event loop that Python owns.
 
-use std::net::TcpListener;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use pyo3::{PyTraverseError, PyVisit, intern};
-use tollway_server::Engine;
+use tollway_server::{Engine, Listener};
 
 use super::cell::{GilCell, LoopBound};
 use super::core::Core;
@@ -19,7 +18,7 @@ use super::finish::{Finishes, Finishing};
 use super::handler::PyHandler;
 use super::pool::Pool;
 use super::settings;
-use super::{routes, task};
+use super::{routes, sockets, task};
 
 /// Seconds between two looks at the time-outs.
 const TICK: f64 = 0.5;
@@ -40,7 +39,7 @@ const SWITCH_INTERVAL: f64 = 0.0005;
 pub(super) struct Server {
     core: Arc<Core>,
     settings: tollway_server::Settings,
-    listener: GilCell<Option<TcpListener>>,
+    listener: GilCell<Option<Listener>>,
     engine: GilCell<Option<LoopBound<Rc<Engine<PyHandler>>>>>,
     life: GilCell<Life>,
 }
@@ -83,11 +82,17 @@ impl Server {
     /// sentence what is wrong and what to do.
     #[pyo3(signature = (host, port, reuse_port=true))]
     fn bind(&self, py: Python<'_>, host: &str, port: u16, reuse_port: bool) -> PyResult<(String, u16)> {
-        let listener = tollway_server::bind(host, port, reuse_port).map_err(|error| os_error(py, &error))?;
+        let listener = sockets::bind(py, host, port, reuse_port)?;
         let address = listener.local_addr()?;
-        let old = self.listener.with(py, |slot| slot.replace(listener));
-        drop(old);
+        self.set_listener(py, listener.into());
         Ok((address.ip().to_string(), address.port()))
+    }
+
+    /// Takes a socket that listens already, by its descriptor. It is duplicated, and stays open
+    /// when the server ends.
+    fn adopt(&self, py: Python<'_>, descriptor: RawFd) -> PyResult<()> {
+        self.set_listener(py, sockets::duplicate(descriptor)?);
+        Ok(())
     }
 
     /// Begins to serve on `loop`. To be called on the loop's thread, after `bind`.
@@ -155,6 +160,7 @@ impl Server {
         dict.set_item("timed_out", stats.timed_out)?;
         dict.set_item("cancelled", stats.cancelled)?;
         dict.set_item("panics", stats.panics)?;
+        dict.set_item("overdue", stats.overdue)?;
         dict.set_item("busy", self.core.busy.load(Ordering::Relaxed))?;
         dict.set_item("tasks", self.core.suspended(py))?;
         dict.set_item("log_dropped", self.core.finishing.dropped())?;
@@ -197,7 +203,12 @@ impl Server {
 }
 
 impl Server {
-    fn launch(&self, slf: &Bound<'_, Self>, event_loop: &Bound<'_, PyAny>, listener: TcpListener) -> PyResult<()> {
+    fn set_listener(&self, py: Python<'_>, listener: Listener) {
+        let old = self.listener.with(py, |slot| slot.replace(listener));
+        drop(old);
+    }
+
+    fn launch(&self, slf: &Bound<'_, Self>, event_loop: &Bound<'_, PyAny>, listener: Listener) -> PyResult<()> {
         let py = slf.py();
         let pool = if self.core.needs_pool() {
             shorten_switch_interval(py)?;
@@ -309,18 +320,6 @@ impl Server {
         }
         Ok(())
     }
-}
-
-/// One sentence, with the error number as an attribute: `OSError(number, text)` would put the
-/// number in front of the sentence.
-fn os_error(py: Python<'_>, error: &tollway_server::BindError) -> PyErr {
-    let exception = PyOSError::new_err(error.to_string());
-    if let Some(number) = error.raw_os_error()
-        && let Err(failure) = exception.value(py).setattr(intern!(py, "errno"), number)
-    {
-        return failure;
-    }
-    exception
 }
 
 /// All shared state of the server is guarded by the GIL.

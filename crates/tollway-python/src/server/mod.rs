@@ -22,6 +22,7 @@ mod request;
 mod respond;
 mod routes;
 mod settings;
+mod sockets;
 mod task;
 mod task_api;
 
@@ -36,5 +37,6 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<request::Request>()?;
     module.add_class::<bodies::UploadedPart>()?;
     module.add_class::<task::Task>()?;
+    module.add_function(wrap_pyfunction!(sockets::listen, module)?)?;
     Ok(())
 }

@@ -21,6 +21,7 @@ pub(super) struct Request {
     pub(super) head: http::request::Parts,
     body: Bytes,
     peer: Option<SocketAddr>,
+    secure: bool,
     route: Arc<Route>,
     made: GilCell<Made>,
 }
@@ -36,9 +37,9 @@ struct Made {
 
 impl Request {
     pub(super) fn new(request: tollway_server::Request, route: Arc<Route>, rate_limit: Option<Py<PyAny>>) -> Self {
-        let tollway_server::Request { head, body, peer } = request;
+        let tollway_server::Request { head, body, peer, secure } = request;
         let made = GilCell::new(Made { rate_limit, ..Made::default() });
-        Request { head, body, peer, route, made }
+        Request { head, body, peer, secure, route, made }
     }
 
     pub(super) fn headers_map(&self) -> &HeaderMap {
@@ -73,6 +74,12 @@ impl Request {
     #[getter]
     fn method(&self) -> &str {
         self.head.method.as_str()
+    }
+
+    /// `https` where the connection to this server is encrypted, `http` otherwise.
+    #[getter]
+    fn scheme(&self) -> &'static str {
+        if self.secure { "https" } else { "http" }
     }
 
     /// The decoded path.

@@ -1,5 +1,6 @@
 //! The server's settings as Python gives them.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use tollway_http::ClientAddress;
+use tollway_server::Tls;
 
 use super::bodies::Bodies;
 use super::respond::Hooks;
@@ -37,6 +39,7 @@ pub(super) fn parse(settings: &Bound<'_, PyDict>) -> PyResult<Parsed> {
     let mut bodies = Bodies::new(engine.max_body_bytes);
     let mut max_upload = None;
     let (mut max_tasks, mut threads) = (MAX_TASKS, THREADS);
+    let (mut certificate, mut private_key) = (None::<PathBuf>, None::<PathBuf>);
     let (mut proxies, mut hops, mut prefix) = (Vec::<String>::new(), 0_usize, 64_u8);
     for (key, value) in settings.iter() {
         let name: String = key.extract()?;
@@ -45,6 +48,9 @@ pub(super) fn parse(settings: &Bound<'_, PyDict>) -> PyResult<Parsed> {
         }
         match name.as_str() {
             "max_head_bytes" => engine.max_head_bytes = read(&name, &value)?,
+            "max_target_bytes" => engine.max_target_bytes = read(&name, &value)?,
+            "max_streams" => engine.max_streams = read(&name, &value)?,
+            "stream_window_bytes" => engine.stream_window_bytes = read(&name, &value)?,
             "max_headers" => engine.max_headers = read(&name, &value)?,
             "max_body_bytes" => engine.max_body_bytes = read(&name, &value)?,
             "max_upload_bytes" => max_upload = Some(read(&name, &value)?),
@@ -55,6 +61,10 @@ pub(super) fn parse(settings: &Bound<'_, PyDict>) -> PyResult<Parsed> {
             "header_timeout" => engine.header_timeout = seconds(&name, &value)?,
             "body_timeout" => engine.body_timeout = seconds(&name, &value)?,
             "keep_alive_timeout" => engine.keep_alive_timeout = seconds(&name, &value)?,
+            "linger_timeout" => engine.linger_timeout = seconds(&name, &value)?,
+            "handler_timeout" => engine.handler_timeout = Some(seconds(&name, &value)?).filter(|time| !time.is_zero()),
+            "tls_cert" => certificate = Some(read(&name, &value)?),
+            "tls_key" => private_key = Some(read(&name, &value)?),
             "write_timeout" => engine.write_timeout = seconds(&name, &value)?,
             "cancel_on_half_close" => engine.cancel_on_half_close = read(&name, &value)?,
             "max_tasks" => max_tasks = at_least_one(&name, &value)?,
@@ -70,6 +80,14 @@ pub(super) fn parse(settings: &Bound<'_, PyDict>) -> PyResult<Parsed> {
             _ => return Err(PyValueError::new_err(format!("the server has no setting {name:?}"))),
         }
     }
+    engine.tls = match (certificate, private_key) {
+        (Some(certificate), Some(key)) => {
+            let read = Tls::from_files(&certificate, &key);
+            Some(read.map_err(|error| PyValueError::new_err(format!("TLS: {error}")))?)
+        }
+        (None, None) => None,
+        _ => return Err(PyValueError::new_err("TLS needs both a certificate and its key")),
+    };
     engine.check().map_err(|error| PyValueError::new_err(error.to_string()))?;
     let fresh = Bodies::new(engine.max_body_bytes);
     bodies = Bodies { forms: bodies.forms, max_upload: max_upload.unwrap_or(fresh.max_upload), ..fresh };

@@ -5,11 +5,12 @@ use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 
+use super::deadlines::Place;
 use super::wire::Wire;
 use crate::{Body, StreamError};
 
@@ -17,19 +18,14 @@ use crate::{Body, StreamError};
 /// their turn.
 const STEP_BYTES: usize = 256 * 1024;
 
-/// A streamed answer, as far as its connection has to know about it.
+/// The streamed answers of a connection, as far as it has to know about them.
 #[derive(Default)]
 pub(super) struct Flow {
-    /// One is under way.
-    active: Cell<bool>,
+    /// How many are under way, and how many of them wait for their producer.
+    active: Cell<u32>,
+    producing: Cell<u32>,
     /// Bytes that it may still give in this step.
     allowance: Cell<usize>,
-    /// Frames given so far.
-    frames: Cell<u64>,
-    /// How long it may say nothing.
-    interval: Cell<Option<Duration>>,
-    /// It has said nothing for that long.
-    silent: Cell<bool>,
     /// It ended with an error.
     failed: Cell<bool>,
 }
@@ -41,40 +37,26 @@ impl Flow {
     }
 
     pub(super) fn is_active(&self) -> bool {
+        self.active.get() > 0
+    }
+
+    pub(super) fn active(&self) -> u32 {
         self.active.get()
     }
 
-    pub(super) fn frames(&self) -> u64 {
-        self.frames.get()
-    }
-
-    pub(super) fn interval(&self) -> Option<Duration> {
-        self.interval.get()
-    }
-
-    /// The interval has passed.
-    pub(super) fn fall_silent(&self) {
-        self.silent.set(true);
+    /// Whether some producer is what is waited for, and not the client.
+    pub(super) fn is_producing(&self) -> bool {
+        self.producing.get() > 0
     }
 
     pub(super) fn has_failed(&self) -> bool {
         self.failed.get()
     }
 
-    fn begin(&self, body: &Body) {
-        if let Body::Stream(stream) = body {
-            self.active.set(true);
-            self.silent.set(false);
-            self.interval.set(stream.heartbeat.as_ref().map(|heartbeat| heartbeat.interval));
-        }
-    }
-
     /// Notes a frame.
     fn gave(&self, frame: &Frame<Bytes>) {
         let bytes = frame.data_ref().map_or(0, Bytes::len);
         self.allowance.set(self.allowance.get().saturating_sub(bytes));
-        self.frames.set(self.frames.get() + 1);
-        self.silent.set(false);
     }
 }
 
@@ -86,19 +68,62 @@ pub(super) struct Answer {
     ends_by_close: bool,
     /// Why the stream failed, until what came before is on its way.
     error: Option<StreamError>,
+    /// Counted as one that waits for its producer.
+    producing: bool,
+    /// When the last frame was given, and the wait for the next heartbeat.
+    last: Instant,
+    place: Place,
 }
 
 impl Answer {
     pub(super) fn new(body: Body, wire: &Rc<Wire>, ends_by_close: bool) -> Self {
-        wire.flow.begin(&body);
-        Answer { body, wire: Rc::clone(wire), ends_by_close, error: None }
+        if matches!(body, Body::Stream(_)) {
+            wire.flow.active.set(wire.flow.active.get() + 1);
+        }
+        Answer {
+            body,
+            wire: Rc::clone(wire),
+            ends_by_close,
+            error: None,
+            producing: false,
+            last: wire.now.get(),
+            place: Place::default(),
+        }
+    }
+
+    fn set_producing(&mut self, producing: bool) {
+        if producing != self.producing {
+            self.producing = producing;
+            let count = &self.wire.flow.producing;
+            count.set(if producing { count.get() + 1 } else { count.get() - 1 });
+        }
+    }
+
+    /// The producer has nothing: what is sent in its place, if it is time for that.
+    fn poll_heartbeat(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
+        self.set_producing(true);
+        let Body::Stream(stream) = &self.body else { return Poll::Pending };
+        let Some(heartbeat) = &stream.heartbeat else { return Poll::Pending };
+        let due = self.last + heartbeat.interval;
+        let now = self.wire.now.get();
+        if now < due {
+            self.wire.deadlines.set(&mut self.place, due, cx.waker());
+            return Poll::Pending;
+        }
+        let frame = Frame::data(heartbeat.bytes.clone());
+        self.last = now;
+        self.wire.flow.gave(&frame);
+        Poll::Ready(Some(Ok(frame)))
     }
 
     /// The next frame of a stream, if this is a moment for one.
     fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
+        self.set_producing(false);
+        let shared = self.wire.is_multiplexed();
         let flow = &self.wire.flow;
-        // The event that makes the socket writable again polls the parser.
-        if !self.wire.is_writable() {
+        // The event that makes the socket writable again polls the parser. Over
+        // HTTP/2 a stream is asked only for what its client has made room for.
+        if !shared && !self.wire.is_writable() {
             return Poll::Pending;
         }
         if flow.allowance.get() == 0 {
@@ -111,8 +136,10 @@ impl Answer {
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 flow.gave(&frame);
+                self.last = self.wire.now.get();
                 Poll::Ready(Some(Ok(frame)))
             }
+            Poll::Ready(Some(Err(error))) if shared => Poll::Ready(Some(Err(error))),
             Poll::Ready(Some(Err(error))) => {
                 flow.failed.set(true);
                 if self.ends_by_close {
@@ -124,14 +151,7 @@ impl Answer {
                 Poll::Pending
             }
             Poll::Ready(None) => Poll::Ready(None),
-            Poll::Pending if flow.silent.get() => {
-                let Body::Stream(stream) = &self.body else { return Poll::Pending };
-                let Some(heartbeat) = &stream.heartbeat else { return Poll::Pending };
-                let frame = Frame::data(heartbeat.bytes.clone());
-                flow.gave(&frame);
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => self.poll_heartbeat(cx),
         }
     }
 }
@@ -160,7 +180,9 @@ impl Drop for Answer {
     fn drop(&mut self) {
         self.wire.answered.set(self.wire.answered.get() + 1);
         if matches!(self.body, Body::Stream(_)) {
-            self.wire.flow.active.set(false);
+            self.set_producing(false);
+            self.wire.deadlines.clear(&mut self.place);
+            self.wire.flow.active.set(self.wire.flow.active.get() - 1);
         }
     }
 }

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant, SystemTime};
 use hyper::server::conn::http1;
 
 use super::exchange::{Service, Shared};
+use super::socket::Protocol;
+use super::streams::Streams;
 use super::wake::ConnectionWaker;
 use super::wire::{Io, Wire};
 use crate::framing::Refusal;
@@ -19,6 +21,11 @@ use crate::{Handler, Settings};
 /// Most bytes of a refused client that are read and forgotten at a time, so that
 /// it gets to see the answer. More ends the connection at once.
 const MAX_DISCARD: usize = 256 * 1024;
+/// Time after an answer in which shutdown still waits for the next request: one
+/// that is on its way is not lost.
+const IDLE_GRACE: Duration = Duration::from_millis(250);
+/// Requests that an HTTP/2 client may give up beyond those it let be answered.
+const MAX_GIVEN_UP: u64 = 100;
 /// Smallest read buffer the parser allows.
 const MIN_PARSER_BUFFER: usize = 8 * 1024;
 
@@ -57,24 +64,54 @@ pub(super) enum Expiry {
     Quiet,
     /// The client was too slow.
     TooSlow,
+    /// One of its exchanges was called again, because its time is over.
+    Exchange,
 }
 
-/// The HTTP parser with a request in it.
-type Parser<H> = http1::Connection<Io, Service<H>>;
+/// The HTTP parser with the requests in it.
+enum Parser<H: Handler> {
+    /// TLS has not said yet which it is.
+    Opening(Option<SocketAddr>),
+    One(Pin<Box<http1::Connection<Io, Service<H>>>>),
+    Two(Box<Streams<H>>),
+}
+
+impl<H: Handler> Parser<H> {
+    fn new(protocol: Protocol, shared: &Rc<Shared<H>>, wire: &Rc<Wire>, peer: Option<SocketAddr>) -> Self {
+        let service = Service { shared: Rc::clone(shared), wire: Rc::clone(wire), peer };
+        let io = Io(Rc::clone(wire));
+        match protocol {
+            Protocol::Http1 => Parser::One(Box::pin(builder(&shared.settings).serve_connection(io, service))),
+            Protocol::Http2 => Parser::Two(Box::new(Streams::new(&shared.settings, io, service))),
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        match self {
+            Parser::Opening(_) => Poll::Pending,
+            Parser::One(parser) => parser.as_mut().poll(cx),
+            Parser::Two(streams) => streams.poll(cx),
+        }
+    }
+}
 
 /// One open connection.
 pub(super) struct Connection<H: Handler> {
-    parser: Option<Pin<Box<Parser<H>>>>,
+    parser: Option<Parser<H>>,
     shared: Rc<Shared<H>>,
     pub(super) wire: Rc<Wire>,
     pub(super) wake: Arc<ConnectionWaker>,
     waker: Waker,
     /// What is waited for, and a count that changes with each progress.
     wait: (Wait, u64),
+    /// Since when.
+    since: Instant,
     deadline: Option<Instant>,
     /// The last answer is on its way; the client may send what it likes.
     linger: bool,
     sending_finished: bool,
+    /// HTTP/2 was told that no more streams are taken.
+    finishing: bool,
     discarded: usize,
 }
 
@@ -87,30 +124,35 @@ impl<H: Handler> Connection<H> {
         now: Instant,
     ) -> Self {
         let wire = Rc::new(wire);
-        let service = Service { shared: Rc::clone(&shared), wire: Rc::clone(&wire), peer };
-        let parser = builder(&shared.settings).serve_connection(Io(Rc::clone(&wire)), service);
+        let parser = match wire.is_secure() {
+            true => Parser::Opening(peer),
+            false => Parser::new(Protocol::Http1, &shared, &wire, peer),
+        };
         let deadline = Some(now + shared.settings.header_timeout);
         Connection {
-            parser: Some(Box::pin(parser)),
+            parser: Some(parser),
             shared,
             wire,
             waker: Waker::from(Arc::clone(&wake)),
             wake,
             wait: (Wait::Head, 0),
+            since: now,
             deadline,
             linger: false,
             sending_finished: false,
+            finishing: false,
             discarded: 0,
         }
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.deadline
+        [self.deadline, self.wire.deadlines.earliest()].into_iter().flatten().min()
     }
 
     /// Does all that can be done without waiting.
     pub(super) fn step(&mut self, now: Instant) -> Fate {
         self.wake.reset();
+        self.wire.begin_step(now);
         self.wire.flow.refill();
         let fate = loop {
             if self.wire.is_broken() {
@@ -138,17 +180,23 @@ impl<H: Handler> Connection<H> {
         };
         if fate == Fate::Keep {
             self.watch(now);
-            if self.shared.draining.get() && self.is_idle() {
-                return Fate::Drop;
+            if self.wire.has_more_to_read() {
+                self.wake.queue();
+            }
+            if self.shared.draining.get() {
+                return self.say_farewell(now);
             }
         }
         fate
     }
 
     fn poll_parser(&mut self) -> Fate {
+        if self.negotiate().is_err() {
+            return Fate::Drop;
+        }
         let Some(parser) = &mut self.parser else { return Fate::Keep };
         let mut context = Context::from_waker(&self.waker);
-        match catch_unwind(AssertUnwindSafe(|| parser.as_mut().poll(&mut context))) {
+        match catch_unwind(AssertUnwindSafe(|| parser.poll(&mut context))) {
             Ok(Poll::Pending) => Fate::Keep,
             Ok(Poll::Ready(result)) => {
                 if result.as_ref().is_err_and(hyper::Error::is_parse) {
@@ -171,14 +219,27 @@ impl<H: Handler> Connection<H> {
         }
     }
 
-    /// Whether the client went away while its answer is being made.
+    /// Finishes the TLS handshake, after which the parser is known.
+    fn negotiate(&mut self) -> std::io::Result<()> {
+        if let Some(Parser::Opening(peer)) = self.parser
+            && let Some(protocol) = self.wire.negotiate()?
+        {
+            self.parser = Some(Parser::new(protocol, &self.shared, &self.wire, peer));
+        }
+        Ok(())
+    }
+
+    /// Whether the client went away while its answer is being made, or opens
+    /// requests only to give them up.
     fn is_abandoned(&self) -> bool {
-        self.shared.settings.cancel_on_half_close && self.is_answering() && self.wire.is_peer_done()
+        let wire = &self.wire;
+        let gone = self.shared.settings.cancel_on_half_close && self.is_answering() && wire.is_peer_done();
+        gone || wire.given_up.get() > wire.answered.get() + MAX_GIVEN_UP
     }
 
     /// Whether a handler or a streamed answer is under way.
     fn is_answering(&self) -> bool {
-        self.wire.handling.get() || self.wire.flow.is_active()
+        self.wire.handling.get() > 0 || self.wire.flow.is_active()
     }
 
     fn drop_parser(&mut self) {
@@ -219,10 +280,17 @@ impl<H: Handler> Connection<H> {
             (Wait::Write, wire.sent_total())
         } else if self.parser.is_none() {
             (Wait::Close, 0)
-        } else if wire.handling.get() {
+        } else if wire.handling.get() > 0 || (wire.is_multiplexed() && wire.collecting.get() > 0) {
             (Wait::Handler, 0)
+        } else if let Some(Parser::Two(streams)) = &self.parser {
+            match (streams.is_idle(), wire.answered.get()) {
+                (false, _) if wire.flow.is_producing() => (Wait::Stream, 0),
+                (false, _) => (Wait::Write, wire.sent_total()),
+                (true, 0) => (Wait::Head, 0),
+                (true, answered) => (Wait::Idle, answered),
+            }
         } else if wire.flow.is_active() {
-            (Wait::Stream, wire.flow.frames())
+            (Wait::Stream, 0)
         } else {
             let messages = wire.messages();
             let wait = if wire.in_body() {
@@ -236,6 +304,7 @@ impl<H: Handler> Connection<H> {
         };
         if wait != self.wait {
             self.wait = wait;
+            self.since = now;
             self.deadline = self.patience(wait.0).map(|patience| now + patience);
         }
     }
@@ -246,31 +315,49 @@ impl<H: Handler> Connection<H> {
             Wait::Idle => settings.keep_alive_timeout,
             Wait::Head => settings.header_timeout,
             Wait::Body => settings.body_timeout,
-            Wait::Handler => return None,
-            Wait::Stream => return self.wire.flow.interval(),
+            Wait::Handler | Wait::Stream => return None,
             Wait::Write => settings.write_timeout,
             Wait::Close => settings.linger_timeout,
         })
     }
 
     /// Acts on the deadline. The caller steps or drops the connection after.
-    pub(super) fn expire(&mut self) -> (Fate, Expiry) {
+    pub(super) fn expire(&mut self, now: Instant) -> (Fate, Expiry) {
+        self.wire.deadlines.wake_due(now);
+        if self.deadline.is_none_or(|deadline| deadline > now) {
+            return (Fate::Keep, Expiry::Exchange);
+        }
         match self.wait.0 {
-            Wait::Head if self.wire.has_input() => self.refuse(Refusal::HeadTimeout),
+            Wait::Head if self.wire.has_input() && !self.wire.is_multiplexed() => self.refuse(Refusal::HeadTimeout),
             Wait::Body => self.refuse(Refusal::BodyTimeout),
-            Wait::Stream => {
-                self.wire.flow.fall_silent();
-                return (Fate::Keep, Expiry::Quiet);
-            }
             Wait::Head | Wait::Write => return (Fate::Drop, Expiry::TooSlow),
-            Wait::Idle | Wait::Handler | Wait::Close => return (Fate::Drop, Expiry::Quiet),
+            Wait::Idle | Wait::Handler | Wait::Stream | Wait::Close => return (Fate::Drop, Expiry::Quiet),
         }
         (Fate::Keep, Expiry::TooSlow)
     }
 
-    /// Whether shutdown may close the connection now: it waits for a request.
-    pub(super) fn is_idle(&self) -> bool {
-        self.wait.0 == Wait::Idle
+    /// Whether shutdown may close the connection now: it waits for a request,
+    /// and has for a while.
+    pub(super) fn is_forgotten(&self, now: Instant) -> bool {
+        self.wait.0 == Wait::Idle && now >= self.since + IDLE_GRACE
+    }
+
+    /// Sees to it that a connection ends that has nothing left to do.
+    fn say_farewell(&mut self, now: Instant) -> Fate {
+        if let Some(Parser::Two(streams)) = &mut self.parser
+            && !std::mem::replace(&mut self.finishing, true)
+        {
+            streams.finish();
+            self.wake.queue();
+        }
+        if self.is_forgotten(now) {
+            return Fate::Drop;
+        }
+        if self.wait.0 == Wait::Idle {
+            let end = self.since + IDLE_GRACE;
+            self.deadline = Some(self.deadline.map_or(end, |set| set.min(end)));
+        }
+        Fate::Keep
     }
 
     /// Gives a client that has connected and sent nothing less time.
@@ -283,9 +370,8 @@ impl<H: Handler> Connection<H> {
 
 impl<H: Handler> Drop for Connection<H> {
     fn drop(&mut self) {
-        if self.is_answering() {
-            self.shared.cancelled.set(self.shared.cancelled.get() + 1);
-        }
+        let streams = u64::from(self.wire.flow.active());
+        self.shared.cancelled.set(self.shared.cancelled.get() + streams);
     }
 }
 

@@ -30,7 +30,9 @@ impl<H: Handler> Engine<H> {
     }
 
     pub(super) fn budget(&self) -> Budget {
-        Budget { start: Instant::now(), requests: self.shared.requests.get() + TURN_REQUESTS }
+        let start = Instant::now();
+        self.shared.now.set(start);
+        Budget { start, requests: self.shared.requests.get() + TURN_REQUESTS }
     }
 
     fn has_budget(&self, budget: &Budget) -> bool {
@@ -172,25 +174,23 @@ impl<H: Handler> Engine<H> {
         }
     }
 
-    fn open(&self, mut socket: mio::net::TcpStream, peer: SocketAddr, now: Instant) {
+    fn open(&self, mut socket: Plain, peer: SocketAddr, now: Instant) {
         self.accepted.set(self.accepted.get() + 1);
         let key = self.table.borrow_mut().reserve();
-        let both = Interest::READABLE | Interest::WRITABLE;
-        if self.registry.register(&mut socket, key.token(), both).is_err() {
+        let settings = &self.shared.settings;
+        let registered = socket.register(&self.registry, key.token());
+        let Ok(transport) = registered.and_then(|()| Transport::new(socket, settings.tls.as_ref())) else {
             // Without events the connection cannot be served: it is closed.
             self.table.borrow_mut().remove(key);
             return;
-        }
-        // Answers leave in one piece, so waiting to combine them only delays.
-        // A socket that cannot be told so works all the same.
-        let _ = socket.set_nodelay(true);
-        let settings = &self.shared.settings;
+        };
         let limits = Limits {
             max_head_bytes: settings.max_head_bytes,
+            max_target_bytes: settings.max_target_bytes,
             max_headers: settings.max_headers,
             max_body_bytes: settings.max_body_bytes as u64,
         };
-        let wire = Wire::new(socket, limits, Rc::clone(&self.scratch));
+        let wire = Wire::new(transport, limits, Rc::clone(&self.scratch), now);
         let wake = ConnectionWaker::new(key, Arc::clone(&self.queue));
         let connection = Connection::new(wire, Some(peer), Rc::clone(&self.shared), wake, now);
         self.put(key, Box::new(connection));
@@ -217,7 +217,11 @@ impl<H: Handler> Engine<H> {
         let now = Instant::now();
         self.shared.draining.set(true);
         self.acceptable.set(true);
-        while self.acceptable.get() && self.accept_pause.get().is_none() {
+        // A socket shared with another process may have clients without end.
+        for _ in 0..MAX_QUEUED {
+            if !self.acceptable.get() || self.accept_pause.get().is_some() {
+                break;
+            }
             self.accept_one(now);
         }
         *self.listener.borrow_mut() = None;
@@ -229,7 +233,7 @@ impl<H: Handler> Engine<H> {
             // Requests that have arrived and were not read yet are answered.
             connection.wire.look_again();
             match connection.step(now) {
-                Fate::Keep if !connection.is_idle() => {
+                Fate::Keep if !connection.is_forgotten(now) => {
                     connection.hurry(hurry);
                     self.put(key, connection);
                 }
@@ -268,7 +272,7 @@ impl<H: Handler> Engine<H> {
         self.earliest.set(earliest);
         for key in due {
             let Some(mut connection) = self.take(key) else { continue };
-            let (fate, expiry) = connection.expire();
+            let (fate, expiry) = connection.expire(now);
             if expiry == Expiry::TooSlow {
                 self.timed_out.set(self.timed_out.get() + 1);
             }

@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING};
@@ -18,6 +19,8 @@ use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 
 use super::answer::Answer;
+use super::deadlines::Place;
+use super::unguarded;
 use super::wire::Wire;
 use crate::framing::problem;
 use crate::{Body, Handler, Request, Response, Settings};
@@ -34,6 +37,9 @@ pub(super) struct Shared<H> {
     pub(super) refused: Cell<u64>,
     pub(super) cancelled: Cell<u64>,
     pub(super) panics: Cell<u64>,
+    pub(super) overdue: Cell<u64>,
+    /// The time of this turn.
+    pub(super) now: Cell<Instant>,
 }
 
 impl<H> Shared<H> {
@@ -46,6 +52,8 @@ impl<H> Shared<H> {
             refused: Cell::new(0),
             cancelled: Cell::new(0),
             panics: Cell::new(0),
+            overdue: Cell::new(0),
+            now: Cell::new(Instant::now()),
         }
     }
 }
@@ -63,19 +71,38 @@ impl<H: Handler> hyper::service::Service<http::Request<Incoming>> for Service<H>
     type Future = Exchange<H>;
 
     fn call(&self, request: http::Request<Incoming>) -> Exchange<H> {
-        let (head, incoming) = request.into_parts();
+        let (mut head, incoming) = request.into_parts();
         let mut exchange = Exchange {
-            shared: Rc::clone(&self.shared),
-            wire: Rc::clone(&self.wire),
-            is_head: head.method == Method::HEAD,
-            is_old: head.version == Version::HTTP_10,
+            call: Call {
+                shared: Rc::clone(&self.shared),
+                wire: Rc::clone(&self.wire),
+                is_head: head.method == Method::HEAD,
+                is_old: head.version == Version::HTTP_10,
+                counted: Counted::Nowhere,
+                deadline: None,
+                place: Place::default(),
+            },
             stage: Stage::Spent,
         };
+        let call = &mut exchange.call;
+        if self.wire.is_multiplexed()
+            && let Err(refusal) = unguarded::check(&mut head, &self.shared.settings)
+        {
+            call.shared.refused.set(call.shared.refused.get() + 1);
+            let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST);
+            exchange.stage = Stage::Fail { status, detail: refusal.detail() };
+            return exchange;
+        }
         let no_body = incoming.is_end_stream();
-        let request = Request { head, body: Bytes::new(), peer: self.peer };
+        let secure = self.wire.is_secure();
+        let request = Request { head, body: Bytes::new(), peer: self.peer, secure };
         exchange.stage = if no_body {
-            exchange.start(request)
+            call.start(request)
         } else {
+            call.count(Counted::Body);
+            // Over HTTP/1 the connection itself waits for its one body.
+            let patience = self.wire.is_multiplexed().then_some(self.shared.settings.body_timeout);
+            call.allow(patience);
             // Boxed, so that requests without a body carry no room for one.
             Stage::Collect { collect: Box::new(Collect::new(request, incoming, &self.shared)) }
         };
@@ -144,27 +171,106 @@ pin_project! {
 pin_project! {
     /// The future of one answer.
     pub(super) struct Exchange<H: Handler> {
-        shared: Rc<Shared<H>>,
-        wire: Rc<Wire>,
-        is_head: bool,
-        is_old: bool,
+        call: Call<H>,
         #[pin]
         stage: Stage<H::Future>,
     }
-}
 
-impl<H: Handler> Exchange<H> {
-    fn start(&self, request: Request) -> Stage<H::Future> {
-        start(&self.shared, &self.wire, request)
+    impl<H: Handler> PinnedDrop for Exchange<H> {
+        fn drop(this: Pin<&mut Self>) {
+            this.project().call.leave();
+        }
     }
 }
 
-fn start<H: Handler>(shared: &Shared<H>, wire: &Wire, request: Request) -> Stage<H::Future> {
-    shared.requests.set(shared.requests.get() + 1);
-    wire.handling.set(true);
-    match catch_unwind(AssertUnwindSafe(|| shared.handler.call(request))) {
-        Ok(future) => Stage::Handle { future },
-        Err(_) => panicked(shared),
+/// Which of the connection's counters an exchange is part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Counted {
+    Nowhere,
+    Body,
+    Handler,
+}
+
+/// What an exchange has around its stage.
+struct Call<H: Handler> {
+    shared: Rc<Shared<H>>,
+    wire: Rc<Wire>,
+    is_head: bool,
+    /// The client speaks HTTP/1.0.
+    is_old: bool,
+    counted: Counted,
+    /// When what is waited for takes too long.
+    deadline: Option<Instant>,
+    place: Place,
+}
+
+impl<H: Handler> Call<H> {
+    fn count(&mut self, next: Counted) {
+        let counter = |counted| match counted {
+            Counted::Nowhere => None,
+            Counted::Body => Some(&self.wire.collecting),
+            Counted::Handler => Some(&self.wire.handling),
+        };
+        if let Some(left) = counter(self.counted) {
+            left.set(left.get() - 1);
+        }
+        if let Some(entered) = counter(next) {
+            entered.set(entered.get() + 1);
+        }
+        self.counted = next;
+    }
+
+    /// Sets the time for what is waited for next.
+    fn allow(&mut self, patience: Option<Duration>) {
+        self.deadline = patience.map(|patience| self.shared.now.get() + patience);
+    }
+
+    fn start(&mut self, request: Request) -> Stage<H::Future> {
+        self.shared.requests.set(self.shared.requests.get() + 1);
+        self.count(Counted::Handler);
+        self.allow(self.shared.settings.handler_timeout);
+        match catch_unwind(AssertUnwindSafe(|| self.shared.handler.call(request))) {
+            Ok(future) => Stage::Handle { future },
+            Err(_) => panicked(&self.shared),
+        }
+    }
+
+    /// The answer to a wait that took too long, if this one did.
+    fn overdue<F>(&mut self) -> Option<Stage<F>> {
+        self.deadline.take_if(|deadline| *deadline <= self.shared.now.get())?;
+        self.shared.overdue.set(self.shared.overdue.get() + 1);
+        Some(match self.counted {
+            Counted::Body => {
+                Stage::Fail { status: StatusCode::REQUEST_TIMEOUT, detail: "The request body took too long to arrive." }
+            }
+            _ => Stage::Fail {
+                status: StatusCode::GATEWAY_TIMEOUT,
+                detail: "The handler of this request took too long.",
+            },
+        })
+    }
+
+    /// Lets the connection call again when the time is over.
+    fn wait(&mut self, cx: &Context<'_>) {
+        if let Some(deadline) = self.deadline {
+            self.wire.deadlines.set(&mut self.place, deadline, cx.waker());
+        }
+    }
+
+    /// The answer is given, or nobody wants it any more.
+    fn leave(&mut self) {
+        if self.counted != Counted::Nowhere {
+            self.wire.given_up.set(self.wire.given_up.get() + 1);
+        }
+        if self.counted == Counted::Handler {
+            self.shared.cancelled.set(self.shared.cancelled.get() + 1);
+        }
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        self.count(Counted::Nowhere);
+        self.wire.deadlines.clear(&mut self.place);
     }
 }
 
@@ -176,35 +282,42 @@ fn panicked<H, F>(shared: &Shared<H>) -> Stage<F> {
 impl<H: Handler> Future for Exchange<H> {
     type Output = Result<http::Response<Answer>, Infallible>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = self.as_mut().advance(cx);
+        let call = self.project().call;
+        match &answer {
+            Poll::Pending => call.wait(cx),
+            Poll::Ready(_) => call.settle(),
+        }
+        answer.map(Ok)
+    }
+}
+
+impl<H: Handler> Exchange<H> {
+    fn advance(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<http::Response<Answer>> {
         let mut this = self.project();
+        let call = this.call;
+        if let Some(failure) = call.overdue() {
+            this.stage.set(failure);
+        }
         loop {
             let next = match this.stage.as_mut().project() {
                 StageNow::Collect { collect } => {
                     let Collect { request, incoming, collected, most } = &mut **collect;
                     let whole = ready!(poll_body(incoming, collected, *most, cx));
                     match (whole, request.take()) {
-                        (Ok(body), Some(request)) => start(this.shared, this.wire, Request { body, ..request }),
+                        (Ok(body), Some(request)) => call.start(Request { body, ..request }),
                         (Err(failure), _) => failure,
                         (Ok(_), None) => Stage::Spent,
                     }
                 }
                 StageNow::Handle { future } => match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
-                    Ok(answer) => {
-                        let answer = ready!(answer);
-                        return Poll::Ready(Ok(send(
-                            answer,
-                            (*this.is_head, *this.is_old),
-                            false,
-                            this.shared,
-                            this.wire,
-                        )));
-                    }
-                    Err(_) => panicked(this.shared),
+                    Ok(answer) => return Poll::Ready(send(ready!(answer), false, call)),
+                    Err(_) => panicked(&call.shared),
                 },
                 StageNow::Fail { status, detail } => {
                     let answer = failure(*status, detail);
-                    return Poll::Ready(Ok(send(answer, (*this.is_head, *this.is_old), true, this.shared, this.wire)));
+                    return Poll::Ready(send(answer, true, call));
                 }
                 StageNow::Spent => return Poll::Pending,
             };
@@ -255,15 +368,9 @@ fn failure(status: StatusCode, detail: &str) -> Response {
 }
 
 /// Makes a handler's response ready for the parser, which adds the framing.
-fn send<H>(
-    mut answer: Response,
-    (is_head, is_old): (bool, bool),
-    close: bool,
-    shared: &Shared<H>,
-    wire: &Rc<Wire>,
-) -> http::Response<Answer> {
-    wire.handling.set(false);
-    let bare = is_head || answer.status() == StatusCode::NOT_MODIFIED;
+fn send<H: Handler>(mut answer: Response, close: bool, call: &Call<H>) -> http::Response<Answer> {
+    let Call { shared, wire, is_head, is_old, .. } = call;
+    let bare = *is_head || answer.status() == StatusCode::NOT_MODIFIED;
     let headers = answer.headers_mut();
     // The length is counted, never believed, except where no body is sent.
     if headers.keys().any(|name| name == CONTENT_LENGTH || name == TRANSFER_ENCODING) {
@@ -273,10 +380,19 @@ fn send<H>(
         }
     }
     // An old client finds the end of a stream by the close.
-    let close = close || (is_old && answer.body().exact_len().is_none());
-    let headers = answer.headers_mut();
-    if close || (shared.draining.get() && wire.is_last_message()) {
+    let close = close || (*is_old && answer.body().exact_len().is_none());
+    let close = close || (shared.draining.get() && wire.is_last_message());
+    // HTTP/2 has frames that say so, and no such header.
+    if close && !wire.is_multiplexed() {
+        let headers = answer.headers_mut();
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    answer.map(|body| Answer::new(body, wire, is_old))
+    // Over HTTP/1 the parser leaves the body away; here it would send it.
+    if bare && wire.is_multiplexed() {
+        if let Some(length) = answer.body().exact_len().filter(|_| *is_head) {
+            answer.headers_mut().entry(CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
+        }
+        *answer.body_mut() = Body::Empty;
+    }
+    answer.map(|body| Answer::new(body, wire, *is_old))
 }

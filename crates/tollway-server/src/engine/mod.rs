@@ -3,25 +3,31 @@
 mod answer;
 mod connection;
 mod cycle;
+mod deadlines;
 mod exchange;
+mod socket;
+mod streams;
 mod table;
+mod unguarded;
 mod wake;
 mod wire;
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll, Token};
 
 use connection::{Connection, Expiry, Fate};
 use exchange::Shared;
+pub use socket::Listener;
+use socket::{Acceptor, Plain, Transport};
 use table::{Key, Table};
 pub use wake::Stopper;
 use wake::{ConnectionWaker, ReadyQueue, Running};
@@ -39,6 +45,8 @@ const TURN_REQUESTS: u64 = 128;
 const TURN_TIME: Duration = Duration::from_millis(2);
 /// Connections accepted in one turn.
 const TURN_ACCEPTS: usize = 128;
+/// Connections accepted at most when shutdown begins.
+const MAX_QUEUED: usize = 8192;
 /// Pause after the system refused to give another socket.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Deadlines are looked at no more often than this.
@@ -105,11 +113,13 @@ pub struct Stats {
     pub cancelled: u64,
     /// Handlers and streamed bodies that panicked.
     pub panics: u64,
+    /// Requests ended because their handler, or over HTTP/2 their body, took too long.
+    pub overdue: u64,
     /// Connections open now.
     pub open: usize,
 }
 
-/// An HTTP/1 server on one thread.
+/// An HTTP server on one thread.
 ///
 /// All methods take `&self` and may be called from inside a handler; calls that
 /// would nest do nothing, and what they ask for is done as soon as the outer
@@ -133,7 +143,7 @@ pub struct Engine<H: Handler> {
     poll: RefCell<Poll>,
     descriptor: RawFd,
     registry: mio::Registry,
-    listener: RefCell<Option<mio::net::TcpListener>>,
+    listener: RefCell<Option<Acceptor>>,
     table: RefCell<Table<Connection<H>>>,
     shared: Rc<Shared<H>>,
     queue: Arc<ReadyQueue>,
@@ -160,13 +170,11 @@ impl<H: Handler> Engine<H> {
     ///
     /// Fails on settings that cannot work, and when the system has no
     /// descriptors left.
-    pub fn new(listener: TcpListener, handler: H, settings: Settings) -> io::Result<Self> {
+    pub fn new(listener: impl Into<Listener>, handler: H, settings: Settings) -> io::Result<Self> {
         settings.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        listener.set_nonblocking(true)?;
-        let mut listener = mio::net::TcpListener::from_std(listener);
         let poll = Poll::new()?;
         let registry = poll.registry().try_clone()?;
-        registry.register(&mut listener, LISTENER, Interest::READABLE)?;
+        let listener = Acceptor::new(listener.into(), &registry, LISTENER)?;
         let queue = ReadyQueue::new(&registry, WAKER)?;
         Ok(Engine {
             descriptor: poll.as_raw_fd(),
@@ -239,6 +247,7 @@ impl<H: Handler> Engine<H> {
     /// connection when one is due, and a comparison otherwise.
     pub fn expire(&self, now: Instant) {
         let Some(_inside) = self.enter() else { return };
+        self.shared.now.set(now);
         self.end_accept_pause(now);
         if self.earliest.get().is_some_and(|earliest| earliest <= now) {
             self.expire_due(now);
@@ -284,6 +293,7 @@ impl<H: Handler> Engine<H> {
             timed_out: self.timed_out.get(),
             cancelled: self.shared.cancelled.get(),
             panics: self.shared.panics.get(),
+            overdue: self.shared.overdue.get(),
             open: self.open_connections(),
         }
     }
@@ -317,6 +327,7 @@ fn tick(settings: &Settings) -> Duration {
         .min(settings.body_timeout)
         .min(settings.keep_alive_timeout)
         .min(settings.write_timeout)
-        .min(settings.linger_timeout);
+        .min(settings.linger_timeout)
+        .min(settings.handler_timeout.unwrap_or(settings.body_timeout));
     (shortest / 8).clamp(MIN_TICK, MAX_TICK)
 }

@@ -1,31 +1,34 @@
 //! One socket with its buffers: what the HTTP parser reads from and writes to.
 
 use std::cell::{Cell, RefCell};
-use std::io::{self, IoSlice, Read, Write};
-use std::net::Shutdown;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::Instant;
 
 use hyper::rt::ReadBufCursor;
-use mio::net::TcpStream;
-use socket2::SockRef;
 
 use super::answer::Flow;
-use crate::framing::{Guard, Limits, Refusal};
+use super::deadlines::Deadlines;
+use super::socket::{Protocol, Transport};
+use crate::framing::{Guard, Inspection, Limits, Refusal};
 
 /// Output is held back until the end of a poll or until this many bytes have
 /// come together. Larger pieces go to the socket without a copy.
 const CORK_BYTES: usize = 16 * 1024;
 /// Most bytes read by one system call.
 pub(super) const SCRATCH_BYTES: usize = 64 * 1024;
+/// Most reads of one step over HTTP/2, so that one connection cannot keep the others waiting.
+const STEP_READS: u32 = 4;
 /// Capacity an empty buffer keeps while its connection waits.
 const KEPT_BYTES: usize = 4 * 1024;
 
 /// Bytes received that the parser has not taken yet.
 struct Input {
     guard: Guard,
+    /// What comes is HTTP/2, whose frames leave nothing to guess: all is cleared.
+    unguarded: bool,
     bytes: Vec<u8>,
     /// How many of `bytes` the guard has cleared.
     cleared: usize,
@@ -42,7 +45,7 @@ struct Output {
 ///
 /// All methods are leaves: none of them calls a handler or a waker.
 pub(super) struct Wire {
-    socket: TcpStream,
+    socket: Transport,
     scratch: Rc<RefCell<Box<[u8]>>>,
     input: RefCell<Input>,
     output: RefCell<Output>,
@@ -58,8 +61,17 @@ pub(super) struct Wire {
     blocked: Cell<bool>,
     refusal: Cell<Option<Refusal>>,
     sent_total: Cell<u64>,
-    /// A handler of this connection is running.
-    pub(super) handling: Cell<bool>,
+    /// The time of this step.
+    pub(super) now: Cell<Instant>,
+    /// Reads that this step may still do.
+    reads: Cell<u32>,
+    /// Handlers of this connection that are running, and bodies that are arriving.
+    pub(super) handling: Cell<u32>,
+    pub(super) collecting: Cell<u32>,
+    /// Exchanges that the client gave up.
+    pub(super) given_up: Cell<u64>,
+    /// How long they may take.
+    pub(super) deadlines: Deadlines,
     /// Answers whose body was given to the parser completely.
     pub(super) answered: Cell<u64>,
     /// The streamed answer that is under way.
@@ -67,12 +79,12 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(socket: TcpStream, limits: Limits, scratch: Rc<RefCell<Box<[u8]>>>) -> Self {
+    pub(super) fn new(socket: Transport, limits: Limits, scratch: Rc<RefCell<Box<[u8]>>>, now: Instant) -> Self {
         let guard = Guard::new(limits);
         Wire {
             socket,
             scratch,
-            input: RefCell::new(Input { guard, bytes: Vec::new(), cleared: 0 }),
+            input: RefCell::new(Input { guard, unguarded: false, bytes: Vec::new(), cleared: 0 }),
             output: RefCell::default(),
             readable: Cell::new(false),
             writable: Cell::new(true),
@@ -82,7 +94,12 @@ impl Wire {
             blocked: Cell::new(false),
             refusal: Cell::new(None),
             sent_total: Cell::new(0),
-            handling: Cell::new(false),
+            now: Cell::new(now),
+            reads: Cell::new(STEP_READS),
+            handling: Cell::new(0),
+            collecting: Cell::new(0),
+            given_up: Cell::new(0),
+            deadlines: Deadlines::default(),
             answered: Cell::new(0),
             flow: Flow::default(),
         }
@@ -116,6 +133,50 @@ impl Wire {
         }
     }
 
+    /// A new step begins.
+    pub(super) fn begin_step(&self, now: Instant) {
+        self.now.set(now);
+        self.reads.set(STEP_READS);
+    }
+
+    /// Counts a read. Answers whether this step may do it.
+    fn may_read(&self) -> bool {
+        let left = self.reads.get();
+        self.reads.set(left.saturating_sub(1));
+        left > 0
+    }
+
+    /// Whether the last step stopped reading although there may be more.
+    pub(super) fn has_more_to_read(&self) -> bool {
+        self.reads.get() == 0 && self.readable.get()
+    }
+
+    /// Goes on with the TLS handshake. `None` until it is complete.
+    pub(super) fn negotiate(&self) -> io::Result<Option<Protocol>> {
+        while self.readable.get() || !self.is_secure() {
+            match self.socket.negotiate() {
+                Ok(protocol) => {
+                    self.input.borrow_mut().unguarded = protocol == Protocol::Http2;
+                    return Ok(Some(protocol));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable.set(false),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return self.fail(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether what is said is encrypted.
+    pub(super) fn is_secure(&self) -> bool {
+        self.socket.is_secure()
+    }
+
+    /// Whether several requests are under way at once.
+    pub(super) fn is_multiplexed(&self) -> bool {
+        self.input.borrow().unguarded
+    }
+
     pub(super) fn is_broken(&self) -> bool {
         self.broken.get()
     }
@@ -127,7 +188,7 @@ impl Wire {
 
     /// Whether bytes wait to be sent, here or in the parser.
     pub(super) fn has_output(&self) -> bool {
-        self.blocked.get() || !self.output.borrow().bytes.is_empty()
+        self.blocked.get() || !self.output.borrow().bytes.is_empty() || self.socket.holds_output()
     }
 
     /// Whether the socket took all that it was given so far.
@@ -193,7 +254,7 @@ impl Wire {
             if !self.writable.get() {
                 return Ok(false);
             }
-            let Some(count) = self.attempt(|mut socket| socket.write(&output.bytes[output.sent..]))? else {
+            let Some(count) = self.attempt(|socket| socket.write(&output.bytes[output.sent..]))? else {
                 return Ok(false);
             };
             output.sent += count;
@@ -201,11 +262,18 @@ impl Wire {
         output.sent = 0;
         output.bytes.clear();
         output.bytes.shrink_to(KEPT_BYTES);
-        Ok(true)
+        match self.socket.push() {
+            Ok(true) => Ok(true),
+            Ok(false) => {
+                self.writable.set(false);
+                Ok(false)
+            }
+            Err(error) => self.fail(error),
+        }
     }
 
     /// One attempt to write. `None` when the socket takes nothing now.
-    fn attempt(&self, write: impl Fn(&TcpStream) -> io::Result<usize>) -> io::Result<Option<usize>> {
+    fn attempt(&self, write: impl Fn(&Transport) -> io::Result<usize>) -> io::Result<Option<usize>> {
         loop {
             match write(&self.socket) {
                 Ok(0) => return self.fail(io::ErrorKind::WriteZero.into()),
@@ -255,7 +323,7 @@ impl Wire {
     /// Sends a large piece without a copy.
     fn pass_on(&self, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let sent = match self.writable.get() {
-            true => self.attempt(|mut socket| socket.write_vectored(pieces))?,
+            true => self.attempt(|socket| socket.write_vectored(pieces))?,
             false => None,
         };
         self.blocked.set(sent.is_none());
@@ -278,13 +346,16 @@ impl Wire {
             if !self.readable.get() {
                 return if self.ended.get() { Poll::Ready(Ok(())) } else { Poll::Pending };
             }
+            if input.unguarded && !self.may_read() {
+                return Poll::Pending;
+            }
             let scratch = &mut *self.scratch.borrow_mut();
             let Some(count) = self.receive(scratch)? else { continue };
             let received = &scratch[..count];
             if input.bytes.is_empty() {
                 // The usual case: what has come is handed on from the scratch
                 // buffer, and nothing is kept.
-                let found = input.guard.inspect(received);
+                let found = inspect(&mut input.guard, input.unguarded, received);
                 self.refusal.set(found.refusal);
                 let count = found.cleared.min(cursor.remaining());
                 cursor.put_slice(&received[..count]);
@@ -295,7 +366,7 @@ impl Wire {
                 }
             } else {
                 input.bytes.extend_from_slice(received);
-                let found = input.guard.inspect(&input.bytes);
+                let found = inspect(&mut input.guard, input.unguarded, &input.bytes);
                 self.refusal.set(found.refusal);
                 input.cleared = found.cleared;
             }
@@ -304,7 +375,7 @@ impl Wire {
 
     /// One read from the socket. `None` when that brought nothing.
     fn receive(&self, scratch: &mut [u8]) -> io::Result<Option<usize>> {
-        match (&self.socket).read(scratch) {
+        match self.socket.read(scratch) {
             Ok(0) => {
                 self.readable.set(false);
                 self.ended.set(true);
@@ -313,7 +384,8 @@ impl Wire {
             Ok(count) => {
                 // Less than asked for means the kernel has no more for now. The
                 // end of the stream has to be read too, and brings no new event.
-                if count < scratch.len() && !self.peer_done.get() {
+                let emptied = count < scratch.len() && self.socket.is_emptied_by_short_reads();
+                if emptied && !self.peer_done.get() {
                     self.readable.set(false);
                 }
                 Ok(Some(count))
@@ -330,12 +402,12 @@ impl Wire {
     /// Lets the close, when it comes, be a reset: the client is not to take what
     /// it has for the whole. Without an effect on a socket that cannot do that.
     pub(super) fn reset_on_close(&self) {
-        let _ = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
+        self.socket.reset_on_close();
     }
 
     /// Says that nothing more will be sent.
     pub(super) fn finish_sending(&self) {
-        if self.socket.shutdown(Shutdown::Write).is_err() {
+        if self.socket.finish_sending().is_err() {
             self.broken.set(true);
         }
     }
@@ -361,6 +433,14 @@ impl Wire {
     pub(super) fn is_ended(&self) -> bool {
         self.ended.get()
     }
+}
+
+#[inline]
+fn inspect(guard: &mut Guard, unguarded: bool, bytes: &[u8]) -> Inspection {
+    if unguarded {
+        return Inspection { cleared: bytes.len(), refusal: None };
+    }
+    guard.inspect(bytes)
 }
 
 impl Input {

@@ -2,7 +2,7 @@
 
 use memchr::memchr;
 
-use super::{Limits, Refusal};
+use super::{Limits, Refusal, is_host};
 
 /// How the body that follows a head is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub(super) struct Head {
     /// Everything before this offset was searched for a line end.
     searched: usize,
     request_line: Option<RequestLine>,
+    /// The host that an absolute target names.
+    authority: Option<Box<[u8]>>,
     skipped_empty_line: bool,
     headers: usize,
     hosts: usize,
@@ -68,7 +70,7 @@ impl Head {
             if line.is_empty() && !self.skipped_empty_line {
                 self.skipped_empty_line = true;
             } else {
-                self.request_line = Some(request_line(line)?);
+                self.begin(line, limits)?;
             }
             return Ok(None);
         };
@@ -84,6 +86,22 @@ impl Head {
         Ok(None)
     }
 
+    /// Reads the request line.
+    fn begin(&mut self, line: &[u8], limits: &Limits) -> Result<(), Refusal> {
+        let (request_line, target) = request_line(line)?;
+        if target.len() > limits.max_target_bytes {
+            return Err(Refusal::TargetTooLong);
+        }
+        if let Some(authority) = authority(target) {
+            if !is_host(authority) {
+                return Err(Refusal::BadTarget);
+            }
+            self.authority = Some(authority.into());
+        }
+        self.request_line = Some(request_line);
+        Ok(())
+    }
+
     /// Remembers the few headers that decide about framing.
     fn note(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
         match name.len() {
@@ -92,8 +110,12 @@ impl Head {
                 if self.hosts > 1 {
                     return Err(Refusal::SeveralHosts);
                 }
-                if !value.iter().all(|&byte| is_host_byte(byte)) {
+                if !is_host(value) {
                     return Err(Refusal::BadHost);
+                }
+                // Two names for one host are two readings of one request.
+                if self.authority.as_ref().is_some_and(|named| !named.eq_ignore_ascii_case(value)) {
+                    return Err(Refusal::OtherHost);
                 }
             }
             6 if name.eq_ignore_ascii_case(b"expect") => {
@@ -138,7 +160,7 @@ impl Head {
     }
 }
 
-fn request_line(line: &[u8]) -> Result<RequestLine, Refusal> {
+fn request_line(line: &[u8]) -> Result<(RequestLine, &[u8]), Refusal> {
     let space = memchr(b' ', line).ok_or(Refusal::BadRequestLine)?;
     let (method, rest) = (&line[..space], &line[space + 1..]);
     let space = memchr(b' ', rest).ok_or(Refusal::BadRequestLine)?;
@@ -166,11 +188,22 @@ fn request_line(line: &[u8]) -> Result<RequestLine, Refusal> {
     if !shaped || !target.iter().all(printable) {
         return Err(Refusal::BadTarget);
     }
-    Ok(RequestLine { is_1_1 })
+    Ok((RequestLine { is_1_1 }, target))
 }
 
 fn has_scheme(target: &[u8], scheme: &[u8]) -> bool {
     target.len() > scheme.len() && target[..scheme.len()].eq_ignore_ascii_case(scheme)
+}
+
+/// The host and port of an absolute target; `None` for a path.
+fn authority(target: &[u8]) -> Option<&[u8]> {
+    if matches!(target.first(), Some(b'/' | b'*')) {
+        return None;
+    }
+    let start = target.windows(3).position(|window| window == b"://")? + 3;
+    let rest = &target[start..];
+    let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
+    Some(&rest[..end])
 }
 
 /// Splits a header or trailer line into its name and its trimmed value.
@@ -235,8 +268,3 @@ const TOKEN: [bool; 256] = {
     }
     table
 };
-
-/// Characters of a host name, an address in brackets and a port.
-fn is_host_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte)
-}

@@ -9,10 +9,12 @@
 
 mod chunked;
 mod head;
+mod host;
 mod refusal;
 
 use chunked::Chunked;
 use head::{Framing, Head};
+pub(crate) use host::is_host;
 pub use refusal::Refusal;
 pub(crate) use refusal::problem;
 
@@ -21,6 +23,8 @@ pub(crate) use refusal::problem;
 pub struct Limits {
     /// Largest request line plus headers, in bytes.
     pub max_head_bytes: usize,
+    /// Longest request target (path and query), in bytes.
+    pub max_target_bytes: usize,
     /// Most header lines in a head, and most trailer lines after a body.
     pub max_headers: usize,
     /// Largest body without its chunk framing, in bytes.
@@ -49,7 +53,7 @@ enum Stage {
 ///
 /// ```
 /// use tollway_server::framing::{Guard, Limits, Refusal};
-/// let limits = Limits { max_head_bytes: 1024, max_headers: 10, max_body_bytes: 100 };
+/// let limits = Limits { max_head_bytes: 1024, max_target_bytes: 512, max_headers: 10, max_body_bytes: 100 };
 /// let mut guard = Guard::new(limits);
 /// let partial = guard.inspect(b"GET / HTTP/1.1\r\nHost: a\r\n");
 /// assert_eq!((partial.cleared, partial.refusal), (0, None));

@@ -21,8 +21,10 @@ pub enum Refusal {
     NoHost,
     /// More than one Host.
     SeveralHosts,
-    /// Host has characters no host has.
+    /// Host is not a name or an address with a port.
     BadHost,
+    /// Host is not the host of an absolute target.
+    OtherHost,
     /// Content-Length is not a number.
     BadLength,
     /// More than one Content-Length.
@@ -43,6 +45,8 @@ pub enum Refusal {
     TooManyHeaders,
     /// The body is larger than allowed.
     BodyTooLarge,
+    /// The target is longer than allowed.
+    TargetTooLong,
     /// Expect that is not `100-continue`.
     UnknownExpectation,
     /// A version other than 1.0 and 1.1.
@@ -75,7 +79,8 @@ impl Refusal {
             Refusal::FoldedLine => (400, "A header value goes on in the next line."),
             Refusal::NoHost => (400, "The Host header is missing."),
             Refusal::SeveralHosts => (400, "There is more than one Host header."),
-            Refusal::BadHost => (400, "The Host header has characters that no host has."),
+            Refusal::BadHost => (400, "The Host header is not a name or an address with a port."),
+            Refusal::OtherHost => (400, "The request target and the Host header name different hosts."),
             Refusal::BadLength => (400, "Content-Length is not a number of bytes."),
             Refusal::SeveralLengths => (400, "There is more than one Content-Length."),
             Refusal::LengthAndCoding => (400, "There is both a Content-Length and a Transfer-Encoding."),
@@ -85,6 +90,7 @@ impl Refusal {
             Refusal::HeadTimeout => (408, "The request head took too long to arrive."),
             Refusal::BodyTimeout => (408, "The request body took too long to arrive."),
             Refusal::BodyTooLarge => (413, "The request body is larger than this server accepts."),
+            Refusal::TargetTooLong => (414, "The request target is longer than this server accepts."),
             Refusal::UnknownExpectation => (417, "The only known expectation is 100-continue."),
             Refusal::HeadTooLarge => (431, "The request head is larger than this server accepts."),
             Refusal::TooManyHeaders => (431, "The request has more headers than are accepted."),

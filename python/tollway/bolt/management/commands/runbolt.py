@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import socket
 import sys
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, Final
+from pathlib import Path
+from typing import Any
 
 from django.apps import apps
 from django.conf import settings as django_settings
@@ -15,35 +15,18 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError, connections
 
 from tollway._tollway import Server
-from tollway.bolt.answers import access_log
+from tollway.bolt import options as command_line
+from tollway.bolt import watching
 from tollway.bolt.assembly import Assembly, assemble
 from tollway.bolt.conf import BoltSettings, read_settings
 from tollway.bolt.databases import closing_old_connections
 from tollway.bolt.discovery import find_apis
-from tollway.bolt.serving import serve
+from tollway.bolt.recycling import Heritage, take_over
+from tollway.bolt.serving import End, Link, serve
+from tollway.bolt.sharing import segment, shared_url
+from tollway.bolt.sockets import Place, opened
 from tollway.bolt.workers import Supervisor
 from tollway.errors import ConfigError
-
-MOST_PROCESSES: Final = 512
-
-
-def _within(least: int, most: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if not text.isdecimal() or not least <= int(text) <= most:
-            raise ArgumentTypeError(f"{text!r} is not a number from {least} to {most}")
-        return int(text)
-
-    return number
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 86_400:
-        raise ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to 86400")
-    return value
 
 
 class Command(BaseCommand):
@@ -52,68 +35,50 @@ class Command(BaseCommand):
     help = "Serves the APIs found in the api.py files of the project and its apps."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        add = parser.add_argument
-        add(
-            "--host",
-            default="127.0.0.1",
-            help="address to listen on; 0.0.0.0 for all (%(default)s)",
-        )
-        add("--port", type=_within(0, 65535), default=8000, help="0 for any free one (%(default)s)")
-        add(
-            "--processes",
-            type=_within(1, MOST_PROCESSES),
-            default=1,
-            help="how many processes share the port (%(default)s)",
-        )
-        add(
-            "--threads",
-            type=_within(1, 1024),
-            help="threads in each process for `def` handlers (BOLT_THREADS, or 4)",
-        )
-        add(
-            "--grace",
-            type=_seconds,
-            help="seconds that requests in flight get on SIGTERM (BOLT_GRACE, or 30)",
-        )
-        add(
-            "--access-log",
-            nargs="?",
-            const=True,
-            metavar="FILE",
-            help="write a line for each request to FILE, or to standard error (BOLT_ACCESS_LOG)",
-        )
-        add("--check", action="store_true", help="check every route and setting, then exit")
+        command_line.add_options(parser)
 
     def handle(self, **options: Any) -> None:
+        heritage = Heritage.taken()
         try:
-            settings = self._settings(options)
+            settings = read_settings(django_settings)
+            command_line.apply(options, settings)
+            place = command_line.place_of(options, settings)
+            if options["dev"] and not watching.is_watched() and not options["check"]:
+                self._watch(settings, place)
+                return
+            shared = self._shared(settings, options)
             assembly = self._assembly(settings)
             server = Server(assembly.routes, assembly.settings)
-        except (ConfigError, ValueError, OSError) as error:
+        except (ConfigError, ValueError) as error:
             raise CommandError(str(error)) from error
+        except OSError as error:
+            raise CommandError(_sentence(error)) from error
         if options["check"]:
             self.stdout.write(f"{_count(assembly.count, 'route')}: all is well")
             return
         self._migrations()
-        host, port, processes = options["host"], options["port"], options["processes"]
+        run = _Run(self, settings, assembly, server, place, heritage)
         try:
-            if processes == 1:
-                self._alone(server, assembly, settings, host, port)
-            else:
-                self._many(server, assembly, settings, host, port, processes)
+            with segment(shared, fresh=not heritage.listeners):
+                code = run.serve(options)
         except OSError as error:
             raise CommandError(_sentence(error)) from error
+        if code:
+            sys.exit(code)
 
-    def _settings(self, options: dict[str, Any]) -> BoltSettings:
-        settings = read_settings(django_settings)
-        if options["threads"] is not None:
-            settings.threads = options["threads"]
-        if options["grace"] is not None:
-            settings.grace = options["grace"]
-        if options["access_log"]:
-            log = access_log(django_settings, options["access_log"])
-            settings.answers = replace(settings.answers, log=log)
-        return settings
+    def say(self, text: str) -> None:
+        """Tell the people who watch."""
+        self.stderr.write(self.style.WARNING(text))
+        self.stderr.flush()
+
+    def _shared(self, settings: BoltSettings, options: dict[str, Any]) -> str | None:
+        """Several processes count together, unless somebody said where each should count."""
+        if options["processes"] == 1 or settings.backend_stated:
+            return None
+        url = shared_url()
+        if url is not None:
+            settings.backend = url
+        return url
 
     def _assembly(self, settings: BoltSettings) -> Assembly:
         names = [config.name for config in apps.get_app_configs()]
@@ -127,102 +92,114 @@ class Command(BaseCommand):
         try:
             self.check_migrations()
         except OperationalError as error:
-            self.stderr.write(self.style.WARNING(f"The database cannot be reached yet: {error}"))
+            self.say(f"The database cannot be reached yet: {error}")
         finally:
             # Children must not share a connection with their parent.
             connections.close_all()
 
-    def _alone(
-        self, server: Server, assembly: Assembly, settings: BoltSettings, host: str, port: int
-    ) -> None:
-        address = server.bind(host, port, False)
-        ready = self._announcer(address, assembly, 1)
-        life = assembly.lifespan
-        if not serve(server, assembly.errors, grace=settings.grace, ready=ready, lifespan=life):
-            sys.exit(1)
+    def _watch(self, settings: BoltSettings, place: Place) -> None:
+        base = getattr(django_settings, "BASE_DIR", None)
+        paths = [Path.cwd(), *(Path(config.path) for config in apps.get_app_configs())]
+        folders = watching.roots([*paths, *([Path(base)] if base else [])])
+        with opened(place, 1, settings.bounds["BOLT_BACKLOG"], []) as sockets:
+            listeners = [listener.fileno() for listener in sockets]
+            watching.Watcher(folders, listeners, self.say).run()
 
-    def _many(
+
+class _Run:
+    """One server: what it is made of, and where it serves."""
+
+    def __init__(
         self,
-        server: Server,
-        assembly: Assembly,
+        command: Command,
         settings: BoltSettings,
-        host: str,
-        port: int,
-        processes: int,
-    ) -> None:
-        if any(url.startswith("memory:") for url in assembly.limiters.urls):
-            self.stderr.write(
-                self.style.WARNING(
-                    f"Limits are kept in memory, and each of the {processes} processes keeps its "
-                    f"own: a client may pass up to {processes} times a limit. To share them, set "
-                    'RATELIMIT_BACKEND = "redis://127.0.0.1:6379/0".'
-                )
-            )
-        # Finds out whether a stranger has the port, and which one when any will do.
-        probe = Server([], {})
-        address = probe.bind(host, port, False)
-        del probe
-        with _reserved(address):
-            self._supervise(server, assembly, settings, (host, address), processes)
-
-    def _supervise(
-        self,
-        server: Server,
         assembly: Assembly,
-        settings: BoltSettings,
-        where: tuple[str, tuple[str, int]],
-        processes: int,
+        server: Server,
+        place: Place,
+        heritage: Heritage,
     ) -> None:
-        host, address = where
+        self.command = command
+        self.settings = settings
+        self.assembly = assembly
+        self.server = server
+        self.place = place
+        self.heritage = heritage
 
-        def child(ready: Callable[[], None], lifeline: int) -> bool:
-            server.bind(host, address[1], True)
-            return serve(
-                server,
-                assembly.errors,
-                grace=settings.grace,
-                ready=ready,
-                lifeline=lifeline,
-                lifespan=assembly.lifespan,
+    def serve(self, options: dict[str, Any]) -> int:
+        """Returns the exit code."""
+        processes = options["processes"]
+        self.warn(processes)
+        backlog = self.settings.bounds["BOLT_BACKLOG"]
+        with opened(self.place, processes, backlog, self.heritage.listeners) as sockets:
+            ready = self.announcer(sockets[0], processes)
+            supervised = processes > 1 or command_line.wear_of(options)
+            if supervised and not watching.is_watched():
+                return self.supervise(sockets, options, ready)
+            return self.alone(sockets[0], ready)
+
+    def alone(self, listener: socket.socket, ready: Callable[[], None]) -> int:
+        self.server.adopt(listener.fileno())
+        end = serve(
+            self.server,
+            self.assembly.errors,
+            grace=self.settings.grace,
+            ready=ready,
+            say=self.command.say,
+            lifespan=self.assembly.lifespan,
+        )
+        if end is End.RELOAD:
+            # Whoever connects meanwhile waits at the socket, which stays open.
+            take_over(Heritage(listeners=[listener.fileno()]))
+        return 0 if end is End.CLEAN else 1
+
+    def supervise(
+        self, sockets: list[socket.socket], options: dict[str, Any], ready: Callable[[], None]
+    ) -> int:
+        wear = command_line.wear_of(options)
+
+        def child(index: int, link: Link) -> bool:
+            self.server.adopt(sockets[index].fileno())
+            end = serve(
+                self.server,
+                self.assembly.errors,
+                grace=self.settings.grace,
+                ready=link.ready,
+                link=link,
+                wear=wear,
+                lifespan=self.assembly.lifespan,
             )
+            return end is End.CLEAN
 
         supervisor = Supervisor(
             child,
-            processes,
-            grace=settings.grace,
-            ready=self._announcer(address, assembly, processes),
-            say=lambda text: self.stderr.write(self.style.WARNING(text)),
+            [listener.fileno() for listener in sockets],
+            command_line.terms_of(options, self.settings),
+            ready=ready,
+            say=self.command.say,
+            heritage=self.heritage,
         )
-        code = supervisor.run()
-        if code:
-            sys.exit(code)
+        return supervisor.run()
 
-    def _announcer(
-        self, address: tuple[str, int], assembly: Assembly, processes: int
-    ) -> Callable[[], None]:
-        host = f"[{address[0]}]" if ":" in address[0] else address[0]
-        size = f"{_count(assembly.count, 'route')}, {_count(processes, 'process', 'es')}"
-        line = f"Bolt listens on http://{host}:{address[1]} ({size}). Stop it with Ctrl-C."
+    def warn(self, processes: int) -> None:
+        """Several processes that count each for itself are hardly meant."""
+        urls = self.assembly.limiters.urls
+        if processes > 1 and any(url.startswith("memory:") for url in urls):
+            self.command.say(
+                f"Limits are kept in memory, and each of the {processes} processes keeps its own: "
+                f"a client may pass up to {processes} times a limit. To share them, leave "
+                'RATELIMIT_BACKEND out, or set RATELIMIT_BACKEND = "redis://127.0.0.1:6379/0".'
+            )
+
+    def announcer(self, listener: socket.socket, processes: int) -> Callable[[], None]:
+        size = f"{_count(self.assembly.count, 'route')}, {_count(processes, 'process', 'es')}"
+        url = self.place.url(listener)
+        line = f"Bolt listens on {url} ({size}). Stop it with Ctrl-C."
 
         def announce() -> None:
-            self.stdout.write(line)
-            self.stdout.flush()
+            self.command.stdout.write(line)
+            self.command.stdout.flush()
 
         return announce
-
-
-def _reserved(address: tuple[str, int]) -> socket.socket:
-    """Holds the port for the children without taking connections, as it never listens."""
-    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    holder = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        holder.bind(address)
-    except BaseException:
-        holder.close()
-        raise
-    return holder
 
 
 def _sentence(error: OSError) -> str:
