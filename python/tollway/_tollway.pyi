@@ -12,6 +12,7 @@ from tollway.stores import Store
 
 __all__ = [
     "AccessList",
+    "ApiKeys",
     "Attempt",
     "BackendHealth",
     "Breaker",
@@ -27,13 +28,19 @@ __all__ = [
     "Rate",
     "Request",
     "Reservation",
+    "Revocations",
     "Rules",
     "Server",
+    "SigningKey",
     "Subject",
     "Task",
     "UploadedPart",
+    "TokenVerifier",
     "__version__",
     "add_hooks",
+    "admit_session",
+    "awaits_session",
+    "challenge",
     "check_store",
     "hash_identity",
     "metrics_read",
@@ -505,6 +512,10 @@ class Attempt:
     def __aenter__(self) -> Awaitable[Attempt]: ...
     def __aexit__(self, *_args: object) -> Awaitable[None]: ...
 
+def admit_session(request: Request, claims: bytes | None) -> tuple[int, str, str | None] | None: ...
+def awaits_session(request: Request) -> bool: ...
+def challenge(request: Request, problem: str | None = None) -> str | None: ...
+
 class _Metrics(TypedDict):
     checks: list[tuple[str, str, int]]
     stores: list[StoreNumbers]
@@ -557,6 +568,70 @@ class Request:
     def state(self) -> dict[str, Any]: ...
     @property
     def rate_limit(self) -> Decision | None: ...
+    @property
+    def auth(self) -> dict[str, Any] | None: ...
+    @property
+    def context(self) -> dict[str, Any] | None: ...
+    @property
+    def user(self) -> Any: ...
+    @user.setter
+    def user(self, value: Any) -> None: ...
+    def auser(self) -> Awaitable[Any]: ...
+
+@final
+class ApiKeys:
+    """The API keys that are good: hash, owner, tier, permissions and end of each."""
+
+    def __new__(
+        cls,
+        header: str,
+        keys: Sequence[tuple[str, str | None, str | None, list[str], float | None]],
+    ) -> ApiKeys: ...
+    def replace(
+        self, keys: Sequence[tuple[str, str | None, str | None, list[str], float | None]]
+    ) -> None: ...
+    def __len__(self) -> int: ...
+
+@final
+class Revocations:
+    """What was revoked, in the memory of this process."""
+
+    def __new__(cls, capacity: int) -> Revocations: ...
+    def add(self, id: str, until: float) -> bool: ...
+    def __contains__(self, id: str, /) -> bool: ...
+    def __len__(self) -> int: ...
+
+@final
+class SigningKey:
+    """Signs tokens: a secret, or a private key in PEM."""
+
+    def __new__(cls, algorithm: str, key: str, kid: str | None = None) -> SigningKey: ...
+    def sign(self, claims: bytes) -> str: ...
+
+@final
+class TokenVerifier:
+    """Verifies tokens and says where they are carried."""
+
+    def __new__(
+        cls,
+        algorithms: Sequence[str],
+        *,
+        secret: str | None = None,
+        public_key: str | None = None,
+        jwks: bytes | None = None,
+        audience: Sequence[str] = ...,
+        issuer: Sequence[str] = ...,
+        leeway: float = 60.0,
+        token_type: str | None = None,
+        needs_id: bool = False,
+        header: str = "authorization",
+        cookie: str | None = None,
+        csrf: bool = True,
+        revoked: Revocations | None = None,
+    ) -> TokenVerifier: ...
+    def verify(self, token: str, now: float | None = None) -> dict[str, Any]: ...
+    def replace(self, jwks: bytes | None) -> None: ...
+    def take_want(self) -> bool: ...
 
 def listen(host: str, port: int, reuse_port: bool = True) -> int: ...
 

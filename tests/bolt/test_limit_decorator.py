@@ -114,7 +114,7 @@ def test_settings_fill_in() -> None:
         ({"rate": "5/s", "burst": 5}, "burst= goes with rps="),
         ({"rps": 0}, "rps=0 is not a whole number from 1"),
         ({"rate": "5/s", "key": "ipp"}, 'Did you mean "ip"?'),
-        ({"rate": "5/s", "key": "user"}, "known only inside the handler"),
+        ({"rate": "5/s", "key": "post:name"}, "known only inside the handler"),
         ({"rate": "5/s", "key": len}, "cannot be decided before Python runs"),
         ({"rate": "5/s", "algorithm": "magic"}, "magic"),
         ({"policy": Policy("p", "1/s"), "name": "q"}, "has its own name"),

@@ -19,9 +19,11 @@ ARROWS = {
     "tollway-stores": {"tollway-core", "tollway-mapping"},
     "tollway": {"tollway-core"},
     "tollway-http": {"tollway-core", "tollway"},
+    "tollway-auth": {"tollway-core", "tollway", "tollway-http"},
     "tollway-server": {"tollway-core", "tollway", "tollway-http"},
     "tollway-python": {
-        *("tollway-core", "tollway-stores", "tollway", "tollway-http", "tollway-server")
+        *("tollway-core", "tollway-stores", "tollway", "tollway-http", "tollway-auth"),
+        "tollway-server",
     },
 }
 

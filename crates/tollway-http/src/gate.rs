@@ -12,7 +12,7 @@ use tollway::rules::{Asked, Rules, Ruling, Subject};
 use tollway::{Charge, Decision, Limiter, Policy, StoreError};
 
 use crate::problem::{problem, refusal_status, respond, store_unavailable};
-use crate::{ClientAddress, Facts, Fields, Identity, write_fields};
+use crate::{ClientAddress, Facts, Fields, Identity, Verified, write_fields};
 
 /// Limits for one route: who is charged for what, and by which limiter.
 ///
@@ -88,10 +88,16 @@ impl Gate {
         &self.policies
     }
 
-    /// Charges a request. One round trip on a remote store, none in memory.
+    /// Charges a request of somebody who was not verified. One round trip on a remote store, none in memory.
     pub fn check(&self, head: &Parts, peer: Option<IpAddr>) -> Check {
+        self.check_for(head, peer, None)
+    }
+
+    /// The same for a caller that was verified, if one was: it is charged by its user, key or claims,
+    /// and rules are told who it is.
+    pub fn check_for(&self, head: &Parts, peer: Option<IpAddr>, caller: Option<&dyn Verified>) -> Check {
         let query = head.uri.query().unwrap_or("");
-        let facts = Facts { peer, headers: &head.headers, query, address: &self.address };
+        let facts = Facts { peer, headers: &head.headers, query, address: &self.address, caller };
         // One identity is by far the usual case: no list for it.
         if let ([identity], [policy]) = (&self.identities[..], &self.policies[..]) {
             let key = identity.extract(&facts);
@@ -117,10 +123,16 @@ impl Gate {
 
     fn ask_rules(&self, rules: &Rules, charges: &[Charge<'_>], head: &Parts, facts: &Facts<'_>) -> Check {
         let secrets = self.identities.iter().zip(charges).filter(|(identity, _)| identity.is_secret());
-        let key = secrets.filter_map(|(_, charge)| hash_in(charge.key)).next();
+        let shown = secrets.filter_map(|(_, charge)| hash_in(charge.key)).next();
+        let caller = facts.caller;
+        let (user, tier) = (caller.and_then(Verified::user), caller.and_then(Verified::tier));
+        let org = caller.and_then(|caller| caller.claim("org"));
         let subject = Subject {
             address: facts.client(),
-            key,
+            user: user.as_deref(),
+            key: caller.and_then(Verified::api_key).or(shown),
+            org: org.as_deref(),
+            tier: tier.as_deref(),
             method: Some(head.method.as_str()),
             path: Some(head.uri.path()),
             ..Subject::default()

@@ -12,6 +12,18 @@ use tollway::{ConfigError, hash_identity};
 
 use crate::ClientAddress;
 
+/// Somebody whose token, key or session was verified: nothing here is what a client merely says.
+pub trait Verified: fmt::Debug {
+    /// The user's id, or for a machine that is no user the hash of its key, as `key:9f86…`.
+    fn user(&self) -> Option<Cow<'_, str>>;
+    /// The hash of the API key, where one was shown.
+    fn api_key(&self) -> Option<&str>;
+    /// A claim of the token, as text.
+    fn claim(&self, name: &str) -> Option<Cow<'_, str>>;
+    /// The tier that the key or the token names.
+    fn tier(&self) -> Option<Cow<'_, str>>;
+}
+
 /// What is known of a request before anybody handles it.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
@@ -23,6 +35,8 @@ pub struct Facts<'a> {
     pub query: &'a str,
     /// How addresses are resolved.
     pub address: &'a ClientAddress,
+    /// Who was verified to ask; `None` when nobody was.
+    pub caller: Option<&'a dyn Verified>,
 }
 
 /// Whose budget a request is charged to. A request that lacks the named thing is charged to its
@@ -37,11 +51,19 @@ pub enum Identity {
     Param(String),
     /// A cookie's value, hashed: it may be a secret.
     Cookie(String),
+    /// The verified user.
+    User,
+    /// The verified API key.
+    ApiKey,
+    /// The verified user's organisation: the claim `org`.
+    Org,
+    /// A claim of a verified token.
+    Claim(String),
     /// Everybody shares one budget.
     Global,
 }
 
-const KINDS: &str = "ip, header:NAME, param:NAME, cookie:NAME, global";
+const KINDS: &str = "ip, user, api_key, org, jwt:CLAIM, header:NAME, param:NAME, cookie:NAME, global";
 
 impl FromStr for Identity {
     type Err = ConfigError;
@@ -51,12 +73,16 @@ impl FromStr for Identity {
         match (kind, name) {
             ("ip", "") => Ok(Self::Ip),
             ("global", "") => Ok(Self::Global),
+            ("user" | "user_or_ip", "") => Ok(Self::User),
+            ("api_key", "") => Ok(Self::ApiKey),
+            ("org", "") => Ok(Self::Org),
+            ("jwt", name) if !name.is_empty() => Ok(Self::Claim(name.to_owned())),
             ("header", name) if !name.is_empty() => HeaderName::try_from(name)
                 .map(Self::Header)
                 .map_err(|_| ConfigError::new(format!("key {text:?} names no legal header"))),
             ("param", name) if !name.is_empty() => Ok(Self::Param(name.to_owned())),
             ("cookie", name) if !name.is_empty() => Ok(Self::Cookie(name.to_owned())),
-            ("header" | "param" | "cookie", _) => {
+            ("header" | "param" | "cookie" | "jwt", _) => {
                 Err(ConfigError::new(format!("key {text:?} lacks a name: write {kind}:NAME")))
             }
             _ => Err(ConfigError::new(format!("key {text:?} is not known here: use one of {KINDS}"))),
@@ -71,6 +97,10 @@ impl fmt::Display for Identity {
             Self::Header(name) => write!(f, "header:{name}"),
             Self::Param(name) => write!(f, "param:{name}"),
             Self::Cookie(name) => write!(f, "cookie:{name}"),
+            Self::User => f.write_str("user"),
+            Self::ApiKey => f.write_str("api_key"),
+            Self::Org => f.write_str("org"),
+            Self::Claim(name) => write!(f, "jwt:{name}"),
             Self::Global => f.write_str("global"),
         }
     }
@@ -89,6 +119,11 @@ impl Identity {
         matches!(self, Self::Header(_) | Self::Cookie(_))
     }
 
+    /// Whether it is known only when somebody was verified.
+    pub const fn needs_caller(&self) -> bool {
+        matches!(self, Self::User | Self::ApiKey | Self::Org | Self::Claim(_))
+    }
+
     /// The key to charge.
     pub fn extract(&self, facts: &Facts<'_>) -> String {
         let found = match self {
@@ -100,6 +135,12 @@ impl Identity {
                 .map(|v| format!("header:{name}:{}", hashed(&v.as_bytes().escape_ascii().to_string()))),
             Self::Param(name) => param(facts.query, name).map(|value| format!("param:{name}:{value}")),
             Self::Cookie(name) => cookie(facts.headers, name).map(|v| format!("cookie:{name}:{}", hashed(v))),
+            Self::User => facts.caller.and_then(Verified::user).map(|user| format!("user:{user}")),
+            Self::ApiKey => facts.caller.and_then(Verified::api_key).map(|key| format!("key:{key}")),
+            Self::Org => facts.caller.and_then(|caller| caller.claim("org")).map(|org| format!("org:{org}")),
+            Self::Claim(name) => {
+                facts.caller.and_then(|caller| caller.claim(name)).map(|value| format!("jwt:{name}:{value}"))
+            }
         };
         found.unwrap_or_else(|| match facts.client() {
             Some(client) => facts.address.key(client),
@@ -128,8 +169,13 @@ fn decoded(text: &str) -> Cow<'_, str> {
 }
 
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    cookies(headers, name).next()
+}
+
+/// Every value of a cookie: a request may name one more than once.
+pub fn cookies<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> {
     let values = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(';')).find_map(|pair| {
+    values.flat_map(|value| value.split(';')).filter_map(move |pair| {
         let (key, value) = pair.trim().split_once('=')?;
         (key == name).then_some(value)
     })
@@ -139,11 +185,38 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 mod tests {
     use super::*;
 
+    #[derive(Debug)]
+    struct Ada;
+
+    impl Verified for Ada {
+        fn user(&self) -> Option<Cow<'_, str>> {
+            Some("7".into())
+        }
+        fn api_key(&self) -> Option<&str> {
+            Some("9f86")
+        }
+        fn claim(&self, name: &str) -> Option<Cow<'_, str>> {
+            (name != "team").then(|| format!("{name} of ada").into())
+        }
+        fn tier(&self) -> Option<Cow<'_, str>> {
+            None
+        }
+    }
+
     fn extract(identity: &str, query: &str, headers: &[(&'static str, &str)]) -> String {
+        extract_for(None, identity, query, headers)
+    }
+
+    fn extract_for(
+        caller: Option<&dyn Verified>,
+        identity: &str,
+        query: &str,
+        headers: &[(&'static str, &str)],
+    ) -> String {
         let map = headers.iter().map(|(n, v)| (HeaderName::from_static(n), v.parse().unwrap())).collect();
         let address = ClientAddress::default();
         let peer = Some("203.0.113.7".parse().unwrap());
-        identity.parse::<Identity>().unwrap().extract(&Facts { peer, headers: &map, query, address: &address })
+        identity.parse::<Identity>().unwrap().extract(&Facts { peer, headers: &map, query, address: &address, caller })
     }
 
     #[test]
@@ -159,9 +232,19 @@ mod tests {
 
     #[test]
     fn leaving_it_out_is_no_way_round() {
-        for identity in ["param:org", "header:x-api-key", "cookie:sid"] {
+        for identity in ["param:org", "header:x-api-key", "cookie:sid", "user", "api_key", "org", "jwt:team"] {
             assert_eq!(extract(identity, "", &[]), "203.0.113.7");
         }
+    }
+
+    #[test]
+    fn only_a_verified_caller_has_a_budget_of_its_own() {
+        let keys =
+            [("user", "user:7"), ("api_key", "key:9f86"), ("org", "org:org of ada"), ("jwt:a", "jwt:a:a of ada")];
+        for (identity, key) in keys {
+            assert_eq!(extract_for(Some(&Ada), identity, "", &[]), key);
+        }
+        assert_eq!(extract_for(Some(&Ada), "jwt:team", "", &[]), "203.0.113.7");
     }
 
     #[test]

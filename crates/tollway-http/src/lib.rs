@@ -15,6 +15,6 @@ mod problem;
 pub use address::ClientAddress;
 pub use gate::{Check, Gate, Verdict};
 pub use headers::{Fields, fields, retry_after, write_fields};
-pub use identity::{Facts, Identity};
+pub use identity::{Facts, Identity, Verified, cookies};
 pub use layer::{Limit, LimitFuture, LimitLayer};
 pub use problem::{describe, problem, refusal_status, store_unavailable};

@@ -2,6 +2,7 @@
 
 mod algorithm;
 mod answers;
+mod auth;
 mod awaiting;
 mod breaker;
 mod cell;
@@ -47,6 +48,7 @@ fn _tollway(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<rules::Subject>()?;
     module.add_function(wrap_pyfunction!(conformance::check_store, module)?)?;
     module.add_function(wrap_pyfunction!(identity::hash_identity, module)?)?;
+    auth::register(module)?;
     interpreter::register(module)?;
     observe::register(module)?;
     server::register(module)?;

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from tollway.bolt.lifespan import Lifespan
 from tollway.bolt.params import Depends
 from tollway.bolt.paths import TrailingSlash
 from tollway.bolt.router import Routes
 from tollway.bolt.scope import ScopeOptions
+
+if TYPE_CHECKING:
+    from tollway.bolt.auth.backends import BaseAuthentication
+    from tollway.bolt.auth.guards import BaseGuard
 
 __all__ = ["BoltAPI"]
 
@@ -32,7 +36,8 @@ class BoltAPI(Routes):
     is registered without), ``"append"`` (with) or ``"keep"`` (as written); a request for the
     other spelling is redirected with 308. ``dependencies`` are called before every handler.
     ``validate_response=False`` sends what handlers return without looking at their models.
-    What else can be said of all routes: :class:`tollway.bolt.scope.ScopeOptions`.
+    ``auth`` and ``guards`` hold for every route that does not name its own. What else can be said
+    of all routes: :class:`tollway.bolt.scope.ScopeOptions`.
 
     ``lifespan`` is an async context manager made for the API, entered before the first request and
     left after the last, in each process that serves::
@@ -59,9 +64,11 @@ class BoltAPI(Routes):
         dependencies: Sequence[Depends] = (),
         lifespan: Lifespan | None = None,
         validate_response: bool | None = None,
+        auth: Sequence[BaseAuthentication] | None = None,
+        guards: Sequence[BaseGuard] | None = None,
         **options: Unpack[ScopeOptions],
     ) -> None:
-        super().__init__(prefix, trailing_slash, dependencies, **options)
+        super().__init__(prefix, trailing_slash, dependencies, auth, guards, **options)
         self.lifespan = lifespan
         self.validate_response = validate_response
         self.state = SimpleNamespace()

@@ -18,6 +18,7 @@ class TollwayBoltConfig(AppConfig):
     name = "tollway.bolt"
     label = "tollway_bolt"
     verbose_name = "Tollway Bolt"
+    default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
         register(check_settings, "tollway")

@@ -11,13 +11,14 @@ from urllib.parse import quote
 from tollway.bolt import bounds, paths
 from tollway.bolt.answers import Answers
 from tollway.bolt.api import BoltAPI
+from tollway.bolt.auth.plan import Plan, plan_of
 from tollway.bolt.binding import BodyReader
 from tollway.bolt.conf import BoltSettings
 from tollway.bolt.error_handlers import Answer, ErrorHandler, invalid
 from tollway.bolt.exceptions import FieldProblem
 from tollway.bolt.explain import MOST_PROBLEMS, code_of
 from tollway.bolt.lifespan import lifespans
-from tollway.bolt.limits import Limiters
+from tollway.bolt.limits import Limiters, limits_of
 from tollway.bolt.response_models import promised
 from tollway.bolt.responses import Redirect, Response, encode_json
 from tollway.bolt.router import Route
@@ -122,6 +123,7 @@ class _Builder:
 
     def _compiled(self, route: Route, path: str) -> dict[str, Any]:
         handler = route.handler
+        plan = self._plan(route)
         promise = promised(
             describe(handler),
             route.status_code,
@@ -130,7 +132,11 @@ class _Builder:
             route.validate_response is not False,
         )
         around = Around(
-            route.dependencies, route.overrides, self.threads, promise.built, promise.checked
+            (*plan.dependencies, *route.dependencies),
+            route.overrides,
+            self.threads,
+            promise.built,
+            promise.checked,
         )
         names = paths.names(path)
         signature = compile_signature(handler, route.method, names, route.inline, around)
@@ -148,8 +154,20 @@ class _Builder:
             "max_body": route.max_body,
             "encode": promise.encode,
             "finish": self.answers.of(handler, path, route.scopes),
+            "auth": plan.native,
             "limits": self.limiters.charges(handler, describe(handler), name),
         }
+
+    def _plan(self, route: Route) -> Plan:
+        """Who may call a route: what it says itself, or else the settings."""
+        settings, handler = self.limiters.settings, route.handler
+        return plan_of(
+            settings.auth if route.auth is None else route.auth,
+            settings.guards if route.guards is None else route.guards,
+            settings.trusted_origins,
+            [limit.key for limit in limits_of(handler)],
+            f"handler {describe(handler)}",
+        )
 
     def _called(self, signature: Signature) -> Callable[..., Any]:
         return signature.call if signature.mode == "async" else self.threads.around(signature.call)

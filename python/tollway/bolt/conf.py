@@ -38,6 +38,8 @@ READ: Final = (
     "BOLT_TLS_CERT",
     "BOLT_TLS_KEY",
     *(bound.name for bound in BOUNDS),
+    "BOLT_AUTHENTICATION_CLASSES",
+    "BOLT_DEFAULT_PERMISSION_CLASSES",
 )
 """Every ``BOLT_*`` setting there is."""
 
@@ -71,6 +73,11 @@ class BoltSettings:
     """Every bound of :data:`tollway.bolt.bounds.BOUNDS` by its name."""
     tls_cert: str | None = None
     tls_key: str | None = None
+    auth: tuple[Any, ...] = ()
+    guards: tuple[Any, ...] = ()
+    trusted_origins: tuple[str, ...] = ()
+    server: dict[str, Any] = field(default_factory=dict)
+    """What is handed to the server as it is."""
 
 
 def read_settings(source: Any) -> BoltSettings:
@@ -103,6 +110,10 @@ def read_settings(source: Any) -> BoltSettings:
         bounds={bound.name: reader.get(bound.name, bound.default, bound.read) for bound in BOUNDS},
         tls_cert=reader.get("BOLT_TLS_CERT", None, text),
         tls_key=reader.get("BOLT_TLS_KEY", None, text),
+        auth=reader.get("BOLT_AUTHENTICATION_CLASSES", (), _backends),
+        guards=reader.get("BOLT_DEFAULT_PERMISSION_CLASSES", (), _guards),
+        trusted_origins=reader.get("CSRF_TRUSTED_ORIGINS", nothing, tuple),
+        server={name: value for name, value in server.items() if value is not None},
     )
 
 
@@ -138,6 +149,36 @@ def _rules(reader: _Reader) -> Rules | None:
     lists = reader.get("RATELIMIT_ACCESS_LISTS", nothing, stated_lists)
     rules = reader.get("RATELIMIT_RULES", None, lambda stated: stated_rules(stated, lists))
     return Rules(lists=lists) if rules is None and lists else rules
+
+
+def _backends(value: Any) -> tuple[Any, ...]:
+    from tollway.bolt.auth.plan import stated_backends
+
+    return stated_backends(value)
+
+
+def _guards(value: Any) -> tuple[Any, ...]:
+    from tollway.bolt.auth.plan import stated_guards
+
+    return stated_guards(value)
+
+
+def _number(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ConfigError(f"{value!r} is not a whole number from 0")
+    return value
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{value!r} is not a whole number from 1")
+    return value
+
+
+def _seconds(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 86_400:
+        raise ConfigError(f"{value!r} is not a number of seconds above 0 and up to 86400")
+    return float(value)
 
 
 def _networks(value: Any) -> tuple[str, ...]:

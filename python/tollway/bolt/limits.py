@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -12,6 +12,7 @@ from tollway.backends import Backend
 from tollway.bolt.conf import BoltSettings
 from tollway.errors import ConfigError
 from tollway.identity import parse_key
+from tollway.rules import Rules
 from tollway.stores import Store
 
 __all__ = ["Limit", "Limiters", "limits_of", "rate_limit"]
@@ -20,7 +21,14 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 Rates = str | Rate | list[str | Rate] | tuple[str | Rate, ...]
 
 _MARK: Final = "__tollway_limits__"
-_NATIVE_KINDS: Final = ("ip", "global", "header", "param", "cookie")
+_NATIVE_KINDS: Final = (
+    *("ip", "global", "header", "param", "cookie"),
+    *("user", "user_or_ip", "api_key", "org", "jwt"),
+)
+_KEYS: Final = (
+    '"ip", "user", "api_key", "org", "jwt:CLAIM", "header:NAME", "param:NAME", "cookie:NAME" '
+    'or "global"'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +41,8 @@ class Limit:
     policy: Policy | None
     name: str | None
     backend: Backend | None
+    tiers: Mapping[str, str]
+    """The rates of callers in a tier."""
 
 
 def rate_limit(
@@ -45,21 +55,29 @@ def rate_limit(
     backend: Backend | None = None,
     rps: int | None = None,
     burst: int | None = None,
+    tiers: Mapping[str, str] | None = None,
 ) -> Callable[[Handler], Handler]:
     """Limit how often a handler may be called.
 
     ``rate`` is ``"5/10s"``, ``"100/m burst 20"``, ``"10/s; 1000/h"``, a :class:`tollway.Rate`
     or a list of these; without it ``RATELIMIT_DEFAULT_LIMIT`` holds. ``key`` says who is
     counted: ``"ip"`` (the default), ``"header:X-API-Key"``, ``"param:org"``, ``"cookie:id"`` or
-    ``"global"``. ``algorithm`` is that of :class:`tollway.Policy`. Handlers with the same
-    ``name`` share one count; without it each handler has its own. ``policy`` stands for all of
-    these at once. ``backend`` is a URL, a name in ``RATELIMIT_BACKENDS`` or a
-    :class:`tollway.Limiter`; without it ``RATELIMIT_BACKEND`` counts.
+    ``"global"``; or a caller that the route's ``auth=`` has verified: ``"user"``, ``"api_key"``,
+    ``"org"`` and ``"jwt:CLAIM"``. Whoever was not verified is counted by address.
+    ``algorithm`` is that of :class:`tollway.Policy`. Handlers with the same ``name`` share one
+    count; without it each handler has its own. ``policy`` stands for all of these at once.
+    ``backend`` is a URL, a name in ``RATELIMIT_BACKENDS`` or a :class:`tollway.Limiter`; without
+    it ``RATELIMIT_BACKEND`` counts.
 
     ``rps`` is a rate per second and ``burst`` how many may come at once, twice ``rps`` if left
     out: ``@rate_limit(rps=10, burst=20)``.
 
+    ``tiers`` are the rates of callers in a tier, which is the claim ``tier`` of a token or the
+    tier of an API key: ``@rate_limit("60/m", key="user", tiers={"pro": "600/m"})``.
+
     Several decorators on one handler are decided together: when one refuses, none is charged.
+    Only those that count verified callers are decided after the others, so that a flood of forged
+    tokens is refused by its address before one of them is verified.
 
     Raises ConfigError where it is written: on a bad rate, key or algorithm.
 
@@ -82,7 +100,10 @@ def rate_limit(
         policy=policy,
         name=name,
         backend=backend,
+        tiers=dict(tiers or {}),
     )
+    for rates in limit.tiers.values():
+        _rates(rates)
     if policy is None:
         Policy("check", limit.rates or ("1/s",), algorithm=algorithm or "gcra")
 
@@ -132,14 +153,12 @@ def _per_second(rps: Any, burst: Any) -> tuple[Rate, ...]:
 def _checked_key(key: Any) -> str:
     if not isinstance(key, str):
         raise ConfigError(
-            f"rate_limit: key={key!r} cannot be decided before Python runs: use "
-            '"ip", "header:NAME", "param:NAME", "cookie:NAME" or "global"'
+            f"rate_limit: key={key!r} cannot be decided before Python runs: use {_KEYS}"
         )
     spec = parse_key(key)
     if spec.kind not in _NATIVE_KINDS:
         raise ConfigError(
-            f'rate_limit: key "{key}" needs what is known only inside the handler: use '
-            '"ip", "header:NAME", "param:NAME", "cookie:NAME" or "global"'
+            f'rate_limit: key "{key}" needs what is known only inside the handler: use {_KEYS}'
         )
     return str(spec)
 
@@ -169,6 +188,18 @@ class Limiters:
                 found = [{"limiter": self._limiter(None)}]
         except ConfigError as error:
             raise ConfigError(f"handler {where}: {error}") from error
+        tiers = {
+            charge["policy"].name: {"tiers": dict(limit.tiers)}
+            for limit, charge in zip(limits_of(handler), found, strict=False)
+            if limit.tiers
+        }
+        if tiers and rules is not None:
+            raise ConfigError(
+                f"handler {where}: rate_limit has tiers= and RATELIMIT_RULES is set: write the "
+                "tiers into the rules, under the limit's name"
+            )
+        if tiers:
+            rules = Rules({"limits": tiers})
         if rules is not None:
             found[0]["rules"] = rules
         return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 from tollway.bolt import paths
 from tollway.bolt.params import Depends
@@ -12,6 +12,10 @@ from tollway.bolt.paths import TrailingSlash
 from tollway.bolt.scope import Scope, ScopeOptions, scope_of
 from tollway.bolt.signature import describe
 from tollway.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tollway.bolt.auth.backends import BaseAuthentication
+    from tollway.bolt.auth.guards import BaseGuard
 
 __all__ = ["Route", "Router", "Routes"]
 
@@ -39,6 +43,10 @@ class Options(TypedDict, total=False):
     max_body: int | None
     """Most bytes of a body here; otherwise ``BOLT_MAX_BODY_BYTES``, or with files
     ``BOLT_MAX_UPLOAD_BYTES``."""
+    auth: Sequence[BaseAuthentication] | None
+    """How callers show who they are; that of the router or the API if left out."""
+    guards: Sequence[BaseGuard] | None
+    """Who may pass; those of the router or the API if left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +67,8 @@ class Route:
     max_body: int | None = None
     overrides: dict[Any, Any] = field(default_factory=dict)
     """The ``dependency_overrides`` of the APIs that hold the route."""
+    auth: Sequence[BaseAuthentication] | None = None
+    guards: Sequence[BaseGuard] | None = None
 
     def normal(self) -> str:
         """The path as the server reads it. Raises ConfigError that names the handler."""
@@ -80,6 +90,8 @@ class Routes:
         prefix: str = "",
         trailing_slash: TrailingSlash = "strip",
         dependencies: Sequence[Depends] = (),
+        auth: Sequence[BaseAuthentication] | None = None,
+        guards: Sequence[BaseGuard] | None = None,
         **options: Unpack[ScopeOptions],
     ) -> None:
         if prefix and not prefix.startswith("/"):
@@ -94,6 +106,8 @@ class Routes:
         self.dependencies = depends_on(dependencies, "dependencies")
         self.dependency_overrides: dict[Callable[..., Any], Callable[..., Any]] = {}
         self.validate_response: bool | None = None
+        self.auth = auth
+        self.guards = guards
         self._own: list[Route] = []
         self._below: list[tuple[str, Routes]] = []
 
@@ -191,6 +205,8 @@ class Routes:
             dependencies=(*self.dependencies, *route.dependencies),
             scopes=(self.scope, *route.scopes),
             overrides=route.overrides | self.dependency_overrides,
+            auth=self.auth if route.auth is None else route.auth,
+            guards=self.guards if route.guards is None else route.guards,
         )
 
 

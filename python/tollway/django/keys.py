@@ -133,6 +133,37 @@ class KeySource:
         return "KeySource()"
 
 
+Told = tuple[str, str, str | None, list[str], float | None]
+"""A key for another server: hash, owner, tier, scopes, end."""
+
+
+class IssuedKeys:
+    """A :class:`tollway.rules.Source` of all keys that are good, for a server with its own ring."""
+
+    def __init__(self) -> None:
+        self._source = KeySource()
+        self._keys: dict[str, Told] = {}
+
+    def load(self, known: Any) -> tuple[Any, list[Told]] | None:
+        """All keys, if one of them has changed."""
+        found = self._source.load(known)
+        if found is None:
+            return None
+        version, (whole, changed) = found
+        if whole:
+            self._keys.clear()
+        for hashed, key in changed:
+            if key is None:
+                self._keys.pop(hashed, None)
+            else:
+                scopes = sorted(key.scopes)
+                self._keys[hashed] = (hashed, key.owner, key.tier, scopes, key.expires)
+        return version, list(self._keys.values())
+
+    def __repr__(self) -> str:
+        return "IssuedKeys()"
+
+
 def _known(row: APIKey, now: datetime) -> Key | None:
     if not row.usable(now):
         return None

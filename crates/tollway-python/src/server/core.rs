@@ -95,7 +95,7 @@ impl Core {
     ) -> PyResult<()> {
         for route in self.router.values() {
             if let Some(limits) = &route.limits {
-                limits.open(py, &route.address)?;
+                limits.open(py, &route.address, route.auth.is_some())?;
             }
         }
         self.finishing.start()?;

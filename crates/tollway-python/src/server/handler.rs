@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use http::header::{ALLOW, HeaderValue};
 use http::{Response as HttpResponse, StatusCode};
 use pyo3::prelude::*;
-use tollway_http::{Check, Verdict};
+use tollway_http::Verdict;
 use tollway_server::app::{Found, Problem, Seen};
 use tollway_server::{Body, Handler, Request as Incoming, Response};
 
@@ -16,9 +16,10 @@ use super::arguments::{self, Bound1, Refusal};
 use super::asyncio::Asyncio;
 use super::calls::{self, Args, Entered};
 use super::core::Core;
-use super::limits::{self, Limits};
+use super::limits;
+use super::passage::{Answer, Passage, Step};
 use super::pool::{Job, Ticket};
-use super::request::Request;
+use super::request::{Asking, Request};
 use super::respond::{problem, report};
 use super::routes::{Mode, Route};
 use super::task::{self, Task};
@@ -67,24 +68,20 @@ impl Handler for PyHandler {
             }
         };
         let route = Arc::clone(found.value());
-        let verdict = match route.limits.as_ref().and_then(Limits::gate) {
-            None => None,
-            Some(gate) => match gate.check(&request.head, request.peer.map(|peer| peer.ip())) {
-                Check::Done(verdict) if !verdict.allowed() => {
-                    return Reply::ready(verdict.refusal().map(Body::from), seen);
-                }
-                Check::Done(verdict) => Some(Box::new(verdict)),
-                Check::Wait(answer) => {
-                    let core = Arc::clone(&self.core);
-                    let request = Some(named(request, seen.as_deref()));
-                    let waiting = Waiting { answer, request, core };
-                    return Reply { state: State::Limited(Box::new(waiting)), verdict: None, seen };
-                }
-            },
-        };
+        let mut passage = Passage::default();
+        match passage.go(&route, &request) {
+            Step::Go => {}
+            Step::Refuse(response) => return Reply { state: State::Ready(response), verdict: passage.verdict, seen },
+            Step::Wait(answer) => {
+                let core = Arc::clone(&self.core);
+                let request = Some(named(request, seen.as_deref()));
+                let waiting = Waiting { answer, request, passage, core };
+                return Reply { state: State::Limited(Box::new(waiting)), verdict: None, seen };
+            }
+        }
         let bound = arguments::bind(py, &route, &found.params, &self.core.bodies.forms, &request.head, &request.body);
         let request = named(request, seen.as_deref());
-        Reply { state: start(py, &self.core, &route, bound, request, verdict.as_deref()), verdict, seen }
+        Reply { state: start(py, &self.core, &route, bound, request, &passage), verdict: passage.verdict, seen }
     }
 }
 
@@ -106,13 +103,29 @@ fn options(allow: HeaderValue) -> Response {
 
 /// Goes on after the store of a limit answered: the route is looked up again, since what the
 /// first look-up found points into the request.
-fn resume(py: Python<'_>, core: &Arc<Core>, request: Incoming, verdict: &Verdict) -> State {
+fn resume(py: Python<'_>, mut waiting: Box<Waiting>, verdict: Verdict) -> (State, Option<Box<Verdict>>) {
+    if let Some(response) = waiting.passage.decided(verdict) {
+        return (State::Ready(response), None);
+    }
+    let Some(request) = waiting.request.take() else { return (State::Taken, None) };
+    let core = Arc::clone(&waiting.core);
     let Found::Route(found) = core.router.find(&request.head.method, request.head.uri.path()) else {
-        return State::Ready(problem(Problem::internal()));
+        return (State::Ready(problem(Problem::internal())), None);
     };
     let route = Arc::clone(found.value());
-    let bound = arguments::bind(py, &route, &found.params, &core.bodies.forms, &request.head, &request.body);
-    start(py, core, &route, bound, request, Some(verdict))
+    let state = match waiting.passage.go(&route, &request) {
+        Step::Go => {
+            let bound = arguments::bind(py, &route, &found.params, &core.bodies.forms, &request.head, &request.body);
+            start(py, &core, &route, bound, request, &waiting.passage)
+        }
+        Step::Refuse(response) => State::Ready(response),
+        Step::Wait(answer) => {
+            waiting.answer = answer;
+            waiting.request = Some(request);
+            return (State::Limited(waiting), None);
+        }
+    };
+    (state, waiting.passage.verdict)
 }
 
 fn start(
@@ -121,13 +134,14 @@ fn start(
     route: &Arc<Route>,
     bound: Result<Bound1, Refusal>,
     request: Incoming,
-    verdict: Option<&Verdict>,
+    passage: &Passage,
 ) -> State {
-    let decision = match verdict {
+    let decision = match &passage.verdict {
         Some(verdict) => limits::decision(py, verdict),
         None => Ok(None),
     };
-    let made = decision.and_then(|decision| Bound::new(py, Request::new(request, Arc::clone(route), decision)));
+    let made = decision
+        .and_then(|decision| Bound::new(py, Request::new(request, Arc::clone(route), decision, Asking::of(passage))));
     let request = match made {
         Ok(request) => request,
         Err(error) => {
@@ -249,8 +263,9 @@ pub(super) enum State {
 
 /// A request whose limits are being asked for.
 pub(super) struct Waiting {
-    answer: Pin<Box<dyn Future<Output = Verdict> + Send>>,
+    answer: Answer,
     request: Option<Incoming>,
+    passage: Passage,
     core: Arc<Core>,
 }
 
@@ -274,14 +289,9 @@ impl Future for Reply {
                     let Poll::Ready(verdict) = waiting.answer.as_mut().poll(cx) else {
                         return Poll::Pending;
                     };
-                    this.state = match waiting.request.take() {
-                        Some(request) if verdict.allowed() => {
-                            let core = Arc::clone(&waiting.core);
-                            resume(py, &core, request, &verdict)
-                        }
-                        _ => State::Ready(verdict.refusal().map(Body::from)),
-                    };
-                    this.verdict = verdict.allowed().then(|| Box::new(verdict));
+                    if let State::Limited(waiting) = std::mem::replace(&mut this.state, State::Taken) {
+                        (this.state, this.verdict) = resume(py, waiting, verdict);
+                    }
                     continue;
                 }
                 State::Ready(_) | State::Taken => match std::mem::replace(&mut this.state, State::Taken) {

@@ -22,7 +22,14 @@ pub(super) struct Limits {
     limiter: Py<Limiter>,
     charges: Vec<(Arc<tollway::Policy>, Identity)>,
     rules: Option<Arc<tollway::rules::Rules>>,
-    gate: OnceLock<Gate>,
+    gates: OnceLock<Gates>,
+}
+
+/// What is asked before a caller is known, and what when one is.
+#[derive(Debug, Default)]
+struct Gates {
+    before: Option<Gate>,
+    after: Option<Gate>,
 }
 
 impl Limits {
@@ -45,7 +52,7 @@ impl Limits {
             };
             let rules = rules.map(|rules| Arc::clone(&rules.get().inner));
             if rules.is_some() && !dict.contains("policy")? {
-                read = Some(Limits { limiter: limiter.unbind(), charges: Vec::new(), rules, gate: OnceLock::new() });
+                read = Some(Limits { limiter: limiter.unbind(), charges: Vec::new(), rules, gates: OnceLock::new() });
                 continue;
             }
             let policy = field("policy")?.cast_into::<Policy>().map_err(|_| wrong("needs a Policy"))?;
@@ -54,8 +61,8 @@ impl Limits {
             let charge = (Arc::clone(&policy.get().inner), identity);
             match &mut read {
                 None => {
-                    let gate = OnceLock::new();
-                    read = Some(Limits { limiter: limiter.unbind(), charges: vec![charge], rules, gate });
+                    let gates = OnceLock::new();
+                    read = Some(Limits { limiter: limiter.unbind(), charges: vec![charge], rules, gates });
                 }
                 Some(limits) if limits.limiter.bind(py).is(&limiter) => limits.charges.push(charge),
                 Some(_) => {
@@ -69,23 +76,40 @@ impl Limits {
         Ok(read)
     }
 
-    /// Connects the limits to the limiter of this process.
-    pub(super) fn open(&self, py: Python<'_>, address: &Arc<ClientAddress>) -> PyResult<()> {
+    /// Connects the limits to the limiter of this process. Where callers are `known` by credentials, the
+    /// limits that count them are asked after those that do not: a flood of forged tokens is refused by
+    /// its address before a single one is verified. Rules may speak of anybody, so they come last.
+    pub(super) fn open(&self, py: Python<'_>, address: &Arc<ClientAddress>, known: bool) -> PyResult<()> {
         let limiter = self.limiter.bind(py).get().shared()?;
-        let gate = Gate::new(limiter, self.charges.clone(), Arc::clone(address));
-        let gate = match &self.rules {
-            Some(rules) => gate.with_rules(Arc::clone(rules)),
-            None => gate,
+        let gate = |charges: Vec<_>| {
+            let gate = Gate::new(Arc::clone(&limiter), charges, Arc::clone(address));
+            match &self.rules {
+                Some(rules) => gate.with_rules(Arc::clone(rules)),
+                None => gate,
+            }
         };
-        // A second opening finds the first one's gate, which is as good.
-        let _ = self.gate.set(gate);
+        let late = |identity: &Identity| known && (self.rules.is_some() || identity.needs_caller());
+        let (after, before): (Vec<_>, Vec<_>) = self.charges.iter().cloned().partition(|(_, identity)| late(identity));
+        let rules_alone = self.charges.is_empty();
+        let gates = Gates {
+            before: (!before.is_empty() || rules_alone && !known).then(|| gate(before)),
+            after: (!after.is_empty() || rules_alone && known).then(|| gate(after)),
+        };
+        // A second opening finds the first one's gates, which are as good.
+        let _ = self.gates.set(gates);
         Ok(())
     }
 
-    /// The gate, once the server has started.
+    /// What is asked before a caller is known, once the server has started.
     #[inline]
-    pub(super) fn gate(&self) -> Option<&Gate> {
-        self.gate.get()
+    pub(super) fn before(&self) -> Option<&Gate> {
+        self.gates.get().and_then(|gates| gates.before.as_ref())
+    }
+
+    /// What is asked when a caller is known, or known to be nobody.
+    #[inline]
+    pub(super) fn after(&self) -> Option<&Gate> {
+        self.gates.get().and_then(|gates| gates.after.as_ref())
     }
 
     /// Shows the collector the limiter.

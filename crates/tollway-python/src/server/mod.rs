@@ -8,6 +8,7 @@
 
 mod arguments;
 mod asyncio;
+mod auth;
 mod bodies;
 mod calls;
 mod cell;
@@ -17,6 +18,7 @@ mod handler;
 mod lifecycle;
 mod limits;
 mod mappings;
+mod passage;
 mod pool;
 mod request;
 mod respond;
@@ -38,5 +40,6 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<bodies::UploadedPart>()?;
     module.add_class::<task::Task>()?;
     module.add_function(wrap_pyfunction!(sockets::listen, module)?)?;
+    auth::register(module)?;
     Ok(())
 }

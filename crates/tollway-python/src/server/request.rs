@@ -8,12 +8,16 @@ use http::header::HeaderMap;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use pyo3::{PyTraverseError, PyVisit};
+use tollway_auth::Caller;
 use tollway_server::app::{CookiePairs, Found, RequestId, decode_path, fresh_id};
 
+use super::auth;
 use super::calls;
 use super::cell::GilCell;
 use super::mappings::{Headers, Query};
+use super::passage::Passage;
 use super::routes::Route;
+use crate::auth::dict_of;
 
 /// One request. Made by the server; handlers that take `request` receive it.
 #[pyclass(name = "Request", module = "tollway._tollway", frozen, weakref, freelist = 256)]
@@ -26,6 +30,20 @@ pub(super) struct Request {
     made: GilCell<Made>,
 }
 
+/// Who asks, as far as is known before Python has a say.
+#[derive(Default)]
+pub(super) struct Asking {
+    pub(super) caller: Option<Arc<Caller>>,
+    /// Whether a session is to be looked up, and the guards asked then.
+    pub(super) session: bool,
+}
+
+impl Asking {
+    pub(super) fn of(passage: &Passage) -> Self {
+        Self { caller: passage.caller.clone(), session: passage.session }
+    }
+}
+
 /// What was converted so far.
 #[derive(Default)]
 struct Made {
@@ -33,12 +51,19 @@ struct Made {
     state: Option<Py<PyDict>>,
     rate_limit: Option<Py<PyAny>>,
     id: Option<String>,
+    asking: Asking,
+    user: Option<Py<PyAny>>,
 }
 
 impl Request {
-    pub(super) fn new(request: tollway_server::Request, route: Arc<Route>, rate_limit: Option<Py<PyAny>>) -> Self {
+    pub(super) fn new(
+        request: tollway_server::Request,
+        route: Arc<Route>,
+        rate_limit: Option<Py<PyAny>>,
+        asking: Asking,
+    ) -> Self {
         let tollway_server::Request { head, body, peer, secure } = request;
-        let made = GilCell::new(Made { rate_limit, ..Made::default() });
+        let made = GilCell::new(Made { rate_limit, asking, ..Made::default() });
         Request { head, body, peer, secure, route, made }
     }
 
@@ -60,6 +85,29 @@ impl Request {
         let replaced = self.made.with(py, |made| made.body.replace(kept));
         drop(replaced);
         body
+    }
+
+    /// Who asks, if somebody was verified.
+    pub(super) fn caller(&self, py: Python<'_>) -> Option<Arc<Caller>> {
+        self.made.with(py, |made| made.asking.caller.clone())
+    }
+
+    /// Whether Django has still to say whose session this is.
+    pub(super) fn awaits_session(&self, py: Python<'_>) -> bool {
+        self.made.with(py, |made| made.asking.session)
+    }
+
+    /// Takes in what Django said, and asks the guards. Returns the refusal, if it is one.
+    pub(super) fn admit(&self, py: Python<'_>, caller: Option<Caller>) -> Option<auth::Judgement> {
+        let caller = caller.map(Arc::new);
+        let asking = Asking { caller: caller.clone(), session: false };
+        self.made.with(py, |made| made.asking = asking);
+        self.route.auth.as_ref()?.judge(caller.as_deref(), None)
+    }
+
+    /// The value of `WWW-Authenticate` for a caller that is turned away later.
+    pub(super) fn challenge(&self, problem: Option<&str>) -> Option<String> {
+        Some(self.route.auth.as_ref()?.challenge(problem))
     }
 
     fn client_address(&self) -> Option<IpAddr> {
@@ -188,6 +236,46 @@ impl Request {
         self.made.with(py, |made| made.rate_limit.as_ref().map(|decision| decision.clone_ref(py)))
     }
 
+    /// The claims of the verified token, or of the session; None where nobody was verified or a key was.
+    #[getter]
+    fn auth<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        match self.caller(py).filter(|caller| caller.key().is_none()) {
+            Some(caller) => dict_of(py, caller.claims().all()).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// What is known of the caller, or None where nobody was verified.
+    #[getter]
+    fn context<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        self.caller(py).map(|caller| auth::context(py, &caller)).transpose()
+    }
+
+    /// The user: loaded when it is used for the first time, by one query; AnonymousUser for nobody.
+    #[getter]
+    fn user<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let made = &slf.get().made;
+        if let Some(known) = made.with(py, |made| made.user.as_ref().map(|user| user.clone_ref(py))) {
+            return Ok(known.into_bound(py));
+        }
+        let user = auth::user_of(slf.as_any(), "lazy_user")?;
+        Self::set_user(slf, user.clone())?;
+        Ok(user)
+    }
+
+    #[setter]
+    fn set_user(slf: &Bound<'_, Self>, user: Bound<'_, PyAny>) -> PyResult<()> {
+        let kept = user.unbind();
+        drop(slf.get().made.with(slf.py(), |made| made.user.replace(kept)));
+        calls::track(slf.as_any())
+    }
+
+    /// The user, to be awaited.
+    fn auser<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        auth::user_of(slf.as_any(), "auser")
+    }
+
     fn __repr__(&self) -> String {
         format!("<Request {} {}>", self.head.method, self.head.uri)
     }
@@ -196,6 +284,7 @@ impl Request {
         self.made
             .look(|made| {
                 visit.call(&made.state)?;
+                visit.call(&made.user)?;
                 visit.call(&made.rate_limit)
             })
             .unwrap_or(Ok(()))

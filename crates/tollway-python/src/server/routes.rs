@@ -10,6 +10,7 @@ use pyo3::{PyTraverseError, PyVisit};
 use tollway_http::ClientAddress;
 use tollway_server::app::{Binder, FileRules, Finish, Kind, ParamSpec, Router, Source, path_names};
 
+use super::auth::Auth;
 use super::finish::Finishes;
 use super::limits::Limits;
 
@@ -72,6 +73,7 @@ pub(super) struct Route {
     pub(super) limits: Option<Limits>,
     /// Most bytes of a body, where the route has a limit of its own.
     pub(super) max_body: Option<usize>,
+    pub(super) auth: Option<Auth>,
     pub(super) address: Arc<ClientAddress>,
     pub(super) finish: Option<Arc<Finish>>,
     /// A router with this route only, for the few who ask a request for its raw parameters.
@@ -207,6 +209,8 @@ fn route(fields: &Fields<'_, '_>, address: &Arc<ClientAddress>, finishes: &mut F
         Some(list) => Limits::read(&list).map_err(|error| refuse(&error.value(py)))?,
         None => None,
     };
+    let auth = fields.get("auth")?.map(|given| Auth::read(&given)).transpose();
+    let auth = auth.map_err(|error| refuse(&error.value(py)))?;
     let finish = match fields.get("finish")? {
         Some(dict) => finishes.read(&dict).map_err(|error| refuse(&error.value(py)))?,
         None => None,
@@ -225,6 +229,7 @@ fn route(fields: &Fields<'_, '_>, address: &Arc<ClientAddress>, finishes: &mut F
         binder,
         encode,
         limits,
+        auth,
         alone,
     })
 }

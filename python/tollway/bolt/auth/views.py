@@ -1,0 +1,122 @@
+"""Login, refresh and logout, ready to be included."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from tollway.bolt.auth.backends import JWTAuthentication
+from tollway.bolt.auth.guards import IsAuthenticated
+from tollway.bolt.auth.revocation import RevocationStore
+from tollway.bolt.auth.tokens import (
+    TokenPair,
+    TokenRotationError,
+    create_token_pair,
+    rotate_refresh_token,
+)
+from tollway.bolt.auth.users import load_user
+from tollway.bolt.exceptions import Unauthorized
+from tollway.bolt.limits import rate_limit
+from tollway.bolt.request import Request
+from tollway.bolt.router import Router
+
+__all__ = ["JWTAuthViews", "LoginCredentials"]
+
+
+class LoginCredentials(msgspec.Struct):
+    """What a client sends to log in."""
+
+    username: str
+    password: str
+
+
+class JWTAuthViews(Router):
+    """``POST /login``, ``/refresh`` and ``/logout`` below a prefix::
+
+        store = DjangoCacheRevocation()
+        api.include_router(JWTAuthViews("/auth", store=store))
+
+    Login takes a user name and a password and answers with an access and a refresh token.
+    Refresh takes the refresh token in ``Authorization`` and answers with the next pair. Logout
+    takes either, and revokes every token of that login: give the same ``store`` to
+    ``JWTAuthentication(revocation_store=store)`` where that has to hold at once.
+
+    ``login_rate`` limits the tries of one address; give it None to limit them yourself.
+    """
+
+    def __init__(
+        self,
+        prefix: str = "/auth",
+        *,
+        store: RevocationStore,
+        secret: str | None = None,
+        public_key: str | None = None,
+        algorithm: str = "HS256",
+        access_ttl: int = 900,
+        refresh_ttl: int = 604_800,
+        login_rate: str | None = "10/m",
+    ) -> None:
+        super().__init__(prefix)
+        self.store = store
+        made: dict[str, Any] = {
+            "secret": secret,
+            "algorithm": algorithm,
+            "access_ttl": access_ttl,
+            "refresh_ttl": refresh_ttl,
+        }
+        keys = {"public_key": public_key} if public_key else {"secret": secret}
+
+        def by(token_type: str | None) -> JWTAuthentication:
+            return JWTAuthentication(
+                algorithms=[algorithm], token_type=token_type, revocation_store=store, **keys
+            )
+
+        async def login(credentials: LoginCredentials) -> dict[str, Any]:
+            from asgiref.sync import sync_to_async
+            from django.contrib.auth import authenticate
+
+            ask = sync_to_async(authenticate, thread_sensitive=True)
+            user = await ask(username=credentials.username, password=credentials.password)
+            if user is None:
+                raise Unauthorized("the user name or the password is wrong")
+            return told(create_token_pair(user, method="pwd", **made), access_ttl)
+
+        async def refresh(request: Request) -> dict[str, Any]:
+            claims = request.auth or {}
+            user = await load_user(str(claims.get("sub")), request.context)
+            if user is None:
+                raise Unauthorized("this user may not log in")
+            try:
+                pair = await rotate_refresh_token(claims, store=store, user=user, **made)
+            except TokenRotationError as error:
+                raise Unauthorized(str(error)) from error
+            return told(pair, access_ttl)
+
+        async def logout(request: Request) -> None:
+            claims = request.auth or {}
+            if claims.get("fam"):
+                # The refresh token outlives the access token that is shown here.
+                exp = float(claims["oat"]) + refresh_ttl if claims.get("oat") else None
+                await store.revoke_family(claims["fam"], exp=max(exp or 0, claims["exp"]))
+            else:
+                await store.revoke(claims["jti"], exp=claims["exp"])
+
+        if login_rate:
+            login = rate_limit(login_rate, key="ip")(login)
+        guards = [IsAuthenticated()]
+        # The store is asked by the exchange itself: a token that was used twice ends its login.
+        exchange = JWTAuthentication(algorithms=[algorithm], token_type="refresh", **keys)
+        self.post("/login", auth=[], guards=[])(login)
+        self.post("/refresh", auth=[exchange], guards=guards)(refresh)
+        self.post("/logout", auth=[by(None), by("refresh")], guards=guards, status_code=204)(logout)
+
+
+def told(pair: TokenPair, access_ttl: int) -> dict[str, Any]:
+    """A pair as clients read it (RFC 6749)."""
+    return {
+        "access_token": pair.access_token,
+        "refresh_token": pair.refresh_token,
+        "token_type": "bearer",
+        "expires_in": access_ttl,
+    }
