@@ -19,6 +19,7 @@ __all__ = [
     "Call",
     "ClientAddress",
     "Decision",
+    "FileBody",
     "Health",
     "Held",
     "Limiter",
@@ -32,6 +33,7 @@ __all__ = [
     "Rules",
     "Server",
     "SigningKey",
+    "Stream",
     "Subject",
     "Task",
     "UploadedPart",
@@ -659,6 +661,26 @@ class Server:
     def start(self, loop: AbstractEventLoop) -> None: ...
     def shutdown(self, grace: float) -> Future[None]: ...
     def stats(self) -> dict[str, int]: ...
+
+@final
+class FileBody:
+    """A file that is read while it is sent."""
+
+    def __new__(cls, path: str) -> FileBody: ...
+
+@final
+class Stream:
+    """A body that is sent while it is made."""
+
+    def __new__(
+        cls,
+        items: Any,
+        *,
+        pump: Callable[[Any, Any], Any] | None = None,
+        encode: Callable[[Any], Any] | None = None,
+        interval: float | None = None,
+        beat: bytes | None = None,
+    ) -> Stream: ...
 
 @final
 class Task:

@@ -260,7 +260,7 @@ def flood(client: Http2) -> None:
 
 
 def test_http2_streams_have_a_bound(shop: Project, files: tuple[Path, Path]) -> None:
-    shop.settings("DATABASES = {}\nBOLT_MAX_STREAMS = 3")
+    shop.settings("DATABASES = {}\nBOLT_MAX_HTTP2_STREAMS = 3")
     with shop.serve("--tls-cert", str(files[0]), "--tls-key", str(files[1])) as served:
         client = Http2(served, files)
         client.until(h2.events.RemoteSettingsChanged)

@@ -9,6 +9,7 @@
 
 pub mod app;
 mod engine;
+mod files;
 pub mod framing;
 mod listen;
 mod message;
@@ -16,6 +17,7 @@ mod settings;
 mod tls;
 
 pub use engine::{Engine, Handler, Listener, Stats, Stopper, Turn};
+pub use files::File;
 pub use listen::{BindError, bind, check_free};
 pub use message::{Body, Request, Response, Stream, StreamError};
 pub use settings::{Settings, SettingsError};

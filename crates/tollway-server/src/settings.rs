@@ -46,7 +46,7 @@ pub struct Settings {
     /// Most open connections. Further ones wait in the kernel's queue. Default 10 000.
     pub max_connections: usize,
     /// Most requests that one HTTP/2 connection may have open at once. Default 100.
-    pub max_streams: u32,
+    pub max_http2_streams: u32,
     /// Bytes that a client may send ahead of what was read, for each HTTP/2
     /// stream; a connection as a whole gets four times as much. Default 256 KiB.
     pub stream_window_bytes: u32,
@@ -73,7 +73,7 @@ impl Default for Settings {
             write_timeout: Duration::from_secs(30),
             linger_timeout: Duration::from_secs(1),
             max_connections: 10_000,
-            max_streams: 100,
+            max_http2_streams: 100,
             stream_window_bytes: 256 * 1024,
             cancel_on_half_close: true,
             tls: None,
@@ -106,8 +106,8 @@ impl Settings {
         if !(16..=64 * 1024).contains(&self.max_target_bytes) {
             return fail("max_target_bytes", "from 16 to 65536 bytes");
         }
-        if !(1..=10_000).contains(&self.max_streams) {
-            return fail("max_streams", "from 1 to 10000");
+        if !(1..=10_000).contains(&self.max_http2_streams) {
+            return fail("max_http2_streams", "from 1 to 10000");
         }
         if !(16 * 1024..=64 * 1024 * 1024).contains(&self.stream_window_bytes) {
             return fail("stream_window_bytes", "from 16384 to 67108864 bytes");

@@ -30,6 +30,7 @@ from tollway.bolt.auth import (
     get_auth_context,
     get_current_user,
 )
+from tollway.bolt.compression import CompressionConfig
 from tollway.bolt.cookies import Cookie
 from tollway.bolt.cors import CORSConfig, cors
 from tollway.bolt.datastructures import UploadFile
@@ -53,13 +54,20 @@ from tollway.bolt.exceptions import (
     Unauthorized,
     UnprocessableEntity,
 )
+from tollway.bolt.files import FileResponse
 from tollway.bolt.limits import rate_limit
 from tollway.bolt.logging import LoggingConfig
 from tollway.bolt.params import Body, Depends, File, Form, Header, Path, Query
 from tollway.bolt.request import Request
 from tollway.bolt.responses import HTML, JSON, PlainText, Redirect, Response
 from tollway.bolt.router import Router
-from tollway.bolt.scope import skip_middleware
+from tollway.bolt.scope import no_compress, skip_middleware
+from tollway.bolt.streaming import (
+    EventSourceResponse,
+    ServerSentEvent,
+    StreamingResponse,
+    format_sse_event,
+)
 
 __all__ = [
     "HTML",
@@ -71,11 +79,14 @@ __all__ = [
     "Body",
     "BoltAPI",
     "CORSConfig",
+    "CompressionConfig",
     "Conflict",
     "Cookie",
     "CurrentUser",
     "Depends",
+    "EventSourceResponse",
     "File",
+    "FileResponse",
     "FileSize",
     "Forbidden",
     "Form",
@@ -102,9 +113,11 @@ __all__ = [
     "Response",
     "ResponseValidationError",
     "Router",
+    "ServerSentEvent",
     "ServiceUnavailable",
     "SessionAuthentication",
     "Token",
+    "StreamingResponse",
     "TooManyRequests",
     "Unauthorized",
     "UnprocessableEntity",
@@ -114,6 +127,8 @@ __all__ = [
     "extract_user_id_from_context",
     "get_auth_context",
     "get_current_user",
+    "format_sse_event",
+    "no_compress",
     "rate_limit",
     "skip_middleware",
     "status",

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from tollway.bolt.compression import CompressionConfig, read_compression
 from tollway.bolt.cors import CORSConfig, cors_of
 from tollway.bolt.logging import LoggingConfig
 from tollway.bolt.scope import Scope, skipped
@@ -59,6 +60,7 @@ class AnswerSettings:
     request_id: tuple[str, bool] | None = None
     """The header that carries it, and whether the client's own is kept."""
     log: AccessLog | None = None
+    compression: CompressionConfig | None = None
 
 
 class Answers:
@@ -72,14 +74,18 @@ class Answers:
         self, handler: Callable[..., Any], path: str, scopes: tuple[Scope, ...]
     ) -> dict[str, Any]:
         """What a route adds to its answers."""
-        return self._shared(self._cors(handler, path, scopes), self._logging(path, scopes))
+        return self._shared(
+            self._cors(handler, path, scopes),
+            self._logging(path, scopes),
+            self._compression(handler, scopes),
+        )
 
     @property
     def elsewhere(self) -> dict[str, Any]:
         """The same for requests that no route answers."""
         settings = self.settings
         everywhere = settings.cors if settings.cors_paths is None else None
-        return self._shared(everywhere, settings.log.config if settings.log else None)
+        return self._shared(everywhere, settings.log.config if settings.log else None, None)
 
     def native(self) -> dict[str, Any]:
         """The setting ``answers`` of the server."""
@@ -109,7 +115,23 @@ class Answers:
                 config = scope.logging or None
         return None if config is None or path in set(config.skip_paths) else config
 
-    def _shared(self, cors: CORSConfig | None, logging: LoggingConfig | None) -> dict[str, Any]:
+    def _compression(
+        self, handler: Callable[..., Any], scopes: tuple[Scope, ...]
+    ) -> CompressionConfig | None:
+        if {"compression", "*"} & skipped(handler):
+            return None
+        config = self.settings.compression
+        for scope in scopes:
+            if scope.compression is not None:
+                config = scope.compression or None
+        return config
+
+    def _shared(
+        self,
+        cors: CORSConfig | None,
+        logging: LoggingConfig | None,
+        compression: CompressionConfig | None,
+    ) -> dict[str, Any]:
         settings = self.settings
         finish = {
             "cors": cors.native() if cors else None,
@@ -118,6 +140,7 @@ class Answers:
             "secure": settings.secure,
             "request_id": settings.request_id,
             "log": logging.native() if logging else None,
+            "compression": compression.native() if compression else None,
         }
         return self._made.setdefault(repr(finish), finish)
 
@@ -133,7 +156,16 @@ def read_answers(source: Any) -> AnswerSettings:
         secure=_proxy_header(getattr(source, "SECURE_PROXY_SSL_HEADER", None)),
         request_id=_request_id(source),
         log=_access_log(source),
+        compression=_compression(source),
     )
+
+
+def _compression(source: Any) -> CompressionConfig | None:
+    value = getattr(source, "BOLT_COMPRESSION", None)
+    try:
+        return read_compression(True if value is None else value)
+    except ConfigError as error:
+        raise ConfigError(f"setting BOLT_COMPRESSION: {error}") from None
 
 
 def _cors_settings(source: Any) -> CORSConfig | None:

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from django.http.response import HttpResponseBase
+
 from tollway.bolt import bounds, paths
 from tollway.bolt.answers import Answers
 from tollway.bolt.api import BoltAPI
 from tollway.bolt.auth.plan import Plan, plan_of
 from tollway.bolt.binding import BodyReader
+from tollway.bolt.carrying import carried
 from tollway.bolt.conf import BoltSettings
 from tollway.bolt.error_handlers import Answer, ErrorHandler, invalid
 from tollway.bolt.exceptions import FieldProblem
@@ -76,6 +79,7 @@ def assemble(
             **bounds.native(settings.bounds),
             "tls_cert": settings.tls_cert,
             "tls_key": settings.tls_key,
+            "file_roots": settings.file_roots,
             "threads": settings.threads,
             "trusted_proxies": list(settings.trusted_proxies),
             "proxy_hops": settings.proxy_hops,
@@ -84,6 +88,7 @@ def assemble(
             "on_error": errors,
             "on_validation": InvalidRequests(builder.bodies),
             "response_type": Response,
+            "carried": (HttpResponseBase, carried),
         },
         errors=errors,
         limiters=builder.limiters,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from tollway import ClientAddress, Limiter, Policy, backends
@@ -24,6 +25,8 @@ T = TypeVar("T")
 
 READ: Final = (
     "BOLT_API",
+    "BOLT_ALLOWED_FILE_PATHS",
+    "BOLT_COMPRESSION",
     "BOLT_THREADS",
     "BOLT_GRACE",
     "BOLT_TRUSTED_PROXIES",
@@ -76,8 +79,8 @@ class BoltSettings:
     auth: tuple[Any, ...] = ()
     guards: tuple[Any, ...] = ()
     trusted_origins: tuple[str, ...] = ()
-    server: dict[str, Any] = field(default_factory=dict)
-    """What is handed to the server as it is."""
+    file_roots: list[str] | None = None
+    """The folders that files may be sent from; None for any."""
 
 
 def read_settings(source: Any) -> BoltSettings:
@@ -113,7 +116,7 @@ def read_settings(source: Any) -> BoltSettings:
         auth=reader.get("BOLT_AUTHENTICATION_CLASSES", (), _backends),
         guards=reader.get("BOLT_DEFAULT_PERMISSION_CLASSES", (), _guards),
         trusted_origins=reader.get("CSRF_TRUSTED_ORIGINS", nothing, tuple),
-        server={name: value for name, value in server.items() if value is not None},
+        file_roots=reader.get("BOLT_ALLOWED_FILE_PATHS", None, _folders),
     )
 
 
@@ -197,6 +200,18 @@ def _apis(value: Any) -> tuple[str, ...]:
         if not module or not name.isidentifier():
             raise wrong
     return tuple(value)
+
+
+def _folders(value: Any) -> list[str]:
+    if isinstance(value, str | bytes | Path) or not value:
+        raise ConfigError(f'{value!r} is not a list of folders such as ["/srv/reports"]')
+    folders = [Path(item) for item in value]
+    for folder in folders:
+        if not folder.is_absolute():
+            raise ConfigError(f"{str(folder)!r} is not an absolute path")
+        if not folder.is_dir():
+            raise ConfigError(f"{str(folder)!r} is no folder: make it, or leave it out")
+    return [str(folder) for folder in folders]
 
 
 def _fail_mode(value: Any) -> str:

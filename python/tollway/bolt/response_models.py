@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
+from django.http.response import HttpResponseBase
 
+from tollway.bolt.carrying import carried
 from tollway.bolt.exceptions import ResponseValidationError
 from tollway.bolt.explain import explain
 from tollway.bolt.kinds import element_of, fields_of, is_document, unwrap
@@ -51,6 +53,8 @@ class Promise:
 
     def built(self, value: Any) -> Any:
         """The response for a returned value, made before the server would make it."""
+        if isinstance(value, HttpResponseBase):
+            value = carried(value)
         if self._each:
             value = self._check(value)
         if isinstance(value, Response | str | bytes) or self.status_code == 204:
@@ -60,7 +64,8 @@ class Promise:
     def _check(self, value: Any) -> Any:
         if isinstance(value, Response):
             reader = self._readers.get(value.status_code)
-            if reader is not None and _is_json(value):
+            whole = isinstance(value.body, bytes)
+            if reader is not None and whole and _is_json(value):
                 reader.check(value.body)
         return value
 

@@ -73,14 +73,16 @@ class Response:
             raise ValueError(f"a response's status code is from 200 to 599, not {status_code}")
         self.status_code = status_code
         self.headers: list[tuple[str, str]] = []
+        self.body: Any
+        """Bytes, or what the server streams."""
         self.body, natural = self._render(content)
         for name, value in headers.items() if isinstance(headers, Mapping) else headers or ():
             self.add_header(name, value)
         media_type = media_type or natural
-        if media_type and not any(name.lower() == "content-type" for name, _ in self.headers):
+        if media_type and not self.has_header("content-type"):
             self.headers.insert(0, ("content-type", media_type))
 
-    def _render(self, content: Any) -> tuple[bytes, str | None]:
+    def _render(self, content: Any) -> tuple[Any, str | None]:
         """The body and its natural media type."""
         if isinstance(content, bytes | bytearray | memoryview):
             return bytes(content), self.media_type or (
@@ -98,6 +100,11 @@ class Response:
             raise ValueError(f"the header {name!r} cannot have the value {value!r}")
         self.headers.append((name, value))
         return self
+
+    def has_header(self, name: str) -> bool:
+        """Whether there is a header of that name."""
+        lower = name.lower()
+        return any(name.lower() == lower for name, _ in self.headers)
 
     def set_header(self, name: str, value: str) -> Self:
         """Set a header in place of every other of that name."""

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypedDict, TypeVar
 
+from tollway.bolt.compression import CompressionConfig, read_compression
 from tollway.bolt.cors import CORSConfig, configured
 from tollway.bolt.logging import LoggingConfig
 from tollway.errors import ConfigError
 
-__all__ = ["Scope", "ScopeOptions", "scope_of", "skip_middleware", "skipped"]
+__all__ = ["Scope", "ScopeOptions", "no_compress", "scope_of", "skip_middleware", "skipped"]
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -25,6 +26,7 @@ class Scope:
     django: Any = None
     cors: CORSConfig | Literal[False] | None = None
     logging: LoggingConfig | Literal[False] | None = None
+    compression: CompressionConfig | Literal[False] | None = None
 
 
 class ScopeOptions(TypedDict, total=False):
@@ -43,6 +45,8 @@ class ScopeOptions(TypedDict, total=False):
     """False leaves the routes out of the access log."""
     logging_config: LoggingConfig
     """What the access log holds of them."""
+    compression: CompressionConfig | bool
+    """How answers are compressed; False for not at all."""
 
 
 def scope_of(options: ScopeOptions) -> Scope:
@@ -61,11 +65,16 @@ def scope_of(options: ScopeOptions) -> Scope:
     chosen = told if cors is None else cors
     if logging_config is not None and not isinstance(logging_config, LoggingConfig):
         raise ConfigError(f"logging_config={logging_config!r} is not a LoggingConfig")
+    compression = options.get("compression")
+    chosen_compression: CompressionConfig | Literal[False] | None = None
+    if compression is not None:
+        chosen_compression = read_compression(compression) or False
     return Scope(
         middleware=tuple(options.get("middleware") or ()),
         django=options.get("django_middleware"),
         cors=False if chosen is False else configured(chosen, "cors"),
         logging=logging_config if options.get("enable_logging", True) else False,
+        compression=chosen_compression,
     )
 
 
@@ -83,6 +92,14 @@ def skip_middleware(*names: str) -> Callable[[Handler], Handler]:
         return handler
 
     return mark
+
+
+def no_compress(handler: Handler) -> Handler:
+    """Send the answers of a handler as they are.
+
+    For answers that hold a secret beside what the client sent: their compressed length tells.
+    """
+    return skip_middleware("compression")(handler)
 
 
 def skipped(handler: Callable[..., Any]) -> frozenset[str]:

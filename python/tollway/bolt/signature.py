@@ -30,6 +30,7 @@ from tollway.bolt.kinds import (
     unwrap,
 )
 from tollway.bolt.params import MISSING, Depends, File, Param
+from tollway.bolt.streaming import events_of
 from tollway.bolt.threads import Threads
 from tollway.errors import ConfigError
 
@@ -149,13 +150,15 @@ class _Compiler:
 
     def compile(self, inline: bool) -> Signature:
         kind = _kind(self.handler)
+        handler = self.handler
         if kind in GENERATORS:
-            self._fail("a handler returns its answer, it does not yield it")
+            # Calling it runs nothing of it yet.
+            handler, kind = events_of(handler), "sync"
         if kind == "async" and inline:
             self._fail("inline=True is for `def` handlers: leave it out")
         for marker in self.around.dependencies:
             self._dependency(marker, None, None)
-        self._call(self.handler, kind, quick=False)
+        self._call(handler, kind, quick=handler is not self.handler)
         unused = [name for name in self.path_names if name not in self.used]
         if unused and not self.takes_request:
             self._fail(f"the path has {{{unused[0]}}} but no parameter takes it: add `{unused[0]}`")
@@ -168,6 +171,7 @@ class _Compiler:
         if on_loop and inline:
             needed = next(call for call in self.calls if call.kind in ASYNC)
             self._fail(f"inline=True, but the dependency {needed.name} is async: leave it out")
+        inline = inline or (handler is not self.handler and len(self.calls) == 1)
         mode = "async" if on_loop else "inline" if inline else "sync"
         return Signature(mode, call, self.arguments, self.body)
 
@@ -458,7 +462,12 @@ def _depends(parameter: inspect.Parameter, annotation: Any) -> Depends | None:
 
 
 def returns(handler: Callable[..., Any]) -> Any:
-    """The return annotation of a handler, or None where there is none that can be read."""
+    """The return annotation of a handler, or None where there is none that can be read.
+
+    What a generator yields are events: its annotation promises no answer.
+    """
+    if _kind(handler) in GENERATORS:
+        return None
     try:
         return get_type_hints(_code(handler), include_extras=True).get("return")
     except Exception:

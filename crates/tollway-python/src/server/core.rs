@@ -1,5 +1,6 @@
 //! What all requests of one server share.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -11,10 +12,12 @@ use super::bodies::Bodies;
 use super::calls;
 use super::cell::GilCell;
 use super::finish::Finishing;
+use super::lanes::Lane;
 use super::lifecycle::Server;
-use super::pool::Pool;
+use super::pool::{Job, Pool};
 use super::respond::Hooks;
 use super::routes::{Mode, Route};
+use super::settings::Bounds;
 use super::task::Task;
 
 /// The routes, the hooks and everything alive.
@@ -24,14 +27,20 @@ pub(super) struct Core {
     pub(super) finishing: Finishing,
     pub(super) bodies: Bodies,
     pub(super) max_tasks: usize,
+    pub(super) max_streams: usize,
+    pub(super) max_lanes: usize,
     pub(super) threads: usize,
+    /// Folders of the files that may be sent; none for all.
+    pub(super) file_roots: Vec<PathBuf>,
+    /// Threads for streams of plain iterators, started when they are first needed.
+    pub(super) lanes: GilCell<Vec<Arc<Lane>>>,
     /// Set when shutdown begins.
     pub(super) stopping: AtomicBool,
     /// Requests answered with 503 because the server had no room.
     pub(super) busy: AtomicU64,
     running: GilCell<Option<Running>>,
     live: GilCell<Live>,
-    pool: GilCell<Option<Arc<Pool>>>,
+    pool: GilCell<Option<Arc<Pool<Job>>>>,
     fatal: GilCell<Option<PyErr>>,
 }
 
@@ -47,6 +56,8 @@ struct Running {
 struct Live {
     slots: Vec<Option<Py<Task>>>,
     free: Vec<usize>,
+    /// How many of them make a streamed body.
+    streams: usize,
 }
 
 /// The running loop, the server and a fresh Context for one request.
@@ -62,16 +73,19 @@ impl Core {
         hooks: Hooks,
         finishing: Finishing,
         bodies: Bodies,
-        max_tasks: usize,
-        threads: usize,
+        bounds: Bounds,
     ) -> Self {
         Core {
             router,
             hooks,
             finishing,
             bodies,
-            max_tasks,
-            threads,
+            max_tasks: bounds.max_tasks,
+            max_streams: bounds.max_streams,
+            max_lanes: bounds.max_lanes,
+            threads: bounds.threads,
+            file_roots: bounds.file_roots,
+            lanes: GilCell::new(Vec::new()),
             stopping: AtomicBool::new(false),
             busy: AtomicU64::new(0),
             running: GilCell::new(None),
@@ -91,7 +105,7 @@ impl Core {
         py: Python<'_>,
         event_loop: Py<PyAny>,
         server: Py<Server>,
-        pool: Option<Arc<Pool>>,
+        pool: Option<Arc<Pool<Job>>>,
     ) -> PyResult<()> {
         for route in self.router.values() {
             if let Some(limits) = &route.limits {
@@ -107,7 +121,7 @@ impl Core {
     }
 
     /// Lets go of the loop, the server and the pool. Returns the pool, to be closed.
-    pub(super) fn end(&self, py: Python<'_>) -> Option<Arc<Pool>> {
+    pub(super) fn end(&self, py: Python<'_>) -> Option<Arc<Pool<Job>>> {
         drop(self.running.take(py));
         self.pool.take(py)
     }
@@ -130,7 +144,7 @@ impl Core {
         self.running.with(py, |running| running.as_ref().map(|r| r.event_loop.clone_ref(py)))
     }
 
-    pub(super) fn pool(&self, py: Python<'_>) -> Option<Arc<Pool>> {
+    pub(super) fn pool(&self, py: Python<'_>) -> Option<Arc<Pool<Job>>> {
         self.pool.with(py, |pool| pool.clone())
     }
 
@@ -143,22 +157,37 @@ impl Core {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// How many tasks are suspended.
+    /// How many handlers are suspended.
     #[inline]
     pub(super) fn suspended(&self, py: Python<'_>) -> usize {
-        self.live.with(py, |live| live.slots.len() - live.free.len())
+        self.live.with(py, |live| live.slots.len() - live.free.len() - live.streams)
+    }
+
+    /// How many tasks make a streamed body.
+    pub(super) fn streams(&self, py: Python<'_>) -> usize {
+        self.live.with(py, |live| live.streams)
+    }
+
+    /// Whether no task is left.
+    #[inline]
+    pub(super) fn is_idle(&self, py: Python<'_>) -> bool {
+        self.live.with(py, |live| live.slots.len() == live.free.len())
     }
 
     /// Holds a suspended task until [`Core::forget`].
     pub(super) fn keep(&self, py: Python<'_>, task: Py<Task>) -> usize {
-        self.live.with(py, |live| match live.free.pop() {
-            Some(slot) => {
-                live.slots[slot] = Some(task);
-                slot
-            }
-            None => {
-                live.slots.push(Some(task));
-                live.slots.len() - 1
+        let is_stream = task.get().is_stream();
+        self.live.with(py, |live| {
+            live.streams += usize::from(is_stream);
+            match live.free.pop() {
+                Some(slot) => {
+                    live.slots[slot] = Some(task);
+                    slot
+                }
+                None => {
+                    live.slots.push(Some(task));
+                    live.slots.len() - 1
+                }
             }
         })
     }
@@ -167,7 +196,9 @@ impl Core {
     pub(super) fn forget(&self, py: Python<'_>, slot: usize) {
         let task = self.live.with(py, |live| {
             live.free.push(slot);
-            live.slots[slot].take()
+            let task = live.slots[slot].take();
+            live.streams -= task.as_ref().map_or(0, |task| usize::from(task.get().is_stream()));
+            task
         });
         drop(task);
     }

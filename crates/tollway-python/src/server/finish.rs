@@ -14,8 +14,8 @@ use pyo3::types::{PyDict, PyString};
 use tollway_http::ClientAddress;
 use tollway_server::Response;
 use tollway_server::app::{
-    AccessLog, Cors, CorsSpec, Field, Finish, Found, LogFormat, LogRule, LogSpec, LogTarget, Preflight, RequestIds,
-    Router, Secure, Seen,
+    AccessLog, Coding, Compression, Cors, CorsSpec, Field, Finish, Found, LogFormat, LogRule, LogSpec, LogTarget,
+    Preflight, RequestIds, Router, Secure, Seen,
 };
 
 use super::routes::Route;
@@ -72,6 +72,7 @@ impl Finishes {
                     finish.ids = Some(RequestIds { header: header_name(&header)?, trusted });
                 }
                 "log" => finish.log = self.rule(&value)?,
+                "compression" => finish.compression = Some(compression(&value)?),
                 _ => return Err(PyValueError::new_err(format!("answers cannot be finished with {name:?}"))),
             }
         }
@@ -128,6 +129,20 @@ fn cors(value: &Bound<'_, PyAny>) -> PyResult<Cors> {
         private_network: need(value, "private_network")?,
     };
     Cors::new(&spec).map_err(|error| PyValueError::new_err(error.to_string()))
+}
+
+fn compression(value: &Bound<'_, PyAny>) -> PyResult<Compression> {
+    let named: Vec<(String, i32)> = need(value, "codings")?;
+    let coding = |(name, level): (String, i32)| {
+        let found = Coding::ALL.into_iter().find(|coding| coding.name() == name);
+        let unknown = || PyValueError::new_err(format!("there is no coding {name:?}; there are zstd, br and gzip"));
+        found.map(|coding| (coding, level)).ok_or_else(unknown)
+    };
+    Ok(Compression {
+        minimum_size: need(value, "minimum_size")?,
+        codings: named.into_iter().map(coding).collect::<PyResult<_>>()?,
+        types: need(value, "types")?,
+    })
 }
 
 fn headers(value: &Bound<'_, PyAny>) -> PyResult<Vec<(HeaderName, HeaderValue)>> {

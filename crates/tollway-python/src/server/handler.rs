@@ -34,8 +34,8 @@ pub(super) struct PyHandler {
 
 /// The token of the thread that drives the engine.
 #[inline]
-fn driving_thread<'py>() -> Python<'py> {
-    // SAFETY: the engine calls handlers and polls their futures only from inside `turn`,
+pub(super) fn driving_thread<'py>() -> Python<'py> {
+    // SAFETY: the engine calls handlers and polls their futures and bodies only from inside `turn`,
     // `run_with`, `run_ready`, `expire`, `begin_shutdown` and `abort`, and all of these are called
     // by methods of `Server`, which hold the GIL throughout. The token does not outlive the call.
     unsafe { Python::assume_attached() }
@@ -208,7 +208,7 @@ fn start_inline(
     let _entered = Entered::new(&around.context)?;
     let handler = route.handler.bind(py);
     let value = Asyncio::get(py)?.without_loop(&around.event_loop, || calls::call(handler, args))?;
-    Ok(State::Ready(core.hooks.returned(route, request, &value)))
+    Ok(State::Ready(core.hooks.returned(core, route, request, &value)))
 }
 
 fn start_job(core: &Arc<Core>, route: &Arc<Route>, request: &Bound<'_, Request>, args: Args) -> PyResult<State> {

@@ -70,7 +70,7 @@ impl Server {
         engine.max_body_bytes = engine.max_body_bytes.max(largest);
         let (bodies, hooks) = (parsed.bodies, parsed.hooks);
         Ok(Server {
-            core: Arc::new(Core::new(router, hooks, finishing, bodies, parsed.max_tasks, parsed.threads)),
+            core: Arc::new(Core::new(router, hooks, finishing, bodies, parsed.bounds)),
             settings: engine,
             listener: GilCell::new(None),
             engine: GilCell::new(None),
@@ -164,6 +164,7 @@ impl Server {
         dict.set_item("busy", self.core.busy.load(Ordering::Relaxed))?;
         dict.set_item("tasks", self.core.suspended(py))?;
         dict.set_item("log_dropped", self.core.finishing.dropped())?;
+        dict.set_item("streams", self.core.streams(py))?;
         dict.set_item("queued", self.core.pool(py).map_or(0, |pool| pool.waiting()))?;
         Ok(dict)
     }
@@ -212,7 +213,7 @@ impl Server {
         let py = slf.py();
         let pool = if self.core.needs_pool() {
             shorten_switch_interval(py)?;
-            Some(Pool::start(self.core.threads)?)
+            Some(Pool::start(self.core.threads, "handler")?)
         } else {
             None
         };
@@ -231,15 +232,21 @@ impl Server {
     fn dismantle(&self, py: Python<'_>) {
         drop(self.engine.take(py));
         drop(self.listener.take(py));
-        if let Some(pool) = self.core.end(py) {
+        let lanes = self.core.lanes.take(py);
+        lanes.iter().for_each(|lane| lane.pool().close());
+        let pool = self.core.end(py);
+        if let Some(pool) = &pool {
             pool.close();
-            py.detach(|| pool.join(THREADS_PATIENCE));
         }
-        py.detach(|| self.core.finishing.close());
+        py.detach(|| {
+            pool.iter().for_each(|pool| pool.join(THREADS_PATIENCE));
+            lanes.iter().for_each(|lane| lane.pool().join(THREADS_PATIENCE));
+            self.core.finishing.close();
+        });
     }
 
     /// What the requests share.
-    pub(super) fn core(&self) -> &Core {
+    pub(super) fn core(&self) -> &Arc<Core> {
         &self.core
     }
 
@@ -271,7 +278,7 @@ impl Server {
             return Err(error);
         }
         let (closing, ticking) = self.life.with(py, |life| (life.closing.is_some(), life.ticking));
-        if closing && engine.is_drained() && self.core.suspended(py) == 0 {
+        if closing && engine.is_drained() && self.core.is_idle(py) {
             return self.closed(slf);
         }
         if ticking || !(closing || engine.open_connections() > 0) {

@@ -13,8 +13,10 @@ mod bodies;
 mod calls;
 mod cell;
 mod core;
+mod file;
 mod finish;
 mod handler;
+mod lanes;
 mod lifecycle;
 mod limits;
 mod mappings;
@@ -25,6 +27,7 @@ mod respond;
 mod routes;
 mod settings;
 mod sockets;
+mod stream;
 mod task;
 mod task_api;
 
@@ -41,5 +44,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<task::Task>()?;
     module.add_function(wrap_pyfunction!(sockets::listen, module)?)?;
     auth::register(module)?;
+    module.add_class::<stream::Stream>()?;
+    module.add_class::<file::FileBody>()?;
     Ok(())
 }

@@ -21,9 +21,15 @@ use super::respond::problem;
 use super::routes::Route;
 
 /// Jobs that may wait for each thread.
-const QUEUE_PER_THREAD: usize = 64;
+pub(super) const QUEUE_PER_THREAD: usize = 64;
 /// Jobs that a thread does before it lets go of the GIL between two of them.
 const JOBS_PER_TURN: usize = 32;
+
+/// What a pool's threads do.
+pub(super) trait Work: Send + 'static {
+    /// Does it. A panic ends this piece of work only.
+    fn run(self, py: Python<'_>);
+}
 
 /// One call of a plain handler.
 pub(super) struct Job {
@@ -49,7 +55,7 @@ struct Slot {
 }
 
 /// The lock, whether or not a thread died with it: nothing inside can be left half done.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -90,15 +96,14 @@ impl Ticket {
 }
 
 /// The threads and their queue. No thread ever waits for the GIL while it holds the lock.
-pub(super) struct Pool {
-    queue: Mutex<Queue>,
+pub(super) struct Pool<W> {
+    queue: Mutex<Queue<W>>,
     changed: Condvar,
     capacity: usize,
 }
 
-#[derive(Default)]
-struct Queue {
-    jobs: VecDeque<Job>,
+struct Queue<W> {
+    jobs: VecDeque<W>,
     closed: bool,
     /// Threads that have not ended.
     alive: usize,
@@ -108,7 +113,11 @@ struct Queue {
     rising: bool,
 }
 
-impl Queue {
+impl<W> Queue<W> {
+    fn new() -> Self {
+        Queue { jobs: VecDeque::new(), closed: false, alive: 0, idle: 0, rising: false }
+    }
+
     /// Whether the caller should wake a thread: one at a time, because each must wait for the GIL
     /// anyway. A woken thread wakes the next before it runs its job, so that handlers which block
     /// still run side by side.
@@ -119,16 +128,16 @@ impl Queue {
     }
 }
 
-impl Pool {
-    /// Starts `threads` threads.
-    pub(super) fn start(threads: usize) -> io::Result<Arc<Pool>> {
+impl<W: Work> Pool<W> {
+    /// Starts `threads` threads, named after what they are for.
+    pub(super) fn start(threads: usize, purpose: &str) -> io::Result<Arc<Self>> {
         let capacity = threads.saturating_mul(QUEUE_PER_THREAD);
-        let pool = Arc::new(Pool { queue: Mutex::default(), changed: Condvar::new(), capacity });
+        let pool = Arc::new(Pool { queue: Mutex::new(Queue::new()), changed: Condvar::new(), capacity });
         for number in 0..threads {
             let shared = Arc::clone(&pool);
             lock(&pool.queue).alive += 1;
             let spawned = thread::Builder::new()
-                .name(format!("tollway-handler-{number}"))
+                .name(format!("tollway-{purpose}-{number}"))
                 .spawn(move || Python::attach(|py| shared.work(py)));
             if let Err(error) = spawned {
                 lock(&pool.queue).alive -= 1;
@@ -140,7 +149,7 @@ impl Pool {
     }
 
     /// Queues a job, or gives it back when the queue is full or closed.
-    pub(super) fn submit(&self, job: Job) -> Result<(), Box<Job>> {
+    pub(super) fn submit(&self, job: W) -> Result<(), Box<W>> {
         let mut queue = lock(&self.queue);
         if queue.closed || queue.jobs.len() >= self.capacity {
             drop(queue);
@@ -191,7 +200,7 @@ impl Pool {
             // Giving up the GIL between two jobs costs more than a short job.
             for _ in 0..JOBS_PER_TURN {
                 let Some(job) = self.next() else { break };
-                run(py, job);
+                job.run(py);
             }
         }
     }
@@ -214,7 +223,7 @@ impl Pool {
     }
 
     /// Takes a job, if there is one, and wakes another thread for the rest.
-    fn next(&self) -> Option<Job> {
+    fn next(&self) -> Option<W> {
         let mut queue = lock(&self.queue);
         let job = queue.jobs.pop_front();
         queue.rising = false;
@@ -228,24 +237,26 @@ impl Pool {
 }
 
 /// Counts a thread out, however it ends.
-struct Leaving<'a> {
-    pool: &'a Pool,
+struct Leaving<'a, W> {
+    pool: &'a Pool<W>,
 }
 
-impl Drop for Leaving<'_> {
+impl<W> Drop for Leaving<'_, W> {
     fn drop(&mut self) {
         lock(&self.pool.queue).alive -= 1;
         self.pool.changed.notify_all();
     }
 }
 
-fn run(py: Python<'_>, job: Job) {
-    if job.ticket.is_abandoned() {
-        return;
+impl Work for Job {
+    fn run(self, py: Python<'_>) {
+        if self.ticket.is_abandoned() {
+            return;
+        }
+        let ticket = Arc::clone(&self.ticket);
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| answer(py, self)));
+        ticket.complete(outcome.unwrap_or_else(|_| problem(Problem::internal())));
     }
-    let ticket = Arc::clone(&job.ticket);
-    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| answer(py, job)));
-    ticket.complete(outcome.unwrap_or_else(|_| problem(Problem::internal())));
 }
 
 fn answer(py: Python<'_>, job: Job) -> Response {
@@ -259,7 +270,7 @@ fn answer(py: Python<'_>, job: Job) -> Response {
     let result = calls::call(route.handler.bind(py), &args);
     drop(args);
     let response = match result {
-        Ok(value) => core.hooks.returned(&route, request, &value),
+        Ok(value) => core.hooks.returned(&core, &route, request, &value),
         Err(error) => core.hooks.raised(request, error),
     };
     drop(entered);

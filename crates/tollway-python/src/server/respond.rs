@@ -1,5 +1,7 @@
 //! From what a handler returned or raised to a response.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::{Response as HttpResponse, StatusCode};
@@ -11,11 +13,15 @@ use pyo3::{PyTraverseError, PyVisit, intern};
 use tollway_server::app::{PROBLEM_JSON, Problem};
 use tollway_server::{Body, Response};
 
+use super::core::Core;
+use super::file::FileBody;
+use super::handler::busy;
 use super::request::Request;
 use super::routes::{JSON, OCTETS, Route, TEXT};
+use super::stream::Stream;
 
 /// Bodies from this size on are sent from the Python object's own memory.
-const SHARE_FROM: usize = 16 * 1024;
+pub(super) const SHARE_FROM: usize = 16 * 1024;
 
 /// The callables that shape answers.
 #[derive(Debug)]
@@ -23,6 +29,8 @@ pub(super) struct Hooks {
     pub(super) on_error: Option<Py<PyAny>>,
     pub(super) on_validation: Option<Py<PyAny>>,
     pub(super) response_type: Option<Py<PyAny>>,
+    /// A class of responses that are not ours, and what makes ours of them.
+    pub(super) carried: Option<(Py<PyAny>, Py<PyAny>)>,
 }
 
 impl Hooks {
@@ -30,27 +38,61 @@ impl Hooks {
     pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.on_error)?;
         visit.call(&self.on_validation)?;
+        if let Some((class, carry)) = &self.carried {
+            visit.call(class)?;
+            visit.call(carry)?;
+        }
         visit.call(&self.response_type)
     }
 
     /// The response for what a handler returned. A value that cannot be sent is an error of the
     /// handler.
     #[inline]
-    pub(super) fn returned(&self, route: &Route, request: &Bound<'_, Request>, value: &Bound<'_, PyAny>) -> Response {
-        match self.encode(route, value) {
+    pub(super) fn returned(
+        &self,
+        core: &Arc<Core>,
+        route: &Arc<Route>,
+        request: &Bound<'_, Request>,
+        value: &Bound<'_, PyAny>,
+    ) -> Response {
+        match self.encode(core, route, request, value) {
             Ok(response) => response,
             Err(error) => self.raised(request, error),
         }
     }
 
-    fn encode(&self, route: &Route, value: &Bound<'_, PyAny>) -> PyResult<Response> {
+    fn encode(
+        &self,
+        core: &Arc<Core>,
+        route: &Arc<Route>,
+        request: &Bound<'_, Request>,
+        value: &Bound<'_, PyAny>,
+    ) -> PyResult<Response> {
         let py = value.py();
         if let Some(class) = &self.response_type
             && value.is_instance(class.bind(py))?
         {
             let status: u16 = value.getattr(intern!(py, "status_code"))?.extract()?;
             let headers = value.getattr(intern!(py, "headers"))?;
-            return assemble(status, &headers, &value.getattr(intern!(py, "body"))?);
+            let content = value.getattr(intern!(py, "body"))?;
+            if let Ok(stream) = content.cast_exact::<Stream>() {
+                return match stream.get().body(core, route, request)? {
+                    Some(body) => assembled(status, &headers, body),
+                    None => Ok(busy("too many answers are being streamed")),
+                };
+            }
+            if let Ok(file) = content.cast_exact::<FileBody>() {
+                let response = assembled(status, &headers, Body::Empty)?;
+                return Ok(file.get().answer(core, request, response));
+            }
+            return assemble(status, &headers, &content);
+        }
+        if let Some((class, carry)) = &self.carried
+            && !value.is_exact_instance_of::<PyDict>()
+            && value.is_instance(class.bind(py))?
+        {
+            let carried = carry.bind(py).call1((value,))?;
+            return self.encode(core, route, request, &carried);
         }
         let mut response = if route.status == StatusCode::NO_CONTENT {
             HttpResponse::new(Body::Empty)
@@ -145,13 +187,16 @@ fn answered(answer: &Bound<'_, PyAny>) -> PyResult<Response> {
 }
 
 fn assemble(status: u16, headers: &Bound<'_, PyAny>, content: &Bound<'_, PyAny>) -> PyResult<Response> {
+    assembled(status, headers, body(bytes_of(content, "a response's body")?))
+}
+
+fn assembled(status: u16, headers: &Bound<'_, PyAny>, content: Body) -> PyResult<Response> {
     let code = match StatusCode::from_u16(status) {
         Ok(code) if (200..600).contains(&status) => code,
         _ => return Err(PyValueError::new_err(format!("a response's status must be from 200 to 599, got {status}"))),
     };
-    let content = bytes_of(content, "a response's body")?;
     let bodiless = matches!(code, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let mut response = HttpResponse::new(if bodiless { Body::Empty } else { body(content) });
+    let mut response = HttpResponse::new(if bodiless { Body::Empty } else { content });
     *response.status_mut() = code;
     let map = response.headers_mut();
     for pair in headers.try_iter()? {

@@ -18,13 +18,26 @@ const MAX_TASKS: usize = 1024;
 /// Threads for plain handlers unless the settings say otherwise.
 const THREADS: usize = 4;
 
+/// Streamed answers of async iterators unless the settings say otherwise.
+const MAX_STREAMS: usize = 10_000;
+/// Threads for streamed answers of plain iterators unless the settings say otherwise.
+const MAX_LANES: usize = 8;
+
+/// What there may be, and how much of it at a time.
+pub(super) struct Bounds {
+    pub(super) max_tasks: usize,
+    pub(super) max_streams: usize,
+    pub(super) max_lanes: usize,
+    pub(super) threads: usize,
+    pub(super) file_roots: Vec<PathBuf>,
+}
+
 /// Everything that is set.
 pub(super) struct Parsed {
     pub(super) engine: tollway_server::Settings,
     pub(super) hooks: Hooks,
     pub(super) bodies: Bodies,
-    pub(super) max_tasks: usize,
-    pub(super) threads: usize,
+    pub(super) bounds: Bounds,
     pub(super) address: Arc<ClientAddress>,
     pub(super) behind_proxies: bool,
 }
@@ -35,10 +48,16 @@ pub(super) struct Parsed {
 /// `ValueError` that names the setting: unknown, of a wrong type, or out of its range.
 pub(super) fn parse(settings: &Bound<'_, PyDict>) -> PyResult<Parsed> {
     let mut engine = tollway_server::Settings::default();
-    let mut hooks = Hooks { on_error: None, on_validation: None, response_type: None };
+    let mut hooks = Hooks { on_error: None, on_validation: None, response_type: None, carried: None };
+    let mut bounds = Bounds {
+        max_tasks: MAX_TASKS,
+        max_streams: MAX_STREAMS,
+        max_lanes: MAX_LANES,
+        threads: THREADS,
+        file_roots: Vec::new(),
+    };
     let mut bodies = Bodies::new(engine.max_body_bytes);
     let mut max_upload = None;
-    let (mut max_tasks, mut threads) = (MAX_TASKS, THREADS);
     let (mut certificate, mut private_key) = (None::<PathBuf>, None::<PathBuf>);
     let (mut proxies, mut hops, mut prefix) = (Vec::<String>::new(), 0_usize, 64_u8);
     for (key, value) in settings.iter() {
@@ -49,7 +68,7 @@ pub(super) fn parse(settings: &Bound<'_, PyDict>) -> PyResult<Parsed> {
         match name.as_str() {
             "max_head_bytes" => engine.max_head_bytes = read(&name, &value)?,
             "max_target_bytes" => engine.max_target_bytes = read(&name, &value)?,
-            "max_streams" => engine.max_streams = read(&name, &value)?,
+            "max_http2_streams" => engine.max_http2_streams = read(&name, &value)?,
             "stream_window_bytes" => engine.stream_window_bytes = read(&name, &value)?,
             "max_headers" => engine.max_headers = read(&name, &value)?,
             "max_body_bytes" => engine.max_body_bytes = read(&name, &value)?,
@@ -67,8 +86,12 @@ pub(super) fn parse(settings: &Bound<'_, PyDict>) -> PyResult<Parsed> {
             "tls_key" => private_key = Some(read(&name, &value)?),
             "write_timeout" => engine.write_timeout = seconds(&name, &value)?,
             "cancel_on_half_close" => engine.cancel_on_half_close = read(&name, &value)?,
-            "max_tasks" => max_tasks = at_least_one(&name, &value)?,
-            "threads" => threads = at_least_one(&name, &value)?.min(1024),
+            "max_streams" => bounds.max_streams = at_least_one(&name, &value)?,
+            "max_sync_streaming_threads" => bounds.max_lanes = at_least_one(&name, &value)?.min(1024),
+            "max_tasks" => bounds.max_tasks = at_least_one(&name, &value)?,
+            "file_roots" => bounds.file_roots = read(&name, &value)?,
+            "carried" => hooks.carried = Some(read(&name, &value)?),
+            "threads" => bounds.threads = at_least_one(&name, &value)?.min(1024),
             "trusted_proxies" => proxies = read(&name, &value)?,
             "proxy_hops" => hops = read(&name, &value)?,
             "ipv6_prefix" => prefix = read(&name, &value)?,
@@ -94,7 +117,7 @@ pub(super) fn parse(settings: &Bound<'_, PyDict>) -> PyResult<Parsed> {
     let address = ClientAddress::new(&proxies, hops, prefix)
         .map_err(|error| PyValueError::new_err(format!("the setting \"trusted_proxies\": {error}")))?;
     let behind_proxies = hops > 0 || !proxies.is_empty();
-    Ok(Parsed { engine, hooks, bodies, max_tasks, threads, address: Arc::new(address), behind_proxies })
+    Ok(Parsed { engine, hooks, bodies, bounds, address: Arc::new(address), behind_proxies })
 }
 
 fn read<'py, T: FromPyObjectOwned<'py>>(name: &str, value: &Bound<'py, PyAny>) -> PyResult<T> {

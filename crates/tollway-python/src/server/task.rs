@@ -23,6 +23,7 @@ use super::lifecycle::Server;
 use super::request::Request;
 use super::respond::{problem, report};
 use super::routes::Route;
+use super::stream::Sink;
 
 /// One run of an async handler.
 #[pyclass(name = "Task", module = "tollway._tollway", frozen, weakref, freelist = 1024)]
@@ -33,6 +34,8 @@ pub(super) struct Task {
     pub(super) server: Py<Server>,
     pub(super) route: Arc<Route>,
     request: Py<Request>,
+    /// Where what the coroutine makes goes, when it is not an answer.
+    sink: Option<Arc<Sink>>,
     pub(super) state: GilCell<State>,
 }
 
@@ -92,8 +95,31 @@ impl Task {
             server: around.server.clone_ref(request.py()),
             route: Arc::clone(route),
             request: request.clone().unbind(),
+            sink: None,
             state: GilCell::new(State::default()),
         }
+    }
+
+    /// A task that makes a streamed body.
+    pub(super) fn streaming(
+        around: &Surroundings<'_>,
+        coroutine: Bound<'_, PyAny>,
+        route: &Arc<Route>,
+        request: Py<Request>,
+        sink: &Arc<Sink>,
+    ) -> Self {
+        let request = request.into_bound(coroutine.py());
+        Task { sink: Some(Arc::clone(sink)), ..Task::new(around, coroutine, route, &request) }
+    }
+
+    /// Whether the task makes a streamed body.
+    pub(super) fn is_stream(&self) -> bool {
+        self.sink.is_some()
+    }
+
+    /// Whether the task has not ended.
+    pub(super) fn is_pending(&self, py: Python<'_>) -> bool {
+        self.state.with(py, |state| state.outcome.is_pending())
     }
 
     /// The response, once the task has ended.
@@ -318,6 +344,9 @@ fn end(task: &Bound<'_, Task>, result: PyResult<Bound<'_, PyAny>>) {
     let py = task.py();
     let Err(error) = try_end(task, result) else { return };
     report(py, "a handler could not be finished properly", &error);
+    if let Some(sink) = &task.get().sink {
+        return sink.end(Err("the stream failed".into()));
+    }
     let waker = task.get().state.with(py, |state| {
         if state.response.is_none() && !state.abandoned {
             state.response = Some(problem(Problem::internal()));
@@ -343,7 +372,13 @@ fn try_end(task: &Bound<'_, Task>, result: PyResult<Bound<'_, PyAny>>) -> PyResu
         Ok(value) => Outcome::Returned(value.unbind()),
         Err(error) => failure(py, error)?,
     };
-    let response = answer(task, &outcome, abandoned);
+    let response = match &this.sink {
+        None => answer(task, &outcome, abandoned),
+        Some(sink) => {
+            end_stream(task, sink, &outcome);
+            None
+        }
+    };
     let (callbacks, waker, slot) = this.state.with(py, |state| {
         state.outcome = outcome;
         state.response = response;
@@ -379,7 +414,7 @@ fn answer(task: &Bound<'_, Task>, outcome: &Outcome, abandoned: bool) -> Option<
     let error = match outcome {
         Outcome::Pending => return None,
         Outcome::Returned(_) | Outcome::Cancelled(_) if abandoned => return None,
-        Outcome::Returned(value) => return Some(core.hooks.returned(&this.route, request, value.bind(py))),
+        Outcome::Returned(value) => return Some(core.hooks.returned(core, &this.route, request, value.bind(py))),
         Outcome::Cancelled(_) if core.is_stopping() => return Some(busy("the server is shutting down")),
         Outcome::Cancelled(error) | Outcome::Failed(error) => error,
     };
@@ -389,6 +424,25 @@ fn answer(task: &Bound<'_, Task>, outcome: &Outcome, abandoned: bool) -> Option<
     }
     let response = core.hooks.raised(request, error);
     (!abandoned).then_some(response)
+}
+
+/// Tells the sink how its producer ended. Only a failure is worth a line in the log.
+fn end_stream(task: &Bound<'_, Task>, sink: &Sink, outcome: &Outcome) {
+    let py = task.py();
+    let this = task.get();
+    match outcome {
+        Outcome::Pending => {}
+        Outcome::Returned(_) => sink.end(Ok(())),
+        Outcome::Cancelled(_) => sink.end(Err("the stream was cancelled".into())),
+        Outcome::Failed(error) => {
+            let error = PyErr::from_value(error.bind(py).clone());
+            if error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py) {
+                this.server.get().core().set_fatal(py, error.clone_ref(py));
+            }
+            report(py, &format!("the stream of {} failed", this.route.name), &error);
+            sink.end(Err("the stream failed".into()));
+        }
+    }
 }
 
 /// Lets a task that outlived the server's shutdown run on without it.

@@ -31,8 +31,8 @@ mod router;
 mod property_tests;
 
 pub use answer::{
-    AccessLog, Cors, CorsError, CorsSpec, Field, Finish, LogFormat, LogRule, LogSpec, LogTarget, Preflight, RequestId,
-    RequestIds, Secure, Seen, fresh_id,
+    AccessLog, Coding, Compression, Cors, CorsError, CorsSpec, Field, Finish, LogFormat, LogRule, LogSpec, LogTarget,
+    Preflight, RequestId, RequestIds, Secure, Seen, fresh_id,
 };
 pub use bind::{BindError, Binder, FieldError, ParamSpec, Part, Source, Values};
 pub use calendar::{Date, DateTime, Time};

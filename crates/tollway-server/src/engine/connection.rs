@@ -208,7 +208,11 @@ impl<H: Handler> Connection<H> {
                 self.linger |=
                     result.is_err() || self.shared.draining.get() || self.wire.in_body() || self.wire.has_input();
                 // A stream that failed ends at once, and not as if it were whole.
-                self.linger &= !self.wire.flow.has_failed();
+                let failed = self.wire.flow.has_failed();
+                self.linger &= !failed;
+                if self.wire.flow.is_active() && !failed {
+                    self.shared.cancelled.set(self.shared.cancelled.get() + 1);
+                }
                 self.drop_parser();
                 Fate::Keep
             }

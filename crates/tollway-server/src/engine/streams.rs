@@ -48,7 +48,7 @@ impl<H: Handler> Streams<H> {
     pub(super) fn new(settings: &Settings, io: Io, service: Service<H>) -> Self {
         let spawner = Spawner::default();
         let parser = http2::Builder::new(spawner.clone())
-            .max_concurrent_streams(settings.max_streams)
+            .max_concurrent_streams(settings.max_http2_streams)
             .max_header_list_size(u32::try_from(settings.max_head_bytes).unwrap_or(u32::MAX))
             .initial_stream_window_size(settings.stream_window_bytes)
             .initial_connection_window_size(settings.stream_window_bytes.saturating_mul(4))

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN, REFERER, USER_AGENT};
 use http::{Response, StatusCode, request::Parts};
 
+use super::compress::{Accepted, Compression};
 use super::cors::Cors;
 use super::ids::{RequestId, RequestIds};
 use super::log::{Field, Line, LogRule, Outcome};
@@ -60,6 +61,8 @@ pub struct Finish {
     pub ids: Option<RequestIds>,
     /// Which answers are logged.
     pub log: Option<LogRule>,
+    /// Which answers are compressed.
+    pub compression: Option<Compression>,
 }
 
 /// What has to be remembered of a request until its answer is there.
@@ -70,6 +73,7 @@ pub struct Seen {
     secure: bool,
     id: Option<HeaderValue>,
     line: Option<Line>,
+    accepted: Option<Accepted>,
 }
 
 impl Finish {
@@ -86,6 +90,7 @@ impl Finish {
             secure: !self.secure_headers.is_empty() && self.secure.is_secure(head),
             id: self.ids.as_ref().map(|ids| ids.of(&head.headers, believed)),
             line: self.log.as_ref().map(|rule| line(rule, head, client)),
+            accepted: self.compression.as_ref().map(|compression| compression.accepted(&head.headers)),
             finish: Arc::clone(self),
         }
     }
@@ -139,6 +144,9 @@ impl Seen {
         if let (Some(ids), Some(id)) = (&self.finish.ids, &self.id) {
             headers.insert(ids.header.clone(), id.clone());
             name_problem(response, id);
+        }
+        if let (Some(compression), Some(accepted)) = (&self.finish.compression, self.accepted) {
+            compression.apply(accepted, response);
         }
         let size = http_body::Body::size_hint(response.body()).exact();
         self.write_line(response.status(), size);
