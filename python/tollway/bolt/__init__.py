@@ -57,6 +57,17 @@ from tollway.bolt.exceptions import (
 from tollway.bolt.files import FileResponse
 from tollway.bolt.limits import rate_limit
 from tollway.bolt.logging import LoggingConfig
+from tollway.bolt.middleware import (
+    BaseMiddleware,
+    DjangoMiddleware,
+    DjangoMiddlewareStack,
+    ErrorHandlerMiddleware,
+    LoggingMiddleware,
+    Middleware,
+    MiddlewareProtocol,
+    TimingMiddleware,
+    middleware,
+)
 from tollway.bolt.params import Body, Depends, File, Form, Header, Path, Query
 from tollway.bolt.request import Request
 from tollway.bolt.responses import HTML, JSON, PlainText, Redirect, Response
@@ -76,6 +87,7 @@ __all__ = [
     "AllowAny",
     "BadGateway",
     "BadRequest",
+    "BaseMiddleware",
     "Body",
     "BoltAPI",
     "CORSConfig",
@@ -85,6 +97,9 @@ __all__ = [
     "CurrentUser",
     "Depends",
     "EventSourceResponse",
+    "DjangoMiddleware",
+    "DjangoMiddlewareStack",
+    "ErrorHandlerMiddleware",
     "File",
     "FileResponse",
     "FileSize",
@@ -98,8 +113,11 @@ __all__ = [
     "IsAuthenticated",
     "JWTAuthentication",
     "LoggingConfig",
+    "LoggingMiddleware",
     "MediaType",
     "MethodNotAllowed",
+    "Middleware",
+    "MiddlewareProtocol",
     "NotAcceptable",
     "NotFound",
     "OptionalCurrentUser",
@@ -118,6 +136,7 @@ __all__ = [
     "SessionAuthentication",
     "Token",
     "StreamingResponse",
+    "TimingMiddleware",
     "TooManyRequests",
     "Unauthorized",
     "UnprocessableEntity",
@@ -129,6 +148,7 @@ __all__ = [
     "get_current_user",
     "format_sse_event",
     "no_compress",
+    "middleware",
     "rate_limit",
     "skip_middleware",
     "status",

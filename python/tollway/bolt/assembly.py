@@ -22,6 +22,8 @@ from tollway.bolt.exceptions import FieldProblem
 from tollway.bolt.explain import MOST_PROBLEMS, code_of
 from tollway.bolt.lifespan import lifespans
 from tollway.bolt.limits import Limiters, limits_of
+from tollway.bolt.limits import Limiters
+from tollway.bolt.middleware.chain import layers_of, response_of, wrapped
 from tollway.bolt.response_models import promised
 from tollway.bolt.responses import Redirect, Response, encode_json
 from tollway.bolt.router import Route
@@ -62,9 +64,8 @@ def assemble(
     one method and path, limits that cannot be.
     """
     apis = list(apis)
-    builder = _Builder(
-        Limiters(settings), Threads(settings.threads, around), Answers(settings.answers)
-    )
+    errors = ErrorHandler(debug=settings.debug)
+    builder = _Builder(settings, Threads(settings.threads, around), errors)
     for api in apis:
         for route in api.routes():
             builder.add(route)
@@ -72,7 +73,6 @@ def assemble(
         count = len(builder.problems)
         head = f"{count} things are wrong with the routes:\n" if count > 1 else ""
         raise ConfigError(head + "\n".join(builder.problems))
-    errors = ErrorHandler(debug=settings.debug)
     return Assembly(
         routes=[*builder.routes, *builder.redirects()],
         settings={
@@ -100,10 +100,11 @@ def assemble(
 class _Builder:
     """Collects compiled routes, and everything that is wrong with the others."""
 
-    def __init__(self, limiters: Limiters, threads: Threads, answers: Answers) -> None:
-        self.limiters = limiters
+    def __init__(self, settings: BoltSettings, threads: Threads, errors: ErrorHandler) -> None:
+        self.limiters = Limiters(settings)
         self.threads = threads
-        self.answers = answers
+        self.answers = Answers(settings.answers)
+        self.errors = errors
         self.routes: list[dict[str, Any]] = []
         self.bodies: dict[tuple[str, str], BodyReader] = {}
         self.problems: list[str] = []
@@ -152,9 +153,7 @@ class _Builder:
             "method": route.method,
             "path": path,
             "name": route.name or name,
-            "handler": self._called(signature),
-            "mode": signature.mode,
-            "args": signature.arguments,
+            **self._called(route, signature, promise.built),
             "status": route.status_code,
             "max_body": route.max_body,
             "encode": promise.encode,
@@ -174,8 +173,25 @@ class _Builder:
             f"handler {describe(handler)}",
         )
 
-    def _called(self, signature: Signature) -> Callable[..., Any]:
-        return signature.call if signature.mode == "async" else self.threads.around(signature.call)
+    def _called(
+        self, route: Route, signature: Signature, built: Callable[[Any], Any]
+    ) -> dict[str, Any]:
+        """What the server calls, with what, and where; middleware and the handler are one call."""
+        call, mode, arguments = signature.call, signature.mode, signature.arguments
+        layers = layers_of(route.handler, route.scopes)
+        if layers:
+            mode, call = wrapped(
+                call,
+                mode=mode,
+                handler=route.handler,
+                layers=layers,
+                finish=response_of(route.status_code, built),
+                errors=self.errors,
+                threads=self.threads,
+            )
+            arguments = [{"name": "request", "source": "request"}, *arguments]
+        called = call if mode == "async" else self.threads.around(call)
+        return {"handler": called, "mode": mode, "args": arguments}
 
     def redirects(self) -> list[dict[str, Any]]:
         """Routes that send the other spelling of a path to the one that is served."""

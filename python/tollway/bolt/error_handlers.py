@@ -73,11 +73,15 @@ class ErrorHandler:
 
     def __call__(self, request: Any, error: BaseException) -> Answer:
         """The answer to a request whose handler raised ``error``."""
+        return self.expected(error) or self._unexpected(request, error)
+
+    def expected(self, error: BaseException) -> Answer | None:
+        """The answer to what is raised to be answered; None for everything else."""
         if isinstance(error, ValidationException):
             return invalid(error.errors, "" if error.detail == phrase(422) else error.detail)
         if isinstance(error, HTTPException):
             return self._http(error)
-        return self._django(error) or self._unexpected(request, error)
+        return self._django(error)
 
     def _http(self, error: HTTPException) -> Answer:
         if error.body is not None:

@@ -181,6 +181,19 @@ pub(super) fn track(object: &Bound<'_, PyAny>) -> PyResult<()> {
     Ok(())
 }
 
+/// Sets an attribute as `object.__setattr__` does, past the class's own `__setattr__`.
+pub(super) fn set_attribute(
+    object: &Bound<'_, PyAny>,
+    name: &Bound<'_, pyo3::types::PyString>,
+    value: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    // SAFETY: the GIL is held and all three objects live; the result is 0, or -1 with an exception set.
+    match unsafe { ffi::PyObject_GenericSetAttr(object.as_ptr(), name.as_ptr(), value.as_ptr()) } {
+        0 => Ok(()),
+        _ => Err(PyErr::fetch(object.py())),
+    }
+}
+
 /// A copy of `context`.
 #[inline]
 pub(super) fn copy_of<'py>(context: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {

@@ -20,6 +20,7 @@ mod lanes;
 mod lifecycle;
 mod limits;
 mod mappings;
+mod meta;
 mod passage;
 mod pool;
 mod request;

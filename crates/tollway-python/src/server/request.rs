@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::HeaderMap;
+use pyo3::exceptions::PyAttributeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::{PyBytes, PyDict, PyString};
 use pyo3::{PyTraverseError, PyVisit};
 use tollway_auth::Caller;
 use tollway_server::app::{CookiePairs, Found, RequestId, decode_path, fresh_id};
@@ -16,6 +17,7 @@ use super::calls;
 use super::cell::GilCell;
 use super::mappings::{Headers, Query};
 use super::passage::Passage;
+use super::meta::put_headers;
 use super::routes::Route;
 use crate::auth::dict_of;
 
@@ -53,6 +55,8 @@ struct Made {
     id: Option<String>,
     asking: Asking,
     user: Option<Py<PyAny>>,
+    values: Option<Py<PyAny>>,
+    django: Option<Py<PyAny>>,
 }
 
 impl Request {
@@ -95,6 +99,12 @@ impl Request {
     /// Whether Django has still to say whose session this is.
     pub(super) fn awaits_session(&self, py: Python<'_>) -> bool {
         self.made.with(py, |made| made.asking.session)
+    }
+
+    /// What Django's own authentication says, where Bolt was not told to verify anybody.
+    fn django_user<'py>(&self, py: Python<'py>, name: &str) -> Option<Bound<'py, PyAny>> {
+        let django = self._django(py).filter(|_| self.caller(py).is_none())?;
+        django.bind(py).getattr(name).ok()
     }
 
     /// Takes in what Django said, and asks the guards. Returns the refusal, if it is one.
@@ -259,6 +269,9 @@ impl Request {
         if let Some(known) = made.with(py, |made| made.user.as_ref().map(|user| user.clone_ref(py))) {
             return Ok(known.into_bound(py));
         }
+        if let Some(user) = slf.get().django_user(py, "user") {
+            return Ok(user);
+        }
         let user = auth::user_of(slf.as_any(), "lazy_user")?;
         Self::set_user(slf, user.clone())?;
         Ok(user)
@@ -266,6 +279,9 @@ impl Request {
 
     #[setter]
     fn set_user(slf: &Bound<'_, Self>, user: Bound<'_, PyAny>) -> PyResult<()> {
+        if let Some(django) = slf.get()._django(slf.py()) {
+            django.bind(slf.py()).setattr("user", &user)?;
+        }
         let kept = user.unbind();
         drop(slf.get().made.with(slf.py(), |made| made.user.replace(kept)));
         calls::track(slf.as_any())
@@ -273,7 +289,65 @@ impl Request {
 
     /// The user, to be awaited.
     fn auser<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        auth::user_of(slf.as_any(), "auser")
+        match slf.get().django_user(slf.py(), "auser") {
+            Some(user) => user.call0(),
+            None => auth::user_of(slf.as_any(), "auser"),
+        }
+    }
+
+    /// What the handler is called with, kept while middleware run before it.
+    #[getter]
+    fn _values(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.made.with(py, |made| made.values.as_ref().map(|values| values.clone_ref(py)))
+    }
+
+    #[setter(_values)]
+    fn set_values(&self, py: Python<'_>, values: Py<PyAny>) {
+        let replaced = self.made.with(py, |made| made.values.replace(values));
+        drop(replaced);
+    }
+
+    /// The request as Django's middleware see it, where there are some.
+    #[getter]
+    fn _django(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.made.with(py, |made| made.django.as_ref().map(|django| django.clone_ref(py)))
+    }
+
+    #[setter(_django)]
+    fn set_django(slf: &Bound<'_, Self>, django: Py<PyAny>) -> PyResult<()> {
+        let replaced = slf.get().made.with(slf.py(), |made| made.django.replace(django));
+        drop(replaced);
+        // The two refer to each other.
+        calls::track(slf.as_any())
+    }
+
+    /// Puts the headers into a dict as Django's `META` has them.
+    fn _put_headers(&self, meta: &Bound<'_, PyDict>) -> PyResult<()> {
+        put_headers(meta, &self.head.headers)
+    }
+
+    /// What is not here may be what Django's middleware gave: `session`, `META`, …
+    fn __getattr__<'py>(&self, py: Python<'py>, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
+        match self._django(py) {
+            Some(django) => django.bind(py).getattr(name),
+            None => Err(PyAttributeError::new_err(format!("a request has no {name}"))),
+        }
+    }
+
+    fn __setattr__<'py>(
+        slf: &Bound<'py, Self>,
+        name: &Bound<'py, PyString>,
+        value: &Bound<'py, PyAny>,
+    ) -> PyResult<()> {
+        match (calls::set_attribute(slf.as_any(), name, value), slf.get()._django(slf.py())) {
+            (Err(error), Some(django)) if error.is_instance_of::<PyAttributeError>(slf.py()) => {
+                django.bind(slf.py()).setattr(name, value)
+            }
+            (Err(error), None) if error.is_instance_of::<PyAttributeError>(slf.py()) => Err(PyAttributeError::new_err(
+                format!("a request cannot be given {name}: put it into request.state[\"{name}\"]"),
+            )),
+            (done, _) => done,
+        }
     }
 
     fn __repr__(&self) -> String {
@@ -285,6 +359,8 @@ impl Request {
             .look(|made| {
                 visit.call(&made.state)?;
                 visit.call(&made.user)?;
+                visit.call(&made.values)?;
+                visit.call(&made.django)?;
                 visit.call(&made.rate_limit)
             })
             .unwrap_or(Ok(()))

@@ -1,7 +1,45 @@
-"""What stands before a handler, under the module name that other code imports."""
+"""What stands before a handler: limits, permissions for other origins, and code of yours."""
 
 from tollway.bolt.cors import cors
 from tollway.bolt.limits import rate_limit
+from tollway.bolt.middleware.builtin import (
+    ErrorHandlerMiddleware,
+    LoggingMiddleware,
+    TimingMiddleware,
+)
+from tollway.bolt.middleware.django_adapter import (
+    DEFAULT_EXCLUDED_MIDDLEWARE,
+    DjangoMiddleware,
+    DjangoMiddlewareStack,
+    get_django_middleware_setting,
+    load_django_middleware,
+)
+from tollway.bolt.middleware.kinds import (
+    BaseMiddleware,
+    GetResponse,
+    Middleware,
+    MiddlewareProtocol,
+    MiddlewareType,
+    middleware,
+)
 from tollway.bolt.scope import skip_middleware
 
-__all__ = ["cors", "rate_limit", "skip_middleware"]
+__all__ = [
+    "DEFAULT_EXCLUDED_MIDDLEWARE",
+    "BaseMiddleware",
+    "DjangoMiddleware",
+    "DjangoMiddlewareStack",
+    "ErrorHandlerMiddleware",
+    "GetResponse",
+    "LoggingMiddleware",
+    "Middleware",
+    "MiddlewareProtocol",
+    "MiddlewareType",
+    "TimingMiddleware",
+    "cors",
+    "get_django_middleware_setting",
+    "load_django_middleware",
+    "middleware",
+    "rate_limit",
+    "skip_middleware",
+]
