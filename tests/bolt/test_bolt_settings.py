@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -86,3 +87,10 @@ def test_names_that_mean_nothing() -> None:
     found = unknown_settings(SimpleNamespace(BOLT_THREAD=1, BOLT_THREADS=1, BOLT_ZEBRA=2))
     assert found == [("BOLT_THREAD", "Did you mean BOLT_THREADS?"), ("BOLT_ZEBRA", "")]
     assert len(set(READ)) == len(READ)
+
+
+def test_the_manual_has_every_bound() -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "bolt-deployment.md").read_text()
+    for bound in BOUNDS:
+        default = f"{bound.default:g}" if isinstance(bound.default, float) else bound.default
+        assert f"| `{bound.name}` | {default} | {bound.meaning} |" in manual

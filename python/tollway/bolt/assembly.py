@@ -22,7 +22,6 @@ from tollway.bolt.exceptions import FieldProblem
 from tollway.bolt.explain import MOST_PROBLEMS, code_of
 from tollway.bolt.lifespan import lifespans
 from tollway.bolt.limits import Limiters, limits_of
-from tollway.bolt.limits import Limiters
 from tollway.bolt.middleware.chain import layers_of, response_of, wrapped
 from tollway.bolt.response_models import promised
 from tollway.bolt.responses import Redirect, Response, encode_json

@@ -63,6 +63,8 @@ def _seconds_or_none(value: Any) -> float:
     return 0.0 if value == 0 and not isinstance(value, bool) else seconds(value)
 
 
+_UPLOAD: Final = 10_485_760
+
 BOUNDS: Final = (
     Bound("BOLT_MAX_CONNECTIONS", 10_000, whole, "open connections; further ones wait unaccepted"),
     Bound("BOLT_BACKLOG", 2048, whole, "connections that may wait to be accepted"),
@@ -71,9 +73,9 @@ BOUNDS: Final = (
     Bound("BOLT_MAX_HEADERS", 100, whole, "header lines; more get 431"),
     Bound("BOLT_MAX_TARGET_BYTES", 8192, whole, "path and query; longer ones get 414"),
     Bound("BOLT_MAX_BODY_BYTES", 1_048_576, whole, "request body; larger ones get 413, unread"),
-    Bound("BOLT_MAX_UPLOAD_BYTES", 10_485_760, whole, "the same for routes with files"),
-    Bound("BOLT_MAX_FIELDS", 1000, whole, "fields of a form; more get 413"),
-    Bound("BOLT_MAX_FILES", 100, whole, "files of a form; more get 413"),
+    Bound("BOLT_MAX_UPLOAD_BYTES", _UPLOAD, whole, "the same for routes with files"),
+    Bound("BOLT_MAX_FIELDS", 1000, whole, "fields of a form"),
+    Bound("BOLT_MAX_FILES", 100, whole, "files of a form"),
     Bound("BOLT_MAX_PART_HEAD_BYTES", 8192, whole, "the headers of one part of a form"),
     Bound("BOLT_MAX_STREAMS", 10_000, whole, "answers of async iterators at once; more get 503"),
     Bound("BOLT_MAX_SYNC_STREAMING_THREADS", 8, whole, "threads for answers of plain iterators"),
@@ -93,4 +95,8 @@ BOUNDS: Final = (
 def native(values: Mapping[str, Any]) -> dict[str, Any]:
     """The bounds that the native server keeps, under its names."""
     kept = (bound for bound in BOUNDS if bound.name != "BOLT_BACKLOG")
-    return {bound.key: values.get(bound.name, bound.default) for bound in kept}
+    found = {bound.key: values.get(bound.name, bound.default) for bound in kept}
+    if found["max_upload_bytes"] == _UPLOAD:
+        # Who allows larger bodies everywhere allows them with files too.
+        found["max_upload_bytes"] = max(_UPLOAD, found["max_body_bytes"])
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -17,7 +18,7 @@ __all__ = [
     "Wear",
     "check_command",
     "hold_signals",
-    "last_line",
+    "last_words",
     "own_rss",
     "release_signals",
     "start_beside",
@@ -25,6 +26,8 @@ __all__ = [
 ]
 
 _VARIABLE: Final = "TOLLWAY_BOLT_HERITAGE"
+_ERROR: Final = re.compile(r"[A-Za-z_][\w.]*(: |$)")
+"""How the line of a traceback begins that names the error."""
 _HELD: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
@@ -129,10 +132,14 @@ def release_signals() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
 
 
-def last_line(text: str) -> str:
-    """What a program said in the end about why it does not start."""
+def last_words(text: str) -> str:
+    """What a program said in the end about why it does not start: its error, and the notes."""
     lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1].removeprefix("CommandError: ") if lines else "it ended without a word"
+    if not lines:
+        return "it ended without a word"
+    errors = [place for place, line in enumerate(lines) if _ERROR.match(line)]
+    error, *notes = lines[errors[-1] if errors else -1 :]
+    return ", ".join([error.removeprefix("CommandError: "), *notes])
 
 
 def _inheritable(descriptors: Iterable[int], value: bool) -> None:

@@ -18,7 +18,7 @@ from tollway.bolt.recycling import (
     Wear,
     check_command,
     hold_signals,
-    last_line,
+    last_words,
     own_rss,
     release_signals,
 )
@@ -197,7 +197,7 @@ class _Life:
         _, told = await check.communicate()
         self.checking = False
         if check.returncode != 0:
-            why = last_line(told.decode(errors="replace"))
+            why = last_words(told.decode(errors="replace"))
             self.say(f"not loaded again, the old program goes on: {why}")
         elif not self.stop.is_set():
             self.reloading = True

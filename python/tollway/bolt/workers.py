@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
-from tollway.bolt.recycling import Heritage, check_command, last_line, release_signals, take_over
+from tollway.bolt.recycling import Heritage, check_command, last_words, release_signals, take_over
 from tollway.bolt.serving import AT_ONCE, Link
 
 __all__ = ["NEVER_READY", "Child", "Supervisor", "Terms"]
@@ -318,7 +318,7 @@ class Supervisor:
         code, self.checking = self.checking.returncode, None
         with os.fdopen(self.told, errors="replace") as told:
             told.seek(0)
-            said = last_line(told.read())
+            said = last_words(told.read())
         if self.stopping:
             return
         if code != 0:

@@ -16,8 +16,8 @@ use super::auth;
 use super::calls;
 use super::cell::GilCell;
 use super::mappings::{Headers, Query};
-use super::passage::Passage;
 use super::meta::put_headers;
+use super::passage::Passage;
 use super::routes::Route;
 use crate::auth::dict_of;
 

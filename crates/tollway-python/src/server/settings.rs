@@ -103,14 +103,7 @@ pub(super) fn parse(settings: &Bound<'_, PyDict>) -> PyResult<Parsed> {
             _ => return Err(PyValueError::new_err(format!("the server has no setting {name:?}"))),
         }
     }
-    engine.tls = match (certificate, private_key) {
-        (Some(certificate), Some(key)) => {
-            let read = Tls::from_files(&certificate, &key);
-            Some(read.map_err(|error| PyValueError::new_err(format!("TLS: {error}")))?)
-        }
-        (None, None) => None,
-        _ => return Err(PyValueError::new_err("TLS needs both a certificate and its key")),
-    };
+    engine.tls = tls(certificate, private_key)?;
     engine.check().map_err(|error| PyValueError::new_err(error.to_string()))?;
     let fresh = Bodies::new(engine.max_body_bytes);
     bodies = Bodies { forms: bodies.forms, max_upload: max_upload.unwrap_or(fresh.max_upload), ..fresh };
@@ -118,6 +111,17 @@ pub(super) fn parse(settings: &Bound<'_, PyDict>) -> PyResult<Parsed> {
         .map_err(|error| PyValueError::new_err(format!("the setting \"trusted_proxies\": {error}")))?;
     let behind_proxies = hops > 0 || !proxies.is_empty();
     Ok(Parsed { engine, hooks, bodies, bounds, address: Arc::new(address), behind_proxies })
+}
+
+fn tls(certificate: Option<PathBuf>, private_key: Option<PathBuf>) -> PyResult<Option<Tls>> {
+    match (certificate, private_key) {
+        (Some(certificate), Some(key)) => {
+            let read = Tls::from_files(&certificate, &key);
+            read.map(Some).map_err(|error| PyValueError::new_err(format!("TLS: {error}")))
+        }
+        (None, None) => Ok(None),
+        _ => Err(PyValueError::new_err("TLS needs both a certificate and its key")),
+    }
 }
 
 fn read<'py, T: FromPyObjectOwned<'py>>(name: &str, value: &Bound<'py, PyAny>) -> PyResult<T> {
