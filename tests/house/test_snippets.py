@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -117,13 +118,28 @@ def test_a_misspelt_word_is_named() -> None:
         list(parse("page.md", "<!-- snippet: djagno -->\n```python\n1\n```\n"))
 
 
-def test_the_rust_example_of_the_readme_is_the_tested_one() -> None:
-    readme = (TOP / "README.md").read_text()
-    example = readme.split("```rust\n", 1)[1].split("```", 1)[0].strip()
-    layer = (TOP / "crates" / "tollway-http" / "src" / "layer.rs").read_text()
-    tested = "\n".join(
-        line.removeprefix("///").removeprefix(" ")
-        for line in layer.splitlines()
-        if line.startswith("///") and not line.startswith("/// #")
-    )
-    assert example in tested
+def rust_of(page: Path) -> list[str]:
+    """The Rust blocks of a page."""
+    return re.findall(r"^```rust\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def compiled(source: str) -> str:
+    """A Rust file without indentation, the marks of comments, and hidden lines of examples."""
+    lines = (re.sub(r"^\s*(//[/!] ?)?\s*", "", line) for line in source.splitlines())
+    return "\n".join(line for line in lines if not line.startswith("# "))
+
+
+def test_the_rust_of_the_pages_is_compiled_somewhere() -> None:
+    sources = [compiled(path.read_text()) for path in (TOP / "crates").rglob("*.rs")]
+    pages = [TOP / "README.md", *(TOP / "docs").glob("*.md"), *(TOP / "docs").glob("*/*.md")]
+    blocks = [(page.name, block) for page in pages for block in rust_of(page)]
+    assert {"README.md", "rust.md"} <= {page for page, _ in blocks}
+    lost = [
+        (page, block)
+        for page, block in blocks
+        if not any(
+            all(part in source for part in compiled(block).strip().split("\n\n"))
+            for source in sources
+        )
+    ]
+    assert lost == []

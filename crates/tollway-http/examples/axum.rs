@@ -1,25 +1,28 @@
-//! `GET /ping` limited to 5 per 10 s for each client: `cargo run -p tollway-http --example axum`.
+//! An axum route limited to 5 a minute for each client: `cargo run -p tollway-http --example axum`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::Router;
-use axum::extract::ConnectInfo;
-use axum::routing::get;
+use axum::{Router, extract::ConnectInfo, routing::get};
+use tokio::net::TcpListener;
 use tollway::{Algorithm, FailMode, Limiter, Policy};
 use tollway_http::{ClientAddress, Gate, Identity, LimitLayer};
 use tollway_stores::memory::MemoryStore;
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// Answers `GET /ping` until the process ends.
+pub async fn serve(listener: TcpListener) -> Result<(), Box<dyn std::error::Error>> {
     let limiter = Arc::new(Limiter::new(Arc::new(MemoryStore::new(1_000_000)), FailMode::Closed));
-    let policy = Arc::new(Policy::new("ping", "5/10s", Algorithm::Gcra)?);
+    let policy = Arc::new(Policy::new("ping", "5/m", Algorithm::Gcra)?);
     let gate = Gate::new(limiter, vec![(policy, Identity::Ip)], Arc::new(ClientAddress::default()));
     let limit = LimitLayer::new(gate).peer(|e| Some(e.get::<ConnectInfo<SocketAddr>>()?.0.ip()));
 
     let app = Router::new().route("/ping", get(|| async { "pong" })).layer(limit);
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
-    println!("try: curl -i http://{}/ping", listener.local_addr()?);
     axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await?;
     Ok(())
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("try: curl -i http://127.0.0.1:3000/ping");
+    serve(TcpListener::bind("127.0.0.1:3000").await?).await
 }

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{Extensions, Request, Response};
+use http::{Extensions, HeaderMap, Request, Response};
+use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::{Check, Gate, Verdict};
+use crate::{Check, Gate, Verdict, grpc};
 
 /// Where the peer's address is found among a request's extensions.
 type FindPeer = Arc<dyn Fn(&Extensions) -> Option<IpAddr> + Send + Sync>;
@@ -21,7 +22,8 @@ type FindPeer = Arc<dyn Fn(&Extensions) -> Option<IpAddr> + Send + Sync>;
 /// A tower layer that lets through what the [`Gate`] lets through.
 ///
 /// A refused request is answered with 429 (or 503 when nobody could count and the limiter fails
-/// closed) and never reaches the service; an allowed one carries the limit headers in its answer.
+/// closed) and never reaches the service; an allowed one carries the limit headers in its answer. A
+/// call of gRPC is refused with the status `RESOURCE_EXHAUSTED` (`UNAVAILABLE`, `PERMISSION_DENIED`).
 ///
 /// The peer's address is the `SocketAddr` in the request's extensions, where whoever accepted the
 /// connection puts it. For axum, say where `ConnectInfo` is:
@@ -88,9 +90,8 @@ pub struct Limit<S> {
 impl<S, Q, R> Service<Request<Q>> for Limit<S>
 where
     S: Service<Request<Q>, Response = Response<R>> + Clone,
-    R: From<Bytes>,
 {
-    type Response = Response<R>;
+    type Response = Response<LimitBody<R>>;
     type Error = S::Error;
     type Future = LimitFuture<S, Q>;
 
@@ -104,14 +105,23 @@ where
         let mut inner = std::mem::replace(&mut self.inner, copy);
         let (head, body) = request.into_parts();
         let check = self.layer.gate.check(&head, (self.layer.peer)(&head.extensions));
+        let refuse = refusal_for(&head.headers);
         let request = Request::from_parts(head, body);
         let stage = match check {
             Check::Done(verdict) if verdict.allowed() => Stage::Pass { answer: inner.call(request), verdict },
             Check::Done(verdict) => Stage::Refuse { verdict },
             Check::Wait(check) => Stage::Ask { check, next: Some((inner, request)) },
         };
-        LimitFuture { stage }
+        LimitFuture { stage, refuse }
     }
+}
+
+/// How a refusal is put into words.
+type Refuse = fn(&Verdict) -> Response<Bytes>;
+
+/// What the client of a request understands.
+fn refusal_for(headers: &HeaderMap) -> Refuse {
+    if grpc::is_call(headers) { grpc::refusal } else { Verdict::refusal }
 }
 
 pin_project! {
@@ -134,25 +144,29 @@ pin_project! {
     {
         #[pin]
         stage: Stage<S, Q>,
+        refuse: Refuse,
     }
 }
 
 impl<S, Q, R> Future for LimitFuture<S, Q>
 where
     S: Service<Request<Q>, Response = Response<R>>,
-    R: From<Bytes>,
 {
-    type Output = Result<Response<R>, S::Error>;
+    type Output = Result<Response<LimitBody<R>>, S::Error>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut stage = self.project().stage;
+        let this = self.project();
+        let mut stage = this.stage;
         loop {
             let next = match stage.as_mut().project() {
-                StageNow::Refuse { verdict } => return Poll::Ready(Ok(verdict.refusal().map(R::from))),
+                StageNow::Refuse { verdict } => {
+                    let refusal = (this.refuse)(verdict);
+                    return Poll::Ready(Ok(refusal.map(LimitBody::refusal)));
+                }
                 StageNow::Pass { answer, verdict } => {
                     let mut answer = ready!(answer.poll(context))?;
                     verdict.write_headers(answer.headers_mut());
-                    return Poll::Ready(Ok(answer));
+                    return Poll::Ready(Ok(answer.map(LimitBody::passed)));
                 }
                 StageNow::Ask { check, next } => {
                     let verdict = ready!(check.as_mut().poll(context));
@@ -165,6 +179,61 @@ where
                 }
             };
             stage.set(next);
+        }
+    }
+}
+
+pin_project! {
+    #[project = WordsNow]
+    #[derive(Debug)]
+    enum Words<B> {
+        Passed { #[pin] body: B },
+        Refusal { bytes: Bytes },
+    }
+}
+
+pin_project! {
+    /// The body of an answer: the service's own, or that of a refusal.
+    #[derive(Debug)]
+    pub struct LimitBody<B> {
+        #[pin]
+        words: Words<B>,
+    }
+}
+
+impl<B> LimitBody<B> {
+    fn passed(body: B) -> Self {
+        Self { words: Words::Passed { body } }
+    }
+
+    fn refusal(bytes: Bytes) -> Self {
+        Self { words: Words::Refusal { bytes } }
+    }
+}
+
+impl<B: Body<Data = Bytes>> Body for LimitBody<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match self.project().words.project() {
+            WordsNow::Passed { body } => body.poll_frame(context),
+            WordsNow::Refusal { bytes } if bytes.is_empty() => Poll::Ready(None),
+            WordsNow::Refusal { bytes } => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.words {
+            Words::Passed { body } => body.is_end_stream(),
+            Words::Refusal { bytes } => bytes.is_empty(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.words {
+            Words::Passed { body } => body.size_hint(),
+            Words::Refusal { bytes } => SizeHint::with_exact(bytes.len() as u64),
         }
     }
 }

@@ -5,16 +5,21 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+#[cfg(feature = "actix")]
+mod actix;
 mod address;
 mod gate;
+mod grpc;
 mod headers;
 mod identity;
 mod layer;
 mod problem;
 
+#[cfg(feature = "actix")]
+pub use actix::{ActixLimit, ActixLimited};
 pub use address::ClientAddress;
 pub use gate::{Check, Gate, Verdict};
 pub use headers::{Fields, fields, retry_after, write_fields};
 pub use identity::{Facts, Identity, Verified, cookies};
-pub use layer::{Limit, LimitFuture, LimitLayer};
+pub use layer::{Limit, LimitBody, LimitFuture, LimitLayer};
 pub use problem::{describe, problem, refusal_status, store_unavailable};
