@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use axum::Router;
 use axum::extract::ConnectInfo;
+use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -60,6 +61,7 @@ impl Store for Remote {
 async fn serve(store: Arc<dyn Store>) -> (SocketAddr, Arc<AtomicU32>) {
     let metrics = Arc::new(Metrics::new());
     let limiter = Arc::new(Limiter::new(store, FailMode::Closed).with_metrics(&metrics));
+
     let policy = Arc::new(Policy::new("ping", "5/h", Algorithm::Gcra).unwrap());
     let gate = Gate::new(limiter, vec![(policy, Identity::Ip)], Arc::new(ClientAddress::default()));
     let limit = LimitLayer::new(gate).peer(|e| Some(e.get::<ConnectInfo<SocketAddr>>()?.0.ip()));
@@ -69,8 +71,10 @@ async fn serve(store: Arc<dyn Store>) -> (SocketAddr, Arc<AtomicU32>) {
         counter.fetch_add(1, Ordering::SeqCst);
         std::future::ready("pong")
     };
-    let numbers = move || std::future::ready(metrics.text());
-    let app = Router::new().route("/ping", get(handler)).layer(limit).route("/metrics", get(numbers));
+
+    let numbers = get(move || async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.text()) });
+    let app = Router::new().route("/ping", get(handler)).layer(limit).route("/metrics", numbers);
+
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let service = app.into_make_service_with_connect_info::<SocketAddr>();
