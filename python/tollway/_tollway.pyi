@@ -620,7 +620,7 @@ class TokenVerifier:
         cls,
         algorithms: Sequence[str],
         *,
-        secret: str | None = None,
+        secrets: Sequence[str] = ...,
         public_key: str | None = None,
         jwks: bytes | None = None,
         audience: Sequence[str] = ...,

@@ -195,3 +195,32 @@ def test_nobody_is_followed_to_wherever(issuer: Issuer) -> None:
         fetch(f"{issuer.url}/moved")
     with pytest.raises(ConfigError, match="no URL"):
         KeySetSource(TokenVerifier(["RS256"]), "file:///etc/passwd")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://issuer.example/keys", "http://127.0.0.1.example/", "http://10.0.0.1/"]
+)
+def test_keys_come_over_https_or_somebody_said_otherwise(url: str) -> None:
+    with pytest.raises(ConfigError, match="allow_http=True"):
+        JWTAuthentication(jwks_url=url, audience="api").native()
+    verifier = TokenVerifier(["RS256"])
+    assert repr(KeySetSource(verifier, url, allow_http=True)) == f"KeySetSource({url!r})"
+    for here in ("http://localhost:9/keys", "http://[::1]:9/keys", "https://issuer.example/keys"):
+        KeySetSource(verifier, here)
+    for wrong in ("", "keys", "https://", "http://[::1/keys", None):
+        with pytest.raises(ConfigError, match="no URL"):
+            KeySetSource(verifier, wrong)
+
+
+def test_a_configuration_may_not_send_us_to_http(
+    issuer: Issuer, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = "/.well-known/openid-configuration"
+    issuer.holds(tokens.jwk("RS256", 0, kid="one"))
+    for uri in ("http://issuer.example/keys", "file:///etc/passwd", 7, None):
+        issuer.answers[place] = {"issuer": issuer.url, "jwks_uri": uri}
+        followed = Followed(issuer, oidc_issuer=issuer.url)
+        followed.turn(0)
+        assert not followed.believes(token(0, "one"))
+    assert "is not https" in caplog.text
+    assert issuer.asked == [place] * 4

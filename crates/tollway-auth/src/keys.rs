@@ -83,17 +83,34 @@ impl KeySet {
     /// # Errors
     /// When the secret is weak (see [`KeySet`]), is a public key, or an algorithm takes no secret.
     pub fn secret(secret: &[u8], algorithms: &[Algorithm]) -> Result<Self, ConfigError> {
-        check_secret(secret)?;
-        let keys = algorithms.iter().map(|algorithm| {
-            let mac = algorithm.mac().ok_or_else(|| {
-                ConfigError::new(format!(
-                    "algorithm {algorithm} takes no secret but {}: give it as public_key",
-                    algorithm.family().name()
-                ))
-            })?;
-            Ok(Key { id: None, algorithm: *algorithm, material: Material::Secret(hmac::Key::new(mac, secret)) })
-        });
-        Self::of(keys.collect::<Result<_, ConfigError>>()?)
+        Self::secrets(&[secret], algorithms)
+    }
+
+    /// Secrets that issuer and server share: the one in use, then those that it took the place of, whose
+    /// tokens have not all expired. A token costs a hash for each that is tried.
+    ///
+    /// # Errors
+    /// As [`KeySet::secret`], for each of them, and for more than four.
+    pub fn secrets(secrets: &[&[u8]], algorithms: &[Algorithm]) -> Result<Self, ConfigError> {
+        if secrets.len() > TRIES_MAX {
+            let count = secrets.len();
+            return Err(ConfigError::new(format!("{count} secrets are given, and {TRIES_MAX} are the most")));
+        }
+        let mut keys = Vec::new();
+        for secret in secrets {
+            check_secret(secret)?;
+            for algorithm in algorithms {
+                let mac = algorithm.mac().ok_or_else(|| {
+                    ConfigError::new(format!(
+                        "algorithm {algorithm} takes no secret but {}: give it as public_key",
+                        algorithm.family().name()
+                    ))
+                })?;
+                let material = Material::Secret(hmac::Key::new(mac, secret));
+                keys.push(Key { id: None, algorithm: *algorithm, material });
+            }
+        }
+        Self::of(keys)
     }
 
     /// A public key in PEM (`-----BEGIN PUBLIC KEY-----`).
@@ -353,6 +370,19 @@ mod tests {
         let error = KeySet::secret(b"32 bytes that nobody else knows.", &[Algorithm::RS256]).unwrap_err().to_string();
         assert!(error.contains("takes no secret but an RSA key"), "{error}");
         assert!(KeySet::secret(b"32 bytes that nobody else knows.", &[]).is_err());
+    }
+
+    #[test]
+    fn secrets_can_be_turned() {
+        let secrets: [&[u8]; 2] = [b"32 bytes that nobody else knows.", b"the 32 bytes that were there before"];
+        let keys = KeySet::secrets(&secrets, &[Algorithm::HS256]).unwrap();
+        for secret in secrets {
+            let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), b"text");
+            assert!(keys.verify(Algorithm::HS256, None, b"text", tag.as_ref()));
+        }
+        let weak: [&[u8]; 2] = [secrets[0], b"short"];
+        assert!(KeySet::secrets(&weak, &[Algorithm::HS256]).is_err());
+        assert!(KeySet::secrets(&[secrets[0]; 5], &[Algorithm::HS256]).is_err());
     }
 
     #[test]

@@ -40,7 +40,6 @@ fn object_of<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>>
 /// # Errors
 /// `ValueError` when the text is no JSON object.
 pub(crate) fn claims_of(text: &[u8]) -> PyResult<Claims> {
-    let map: Map<String, Value> = serde_json::from_slice(text)
-        .map_err(|error| pyo3::exceptions::PyValueError::new_err(format!("claims are a JSON object: {error}")))?;
-    Ok(Claims::from(map))
+    serde_json::from_slice(text)
+        .map_err(|error| pyo3::exceptions::PyValueError::new_err(format!("claims are a JSON object: {error}")))
 }

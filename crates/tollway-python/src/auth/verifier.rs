@@ -35,14 +35,14 @@ fn algorithms(names: &[String]) -> PyResult<Vec<Algorithm>> {
 impl TokenVerifier {
     #[new]
     #[pyo3(signature = (
-        algorithms, *, secret = None, public_key = None, jwks = None, audience = Vec::new(), issuer = Vec::new(),
+        algorithms, *, secrets = Vec::new(), public_key = None, jwks = None, audience = Vec::new(), issuer = Vec::new(),
         leeway = 60.0, token_type = None, needs_id = false, header = "authorization", cookie = None, csrf = true,
         revoked = None
     ))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         algorithms: Vec<String>,
-        secret: Option<&str>,
+        secrets: Vec<String>,
         public_key: Option<&str>,
         jwks: Option<&[u8]>,
         audience: Vec<String>,
@@ -56,12 +56,13 @@ impl TokenVerifier {
         revoked: Option<&Revocations>,
     ) -> PyResult<Self> {
         let accepted = self::algorithms(&algorithms)?;
-        let keys = match (secret, public_key, jwks) {
-            (Some(secret), None, None) => KeySet::secret(secret.as_bytes(), &accepted),
-            (None, Some(pem), None) => KeySet::public(pem, &accepted),
-            (None, None, Some(set)) => KeySet::jwks(set, &accepted),
-            (None, None, None) => Ok(KeySet::empty()),
-            _ => return Err(errors::config("give one of secret, public_key and jwks")),
+        let secrets: Vec<&[u8]> = secrets.iter().map(String::as_bytes).collect();
+        let keys = match (secrets.as_slice(), public_key, jwks) {
+            ([_, ..], None, None) => KeySet::secrets(&secrets, &accepted),
+            ([], Some(pem), None) => KeySet::public(pem, &accepted),
+            ([], None, Some(set)) => KeySet::jwks(set, &accepted),
+            ([], None, None) => Ok(KeySet::empty()),
+            _ => return Err(errors::config("give one of secrets, public_key and jwks")),
         };
         let keys = keys.map_err(|error| errors::from_config(&error))?;
         if !(0.0..=86_400.0).contains(&leeway) {

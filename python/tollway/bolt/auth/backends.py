@@ -10,7 +10,7 @@ from tollway import hash_identity
 from tollway._tollway import ApiKeys, TokenVerifier
 from tollway.bolt.auth.keysets import KeySetSource
 from tollway.bolt.auth.revocation import RevocationStore
-from tollway.bolt.auth.tokens import secret_key
+from tollway.bolt.auth.tokens import secret_keys
 from tollway.errors import ConfigError
 from tollway.rules import Following, follow
 
@@ -54,9 +54,11 @@ class BaseAuthentication:
 class JWTAuthentication(BaseAuthentication):
     """By a signed token, verified in Rust: ``Authorization: Bearer …``, or a cookie.
 
-    The key is one of ``secret`` (HS256 to HS512; Django's ``SECRET_KEY`` if nothing is given),
+    The key is one of ``secret`` (HS256 to HS512; a list while secrets are changed: the new one,
+    then the old; Django's ``SECRET_KEY`` and ``SECRET_KEY_FALLBACKS`` if nothing is given),
     ``public_key`` in PEM, ``jwks``, a key set as text or dict, and ``jwks_url`` or ``oidc_issuer``,
-    from which a key set is fetched in the background, and again when its keys change.
+    from which a key set is fetched in the background, and again when its keys change. They begin
+    with ``https://``, or name this machine, unless ``allow_http`` says that you trust the network.
 
     ``algorithms`` are the only ones accepted, whatever a token says of itself: HS256, HS384,
     HS512, RS256 to RS512, PS256 to PS512, ES256, ES384, EdDSA. ``audience`` and ``issuer`` must
@@ -72,7 +74,7 @@ class JWTAuthentication(BaseAuthentication):
 
     def __init__(
         self,
-        secret: str | None = None,
+        secret: str | Sequence[str] | None = None,
         *,
         public_key: str | None = None,
         algorithms: Sequence[str] | None = None,
@@ -86,6 +88,7 @@ class JWTAuthentication(BaseAuthentication):
         jwks_url: str | None = None,
         jwks: str | Mapping[str, Any] | None = None,
         oidc_issuer: str | None = None,
+        allow_http: bool = False,
         revocation_store: RevocationStore | None = None,
     ) -> None:
         keys: dict[str, Any] = {
@@ -111,6 +114,7 @@ class JWTAuthentication(BaseAuthentication):
                 "JWTAuthentication: give audience= as well: an issuer makes tokens for others too"
             )
         self._keys = keys
+        self._allow_http = allow_http
         self._options: dict[str, Any] = {
             "audience": _names(audience),
             "issuer": _names(issuer),
@@ -133,19 +137,18 @@ class JWTAuthentication(BaseAuthentication):
                 jwks = json.dumps(jwks)
             url, issuer = keys["jwks_url"], keys["oidc_issuer"]
             fetched = url or issuer
-            secret = keys["secret"]
-            if not (keys["public_key"] or jwks or fetched):
-                secret = secret_key(secret)
+            shared = not (keys["public_key"] or jwks or fetched)
             self._native = TokenVerifier(
                 self.algorithms,
-                secret=secret,
+                secrets=secret_keys(keys["secret"]) if shared else [],
                 public_key=keys["public_key"],
                 jwks=jwks.encode() if isinstance(jwks, str) else None,
                 **self._options,
             )
             if fetched:
                 target: Any = self._native
-                self._following = follow(target, KeySetSource(self._native, url, issuer))
+                source = KeySetSource(self._native, url, issuer, allow_http=self._allow_http)
+                self._following = follow(target, source)
         return self._native
 
     def __repr__(self) -> str:

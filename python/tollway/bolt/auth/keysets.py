@@ -9,7 +9,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from tollway._tollway import TokenVerifier
 from tollway.errors import ConfigError
@@ -57,6 +59,34 @@ def fetch(url: str) -> bytes:
     return found
 
 
+def checked_url(url: Any, allow_http: bool) -> str:
+    """A URL from which keys may be fetched: whoever can change them on the way can sign tokens.
+
+    Raises ConfigError.
+    """
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except (ValueError, AttributeError, TypeError):
+        raise ConfigError(f"{url!r} is no URL that keys can be fetched from") from None
+    if parts.scheme not in ("https", "http") or not host:
+        raise ConfigError(f"{url!r} is no URL that keys can be fetched from")
+    if parts.scheme == "http" and not (allow_http or _is_here(host)):
+        raise ConfigError(
+            f"{url!r} is not https, so whoever is on the way could put keys of their own in place: "
+            "use https, or say allow_http=True if you trust the network"
+        )
+    return str(url)
+
+
+def _is_here(host: str) -> bool:
+    """Whether a host is this machine."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 class KeySetSource:
     """A :class:`tollway.rules.Source` of the keys of an issuer.
 
@@ -70,12 +100,12 @@ class KeySetSource:
         url: str | None,
         oidc_issuer: str | None = None,
         *,
+        allow_http: bool = False,
         get: Callable[[str], bytes] = fetch,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        place = url or oidc_issuer or ""
-        if not place.startswith(("https://", "http://")):
-            raise ConfigError(f"{place!r} is no URL that keys can be fetched from")
+        checked_url(url or oidc_issuer, allow_http)
+        self._allow_http = allow_http
         self._take_want = verifier.take_want
         self._url = url
         self._issuer = oidc_issuer
@@ -115,7 +145,7 @@ class KeySetSource:
             found = self._get(url)
             self._found = found
             self._due = self._clock() + REFRESH
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, AttributeError) as error:
             log.error("the keys at %s cannot be fetched: %s", self._url or self._issuer, error)
 
     def _discovered(self) -> str:
@@ -124,10 +154,7 @@ class KeySetSource:
         told = json.loads(self._get(f"{base}/.well-known/openid-configuration"))
         if told.get("issuer", "").rstrip("/") != base:
             raise ValueError(f"the configuration there is that of {told.get('issuer')!r}")
-        url: str = told["jwks_uri"]
-        if not url.startswith(("https://", "http://")):
-            raise ValueError(f"{url!r} is no URL")
-        return url
+        return checked_url(told["jwks_uri"], self._allow_http)
 
     def __repr__(self) -> str:
         return f"KeySetSource({self._url or self._issuer!r})"

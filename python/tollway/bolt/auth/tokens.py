@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
@@ -13,6 +13,7 @@ import msgspec
 
 from tollway._tollway import SigningKey, TokenVerifier
 from tollway.bolt.auth.revocation import RevocationStore
+from tollway.errors import ConfigError
 
 __all__ = [
     "Token",
@@ -41,6 +42,19 @@ def secret_key(secret: str | None) -> str:
 
     found: str = settings.SECRET_KEY
     return found
+
+
+def secret_keys(given: str | Sequence[str] | None) -> list[str]:
+    """Secrets that tokens are verified with: those given, or Django's ``SECRET_KEY`` and
+    ``SECRET_KEY_FALLBACKS``."""
+    if given is not None:
+        found = [given] if isinstance(given, str) else list(given)
+        if not found:
+            raise ConfigError("JWTAuthentication: the list of secrets is empty")
+        return found
+    from django.conf import settings
+
+    return [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
 
 
 @lru_cache(maxsize=16)
@@ -279,7 +293,7 @@ class Token:
         """Read a signed text. Raises ValueError when it is not to be believed."""
         key = secret_key(secret)
         given: dict[str, Any] = (
-            {"secret": key} if algorithm.startswith("HS") else {"public_key": key}
+            {"secrets": [key]} if algorithm.startswith("HS") else {"public_key": key}
         )
         verifier = TokenVerifier(
             [algorithm],
