@@ -6,7 +6,7 @@ from typing import Annotated, Any, TypedDict
 import msgspec
 
 from shop.models import Item as Row
-from tollway.bolt import JSON, BoltAPI, Depends, Redirect
+from tollway.bolt import JSON, BoltAPI, Depends, Redirect, middleware
 
 api = BoltAPI()
 loose = BoltAPI(validate_response=False)
@@ -49,6 +49,26 @@ async def wrong(exact: bool = False) -> list[Item]:
 
 @api.get("/rows")
 def rows() -> list[Item]:
+    return Row.objects.order_by("id")
+
+
+async def checked() -> None:
+    """Has the handler run on a thread that the event loop waits for."""
+
+
+@api.get("/rows/after", dependencies=[Depends(checked)])
+def rows_after_a_check() -> list[Item]:
+    return Row.objects.order_by("id")
+
+
+@middleware
+async def passed(request, call_next):
+    return await call_next(request)
+
+
+@api.get("/rows/within")
+@passed
+def rows_within_a_middleware() -> list[Item]:
     return Row.objects.order_by("id")
 
 

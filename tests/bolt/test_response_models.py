@@ -35,6 +35,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         ("/struct", LAMP),
         ("/filtered", LAMP),
         ("/rows", [{"id": 1, "name": "lantern"}]),
+        ("/rows/after", [{"id": 1, "name": "lantern"}]),
+        ("/rows/within", [{"id": 1, "name": "lantern"}]),
         ("/row", {"id": 1, "name": "lantern"}),
         ("/typed", {"count": 2}),
         ("/plain", {"name": "lamp"}),

@@ -56,8 +56,9 @@ def compose(
     """A function of the server's ``width`` arguments that makes all ``calls`` in order.
 
     ``threads`` runs plain functions where the event loop must not wait for them; ``built`` makes
-    the response while dependencies are still open, ``checked`` looks at what is returned wherever
-    it is given. Returns whether the function is to be run on
+    the response while dependencies are still open, and on the thread of a handler that was sent to
+    one: a QuerySet is read there. ``checked`` looks at what is returned wherever it is given.
+    Returns whether the function is to be run on
     the event loop, and the function: the last call's own target wherever that is enough.
     """
     *needed, handler = calls
@@ -65,7 +66,13 @@ def compose(
     if plain and not needed and checked is None:
         return handler.kind == "async", handler.target
     opens = any(call.kind in GENERATORS for call in needed)
-    return _Writer(calls, width, threads, built if opens else checked).compiled()
+    sent = any(call.kind in ASYNC for call in needed) and _waits(handler)
+    return _Writer(calls, width, threads, built if opens or sent else checked).compiled()
+
+
+def _waits(call: Call) -> bool:
+    """Whether a call may keep others waiting, so that the event loop sends it to a thread."""
+    return call.kind in ("sync", "generator") and not call.quick
 
 
 class _Writer:
@@ -91,7 +98,7 @@ class _Writer:
         first = any(call.kind != "sync" or not call.quick for call in needed)
         self.awaits = self.on_loop and (first or finish is not None)
         self.threads = threads
-        self.finishes = finish is not None
+        self.finish = finish
         self.names["finish"] = finish
 
     def compiled(self) -> tuple[bool, Callable[..., Any]]:
@@ -138,7 +145,7 @@ class _Writer:
 
     def _call(self, position: int, call: Call, given: str) -> None:
         last = position == len(self.calls) - 1
-        hops = self.on_loop and call.kind in ("sync", "generator") and not call.quick
+        hops = self.on_loop and _waits(call)
         name = f"f{position}"
         self.names[name] = self._target(call, hops)
         if call.kind in GENERATORS:
@@ -151,7 +158,8 @@ class _Writer:
         if not last:
             self._write(f"d{position} = {made}")
         else:
-            self._write(f"return finish({made})" if self.finishes else f"return {made}")
+            here = self.finish is not None and not hops
+            self._write(f"return finish({made})" if here else f"return {made}")
 
     def _target(self, call: Call, hops: bool) -> Callable[..., Any]:
         opened: Callable[..., Any]
@@ -160,7 +168,15 @@ class _Writer:
         if call.kind == "generator":
             opened = contextmanager(call.target)
             return self.threads.entered(opened) if hops else opened
-        return self.threads.called(call.target) if hops else call.target
+        if not hops:
+            return call.target
+        ends = call is self.calls[-1] and self.finish is not None
+        return self.threads.called(_finished(call.target, self.finish) if ends else call.target)
+
+
+def _finished(target: Callable[..., Any], finish: Any) -> Callable[..., Any]:
+    """A handler whose answer is made where it ran."""
+    return lambda *values, **named: finish(target(*values, **named))
 
 
 def _every(

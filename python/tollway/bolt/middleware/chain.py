@@ -50,7 +50,12 @@ def wrapped(
     else:
         kind = _Mixed if "sync" in colours else _OnLoop
     place = kind(handler, errors, threads)
-    below = call if mode == "async" else place.called(call)
+
+    def made(*values: Any) -> Response:
+        # Where the handler ran: what it returned may ask the database still.
+        return finish(call(*values))
+
+    below = call if mode == "async" else place.called(made)
 
     async def endpoint(request: Any) -> Response:
         try:
@@ -65,7 +70,7 @@ def wrapped(
             if answer is None:
                 raise
             return answered(answer)
-        return finish(value)
+        return finish(value) if mode == "async" else value
 
     chain: Inner = endpoint
     for layer in reversed(layers):
