@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test matrix build lint bench docs clean lock
+.PHONY: help demo shop test matrix build lint bench docs clean lock
 
 export PYTHON ?= python3
 BIN := .venv/bin
@@ -15,6 +15,10 @@ help: ## print the targets
 demo: build ## three doors on ports 8000-8002, each limiting real HTTP (ONCE=1 stops after the tour, PORT=9000 shifts the ports)
 	@scripts/wants.sh demo
 	@$(BIN)/python -m examples.doors.tour $(if $(ONCE),--once) --port $(or $(PORT),8000)
+
+shop: build ## an example shop on Bolt on port 8000, and a page that calls it on port 8001 (PORT=9000 shifts them)
+	@scripts/wants.sh shop
+	@$(BIN)/python examples/bolt_shop/open.py --port $(or $(PORT),8000)
 
 test: build ## build, then every test: Rust, Python, and the guards of the house
 	@scripts/wants.sh test
@@ -48,5 +52,6 @@ clean: ## remove everything that the other targets made
 	@rm -rf .venv .make target docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis bench/.venv*
 	@find python tests examples bench scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 	@find python -name '_tollway*.so' -delete
-	@rm -f examples/doors/db.sqlite3 examples/shop/db.sqlite3
+	@rm -f examples/doors/db.sqlite3 examples/shop/db.sqlite3 examples/bolt_shop/db.sqlite3*
+	@rm -rf examples/bolt_shop/media
 	@echo "clean: removed .venv, target, caches and built pages"

@@ -72,7 +72,7 @@ build)
     debian cc gcc libc6-dev
     pins build
     ;;
-demo)
+demo | shop)
     pins demo
     ;;
 test)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -43,6 +44,13 @@ class JWTAuthViews(Router):
     ``JWTAuthentication(revocation_store=store)`` where that has to hold at once.
 
     ``login_rate`` limits the tries of one address; give it None to limit them yourself.
+
+    ``claims(user)`` is what both tokens say beside the user: permissions for guards, the tier for
+    limits. It is a plain function, called on a thread where it may ask the database, at login and
+    at each refresh, so that the next token says what holds then::
+
+        def claims(user):
+            return {"permissions": sorted(user.get_all_permissions()), "tier": user.plan}
     """
 
     def __init__(
@@ -56,6 +64,7 @@ class JWTAuthViews(Router):
         access_ttl: int = 900,
         refresh_ttl: int = 604_800,
         login_rate: str | None = "10/m",
+        claims: Callable[[Any], Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__(prefix)
         self.store = store
@@ -72,6 +81,11 @@ class JWTAuthViews(Router):
                 algorithms=[algorithm], token_type=token_type, revocation_store=store, **keys
             )
 
+        async def more(user: Any) -> Mapping[str, Any]:
+            from asgiref.sync import sync_to_async
+
+            return {} if claims is None else await sync_to_async(claims)(user)
+
         async def login(credentials: LoginCredentials) -> dict[str, Any]:
             from asgiref.sync import sync_to_async
             from django.contrib.auth import authenticate
@@ -80,27 +94,24 @@ class JWTAuthViews(Router):
             user = await ask(username=credentials.username, password=credentials.password)
             if user is None:
                 raise Unauthorized("the user name or the password is wrong")
-            return told(create_token_pair(user, method="pwd", **made), access_ttl)
+            pair = create_token_pair(user, method="pwd", claims=await more(user), **made)
+            return told(pair, access_ttl)
 
         async def refresh(request: Request) -> dict[str, Any]:
-            claims = request.auth or {}
-            user = await load_user(str(claims.get("sub")), request.context)
+            shown = request.auth or {}
+            user = await load_user(str(shown.get("sub")), request.context)
             if user is None:
                 raise Unauthorized("this user may not log in")
             try:
-                pair = await rotate_refresh_token(claims, store=store, user=user, **made)
+                pair = await rotate_refresh_token(
+                    shown, store=store, user=user, claims=await more(user), **made
+                )
             except TokenRotationError as error:
                 raise Unauthorized(str(error)) from error
             return told(pair, access_ttl)
 
         async def logout(request: Request) -> None:
-            claims = request.auth or {}
-            if claims.get("fam"):
-                # The refresh token outlives the access token that is shown here.
-                exp = float(claims["oat"]) + refresh_ttl if claims.get("oat") else None
-                await store.revoke_family(claims["fam"], exp=max(exp or 0, claims["exp"]))
-            else:
-                await store.revoke(claims["jti"], exp=claims["exp"])
+            await end_login(request.auth or {}, store, refresh_ttl)
 
         if login_rate:
             login = rate_limit(login_rate, key="ip")(login)
@@ -110,6 +121,16 @@ class JWTAuthViews(Router):
         self.post("/login", auth=[], guards=[])(login)
         self.post("/refresh", auth=[exchange], guards=guards)(refresh)
         self.post("/logout", auth=[by(None), by("refresh")], guards=guards, status_code=204)(logout)
+
+
+async def end_login(shown: Mapping[str, Any], store: RevocationStore, refresh_ttl: int) -> None:
+    """Revoke a token that is shown, and every other of its login."""
+    if shown.get("fam"):
+        # The refresh token outlives the access token that is shown here.
+        exp = float(shown["oat"]) + refresh_ttl if shown.get("oat") else None
+        await store.revoke_family(shown["fam"], exp=max(exp or 0, shown["exp"]))
+    else:
+        await store.revoke(shown["jti"], exp=shown["exp"])
 
 
 def told(pair: TokenPair, access_ttl: int) -> dict[str, Any]:
