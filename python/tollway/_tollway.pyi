@@ -680,9 +680,14 @@ class Stream:
         *,
         pump: Callable[[Any, Any], Any] | None = None,
         encode: Callable[[Any], Any] | None = None,
-        interval: float | None = None,
-        beat: bytes | None = None,
+        close: Callable[..., object] | None = None,
+        beat: tuple[float, bytes] | None = None,
     ) -> Stream: ...
+    @property
+    def beat(self) -> tuple[float, bytes] | None: ...
+    @property
+    def is_async(self) -> bool: ...
+    def take(self) -> tuple[Any, Callable[[Any], Any] | None]: ...
 
 @final
 class Task:

@@ -261,10 +261,61 @@ def test_a_plain_generator_is_closed_on_its_own_thread() -> None:
 
     with serving(returns(lambda: StreamingResponse(endless()))) as served:
         client = served.open()
-        client.recv(1000)
+        received = b""
+        # The head comes before the first piece, which is made on another thread.
+        while PIECE[:1] * 10 not in received:
+            received += client.recv(1000)
         client.close()
         watched.ended()
     assert threads[0] == threads[1]
+
+
+class Held:
+    """An iterable with something to close, as a file or a cursor is."""
+
+    def __init__(self, watched: Watched) -> None:
+        self.watched = watched
+
+    def __iter__(self) -> Iterator[bytes]:
+        self.watched.note("asked")
+        yield b"first"
+
+    def close(self) -> None:
+        self.watched.note(threading.current_thread().name)
+        self.watched.end()
+
+
+def test_what_a_stream_holds_is_closed_in_every_case() -> None:
+    gate = threading.Event()
+    begun = threading.Event()
+
+    def blocks() -> Iterator[bytes]:
+        begun.set()
+        gate.wait(10)
+        yield b"last"
+
+    watched = [Watched() for _ in range(3)]
+    left = iter(watched)
+    streams = [
+        route("/", lambda: StreamingResponse(Held(next(left))), mode="inline"),
+        route("/blocks", lambda: StreamingResponse(blocks()), mode="inline"),
+    ]
+    with serving(*streams, max_sync_streaming_threads=1) as served:
+        assert served.get("/").body == b"first"
+        assert served.get("/", "HEAD").status == 200
+        blocking = served.open("/blocks")
+        assert begun.wait(10)
+        # A client that has the head and leaves before anything was asked for.
+        client = served.open()
+        assert client.recv(1000).startswith(b"HTTP/1.1 200")
+        client.close()
+        served.wait_for("cancelled", 1)
+        gate.set()
+        seen = [each.ended() for each in watched]
+        blocking.close()
+    thread = seen[0][1]
+    assert seen == [["asked", thread], [thread], [thread]]
+    assert thread != threading.current_thread().name
 
 
 def test_more_plain_generators_than_threads_take_turns() -> None:

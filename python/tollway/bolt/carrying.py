@@ -19,7 +19,7 @@ def carried(response: Any) -> Response:
     made: Response
     headers = [(name, value) for name, value in response.items()]
     if response.streaming:
-        content = _later(response) if response.is_async else _now(response)
+        content = _later(response) if response.is_async else _Now(response)
         made = StreamingResponse(content, response.status_code, headers)
     else:
         _render(response)
@@ -36,11 +36,17 @@ def _render(response: Any) -> None:
         response.render()
 
 
-def _now(response: Any) -> Iterator[bytes]:
-    try:
-        yield from response.streaming_content
-    finally:
-        _close(response)
+class _Now:
+    """The content of a response that is streamed, closed with it."""
+
+    def __init__(self, response: Any) -> None:
+        self.response = response
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.response.streaming_content)
+
+    def close(self) -> None:
+        _close(self.response)
 
 
 async def _later(response: Any) -> AsyncIterator[bytes]:

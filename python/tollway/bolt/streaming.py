@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, Callable, Iterable
 from dataclasses import dataclass
 from functools import wraps
 from inspect import isasyncgenfunction, isgeneratorfunction
@@ -18,6 +18,7 @@ __all__ = [
     "StreamingResponse",
     "events_of",
     "format_sse_event",
+    "stream_of",
 ]
 
 Items = AsyncIterable[Any] | Iterable[Any]
@@ -33,7 +34,8 @@ class StreamingResponse(Response):
     ``content`` is an async generator, a plain generator or any other iterable of bytes or text,
     or a generator function without parameters. The client's pace is the generator's pace: it is
     asked for more only when the client has taken nearly everything. When the client goes away
-    the generator is closed: an async one gets ``CancelledError`` where it waits.
+    the generator is closed: an async one gets ``CancelledError`` where it waits. What has a
+    ``close()``, such as an open file, is closed at the end, whether or not it was begun with.
 
     A generator that fails ends the connection, so that the client can tell; the error is logged.
     """
@@ -41,10 +43,6 @@ class StreamingResponse(Response):
     __slots__ = ()
 
     media_type = "application/octet-stream"
-
-    def _encode(self) -> Callable[[Any], Any] | None:
-        """What makes bytes or text of an item, where it is not that already."""
-        return None
 
     def __init__(
         self,
@@ -56,27 +54,30 @@ class StreamingResponse(Response):
         super().__init__(content, status_code, headers, media_type)
 
     def _render(self, content: Any) -> tuple[Any, str | None]:
-        return self._stream(content), self.media_type
-
-    def _stream(
-        self, content: Any, interval: float | None = None, beat: bytes | None = None
-    ) -> Stream:
-        encode = self._encode()
-        made_here = isasyncgenfunction(content) or isgeneratorfunction(content)
-        items = content() if made_here else content
-        if isinstance(items, AsyncIterable):
-            pump = _encoding(encode) if encode else _pump
-            return Stream(items, pump=pump, interval=interval, beat=beat)
-        if isinstance(items, str | bytes | bytearray | memoryview):
-            items = (items,)
-        if not isinstance(items, Iterable):
-            raise TypeError(
-                f"a {type(items).__qualname__} cannot be streamed: give a generator or an iterable"
-            )
-        return Stream(_closing(items), encode=encode, interval=interval, beat=beat)
+        return stream_of(content), self.media_type
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.status_code}>"
+
+
+def stream_of(
+    content: Any,
+    encode: Callable[[Any], Any] | None = None,
+    beat: tuple[float, bytes] | None = None,
+) -> Stream:
+    """What the server streams of an iterable of either kind; ``encode`` makes bytes or text of an
+    item. With ``beat`` these bytes are sent whenever nothing came for that many seconds."""
+    made_here = isasyncgenfunction(content) or isgeneratorfunction(content)
+    items = content() if made_here else content
+    if isinstance(items, AsyncIterable):
+        return Stream(items, pump=_pump, encode=encode, beat=beat)
+    if isinstance(items, str | bytes | bytearray | memoryview):
+        items = (items,)
+    if not isinstance(items, Iterable):
+        raise TypeError(
+            f"a {type(items).__qualname__} cannot be streamed: give a generator or an iterable"
+        )
+    return Stream(items, encode=encode, close=_close, beat=beat)
 
 
 async def _pump(items: Any, sink: Any) -> None:
@@ -93,25 +94,16 @@ async def _pump(items: Any, sink: Any) -> None:
             await close()
 
 
-def _encoding(encode: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
-    class Encoded:
-        """A sink that is given items as they are."""
+def _close(*items: Any) -> None:
+    """Close what a stream was made of, and Django's connections of this thread that are too old.
 
-        __slots__ = ("push_piece",)
-
-        def __init__(self, sink: Any) -> None:
-            self.push_piece = sink.push
-
-        def push(self, item: Any) -> Any:
-            return self.push_piece(encode(item))
-
-    return lambda items, sink: _pump(items, Encoded(sink))
-
-
-def _closing(items: Iterable[Any]) -> Iterator[Any]:
-    """The items, and Django's care for the thread's connections after them."""
+    What nobody has begun with is closed too: the client may be gone before the first piece.
+    """
     try:
-        yield from items
+        for item in items:
+            close = getattr(item, "close", None)
+            if close is not None:
+                close()
     finally:
         databases: Any = sys.modules.get("tollway.bolt.databases")
         if databases is not None:
@@ -178,9 +170,6 @@ class EventSourceResponse(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def _encode(self) -> Callable[[Any], Any]:
-        return format_sse_event
-
     def __init__(
         self,
         content: Any,
@@ -197,7 +186,8 @@ class EventSourceResponse(StreamingResponse):
 
     def _render(self, content: Any) -> tuple[Any, str | None]:
         items, ping = content
-        return self._stream(items, ping, b": ping\n\n"), self.media_type
+        beat = None if ping is None else (ping, b": ping\n\n")
+        return stream_of(items, format_sse_event, beat), self.media_type
 
 
 def events_of(handler: Callable[..., Any]) -> Callable[..., Any]:

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pyo3::exceptions::PyRuntimeError;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyIterator;
 
@@ -17,7 +16,7 @@ use super::core::Core;
 use super::pool::{Pool, QUEUE_PER_THREAD, Work};
 use super::respond::report;
 use super::routes::Route;
-use super::stream::{Sink, piece_of};
+use super::stream::{Sink, Source, piece_of};
 
 /// One thread and the streams on it.
 pub(super) struct Lane {
@@ -66,8 +65,9 @@ impl Lane {
 
 /// A plain iterator that is asked for what a stream sends.
 pub(super) struct Pull {
-    pub(super) items: Py<PyAny>,
-    pub(super) encode: Option<Py<PyAny>>,
+    pub(super) source: Source,
+    /// What iterates over the items, once that has begun.
+    pub(super) iterator: Option<Py<PyAny>>,
     pub(super) context: Py<PyAny>,
     pub(super) sink: Arc<Sink>,
     pub(super) route: Arc<Route>,
@@ -91,41 +91,51 @@ impl Pull {
         drop(lane.pool.submit(pull));
     }
 
-    fn turn(&self, py: Python<'_>) -> PyResult<Turn> {
-        let context = self.context.bind(py);
-        let _entered = Entered::new(context)?;
-        let items = self.items.bind(py);
-        loop {
-            if self.sink.is_closed() {
-                if let Some(close) = items.getattr_opt(intern!(py, "close"))? {
-                    close.call0()?;
-                }
-                return Ok(Turn::Over);
+    fn turn(&mut self, py: Python<'_>) -> PyResult<Turn> {
+        if self.sink.is_closed() {
+            return Ok(Turn::Over);
+        }
+        let _entered = Entered::new(self.context.bind(py))?;
+        let iterator = match &self.iterator {
+            Some(iterator) => iterator.bind(py).clone(),
+            None => {
+                let made = self.source.items.bind(py).try_iter()?.into_any();
+                self.iterator = Some(made.clone().unbind());
+                made
             }
-            let Some(item) = items.cast::<PyIterator>()?.clone().next() else {
-                self.sink.end(Ok(()));
-                return Ok(Turn::Over);
-            };
-            let item = match &self.encode {
-                Some(encode) => encode.bind(py).call1((item?,))?,
-                None => item?,
-            };
-            if self.sink.push(piece_of(&item)?) {
+        };
+        let mut items = iterator.cast_into::<PyIterator>()?;
+        while !self.sink.is_closed() {
+            let Some(item) = items.next() else { return Ok(Turn::Over) };
+            if self.sink.push(piece_of(&item?, self.source.encode.as_ref())?) {
                 return Ok(Turn::Full);
             }
             if self.lane.0.pool.waiting() > 0 {
                 return Ok(Turn::More);
             }
         }
+        Ok(Turn::Over)
+    }
+
+    /// Closes what it iterated over.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let _entered = Entered::new(self.context.bind(py))?;
+        self.source.close(self.iterator.as_ref().map(|iterator| iterator.bind(py)), py)
+    }
+
+    /// Ends the stream, once everything is closed.
+    fn end(&self, py: Python<'_>, outcome: PyResult<()>) {
+        let closed = self.close(py);
+        let Err(error) = outcome.and(closed) else { return self.sink.end(Ok(())) };
+        report(py, &format!("the stream of {} failed", self.route.name), &error);
+        self.sink.end(Err("the stream failed".into()));
     }
 }
 
 impl Work for Pull {
-    fn run(self, py: Python<'_>) {
+    fn run(mut self, py: Python<'_>) {
         let turned = catch_unwind(AssertUnwindSafe(|| self.turn(py)));
-        let turned = turned.unwrap_or_else(|_| Err(PyRuntimeError::new_err("the server panicked")));
-        match turned {
-            Ok(Turn::Over) => {}
+        match turned.unwrap_or_else(|_| Err(PyRuntimeError::new_err("the server panicked"))) {
             Ok(Turn::More) => Pull::submit(self),
             Ok(Turn::Full) => {
                 let sink = Arc::clone(&self.sink);
@@ -133,10 +143,8 @@ impl Work for Pull {
                     Pull::submit(pull);
                 }
             }
-            Err(error) => {
-                report(py, &format!("the stream of {} failed", self.route.name), &error);
-                self.sink.end(Err("the stream failed".into()));
-            }
+            Ok(Turn::Over) => self.end(py, Ok(())),
+            Err(error) => self.end(py, Err(error)),
         }
     }
 }

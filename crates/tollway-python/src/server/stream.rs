@@ -5,6 +5,7 @@
 //! Async iterators are run by a task on the event loop, plain ones on a lane (a thread of their
 //! own kind of pool, always the same one for a stream, because database cursors must not move).
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -14,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::Frame;
 use pyo3::buffer::PyBuffer;
-use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyString};
@@ -40,41 +41,80 @@ const PIECES_AHEAD: usize = 256;
 /// A body for a response that is sent while it is made.
 ///
 /// With `pump`, `pump(items, sink)` must return a coroutine that pushes everything; without it,
-/// `items` is an iterator that is asked on a thread, and `encode` (if given) makes bytes or text of
-/// each item. While nothing comes for `interval` seconds, `beat` is sent.
+/// `items` are iterated over on a thread. `encode` (if given) makes bytes or text of each item.
+/// `close` is called at the end with what has to be closed, on the thread of the items: with the
+/// iterator and the items, or with the items alone if nobody has asked for the first of them.
+/// With `beat`, a time in seconds and bytes, these are sent whenever nothing else was for that time.
 #[pyclass(module = "tollway._tollway", frozen)]
 pub(super) struct Stream {
     source: GilCell<Option<Source>>,
-    beat: Option<(Duration, Bytes)>,
+    /// Where the items are iterated over asynchronously.
+    pump: Option<Py<PyAny>>,
+    beat: Option<(f64, Bytes)>,
 }
 
 /// What a stream is made of, until it is sent.
 pub(super) struct Source {
     pub(super) items: Py<PyAny>,
     pub(super) encode: Option<Py<PyAny>>,
-    pump: Option<Py<PyAny>>,
+    pub(super) close: Option<Py<PyAny>>,
+}
+
+impl Source {
+    /// Closes `iterator`, if there is one, and the items.
+    pub(super) fn close(&self, iterator: Option<&Bound<'_, PyAny>>, py: Python<'_>) -> PyResult<()> {
+        let Some(close) = &self.close else { return Ok(()) };
+        match iterator {
+            Some(iterator) => close.bind(py).call1((iterator, &self.items)),
+            None => close.bind(py).call1((&self.items,)),
+        }
+        .map(drop)
+    }
+
+    /// Closes the items, of which none was asked for, because nothing is sent.
+    fn give_up(&self, py: Python<'_>) {
+        if let Err(error) = self.close(None, py) {
+            report(py, "a stream that nobody waits for could not be closed", &error);
+        }
+    }
 }
 
 #[pymethods]
 impl Stream {
     #[new]
-    #[pyo3(signature = (items, *, pump=None, encode=None, interval=None, beat=None))]
+    #[pyo3(signature = (items, *, pump=None, encode=None, close=None, beat=None))]
     fn new(
         items: Py<PyAny>,
         pump: Option<Py<PyAny>>,
         encode: Option<Py<PyAny>>,
-        interval: Option<f64>,
-        beat: Option<Vec<u8>>,
+        close: Option<Py<PyAny>>,
+        beat: Option<(f64, Vec<u8>)>,
     ) -> PyResult<Self> {
-        let beat = match (interval, beat) {
-            (Some(seconds), Some(bytes)) => {
-                let interval = Duration::try_from_secs_f64(seconds)
-                    .map_err(|_| pyo3::exceptions::PyValueError::new_err("the interval must be a time in seconds"))?;
-                Some((interval, Bytes::from(bytes)))
-            }
-            _ => None,
-        };
-        Ok(Stream { source: GilCell::new(Some(Source { items, encode, pump })), beat })
+        if let Some((seconds, _)) = &beat {
+            Duration::try_from_secs_f64(*seconds)
+                .map_err(|_| PyValueError::new_err("the first of beat must be a time in seconds"))?;
+        }
+        let beat = beat.map(|(seconds, bytes)| (seconds, Bytes::from(bytes)));
+        Ok(Stream { source: GilCell::new(Some(Source { items, encode, close })), pump, beat })
+    }
+
+    /// What is sent whenever nothing else was for some time: the time in seconds and the bytes.
+    #[getter]
+    fn beat(&self) -> Option<(f64, Cow<'_, [u8]>)> {
+        self.beat.as_ref().map(|(seconds, bytes)| (*seconds, Cow::Borrowed(&bytes[..])))
+    }
+
+    /// Whether the items are iterated over asynchronously.
+    #[getter]
+    fn is_async(&self) -> bool {
+        self.pump.is_some()
+    }
+
+    /// The items and what encodes them, for somebody else to send and to close: this stream cannot
+    /// be sent any more.
+    fn take(&self, py: Python<'_>) -> PyResult<(Py<PyAny>, Option<Py<PyAny>>)> {
+        let source = self.source.take(py).ok_or_else(spent)?;
+        Ok((source.items, source.encode))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -82,11 +122,12 @@ impl Stream {
             Some(source) => {
                 visit.call(&source.items)?;
                 visit.call(&source.encode)?;
-                visit.call(&source.pump)
+                visit.call(&source.close)
             }
             None => Ok(()),
         });
-        source.unwrap_or(Ok(()))
+        source.unwrap_or(Ok(()))?;
+        visit.call(&self.pump)
     }
 
     fn __clear__(&self, py: Python<'_>) {
@@ -105,47 +146,42 @@ impl Stream {
         request: &Bound<'_, Request>,
     ) -> PyResult<Option<Body>> {
         let py = request.py();
-        let Some(source) = self.source.take(py) else {
-            return Err(PyRuntimeError::new_err("this stream was sent already: make a new response"));
-        };
+        let source = self.source.take(py).ok_or_else(spent)?;
         let context = calls::copy_context(py)?;
         let sink = Arc::new(Sink::default());
-        let start = match source.pump {
-            Some(pump) => {
-                if core.streams(py) >= core.max_streams {
-                    core.count_busy();
-                    return Ok(None);
-                }
-                let items = source.items;
-                Start::Task { pump, items, context: context.unbind(), request: request.clone().unbind() }
+        let context = context.unbind();
+        let lane = if self.pump.is_none() { Lane::find(core, py)? } else { None };
+        let start = match (&self.pump, lane) {
+            (Some(pump), _) if core.streams(py) < core.max_streams => {
+                let pump = pump.clone_ref(py);
+                Start::Task { pump, source, context, request: request.clone().unbind() }
             }
-            None => {
-                let Some(lane) = Lane::find(core, py)? else {
-                    core.count_busy();
-                    return Ok(None);
-                };
-                Start::Pull(Pull {
-                    items: source.items,
-                    encode: source.encode,
-                    context: context.unbind(),
-                    sink: Arc::clone(&sink),
-                    route: Arc::clone(route),
-                    lane,
-                })
+            (None, Some(lane)) => {
+                let (sink, route) = (Arc::clone(&sink), Arc::clone(route));
+                Start::Pull(Pull { source, iterator: None, context, sink, route, lane })
+            }
+            _ => {
+                core.count_busy();
+                source.give_up(py);
+                return Ok(None);
             }
         };
         let (core, route) = (Arc::clone(core), Arc::clone(route));
         let mut body = Body::stream(Frames { sink, core, route, producer: Producer::New(Box::new(start)) });
-        if let (Body::Stream(stream), Some((interval, bytes))) = (&mut body, &self.beat) {
-            stream.set_heartbeat(*interval, bytes.clone());
+        if let (Body::Stream(stream), Some((seconds, bytes))) = (&mut body, &self.beat) {
+            stream.set_heartbeat(Duration::from_secs_f64(*seconds), bytes.clone());
         }
         Ok(Some(body))
     }
 }
 
+fn spent() -> PyErr {
+    PyRuntimeError::new_err("this stream was sent already: make a new response")
+}
+
 /// How a producer is set going.
 enum Start {
-    Task { pump: Py<PyAny>, items: Py<PyAny>, context: Py<PyAny>, request: Py<Request> },
+    Task { pump: Py<PyAny>, source: Source, context: Py<PyAny>, request: Py<Request> },
     Pull(Pull),
 }
 
@@ -171,9 +207,9 @@ impl Frames {
                 Pull::submit(pull);
                 Ok(Producer::Lane)
             }
-            Start::Task { pump, items, context, request } => {
+            Start::Task { pump, source: Source { items, encode, .. }, context, request } => {
                 let around = Surroundings { context: context.into_bound(py), ..self.core.surroundings(py)? };
-                let handle = Bound::new(py, Handle { sink: Arc::clone(&self.sink) })?;
+                let handle = Bound::new(py, Handle { sink: Arc::clone(&self.sink), encode })?;
                 let task = {
                     let _entered = Entered::new(&around.context)?;
                     let coroutine = calls::coroutine_of(pump.bind(py).call1((items, handle))?)?;
@@ -223,7 +259,12 @@ impl Drop for Frames {
             self.sink.close();
             match std::mem::replace(&mut self.producer, Producer::Gone) {
                 Producer::Task(task) => task::abandon(task.bind(py)),
-                producer => drop(producer),
+                // Nobody has asked for the first piece: what it would be made of is closed all the same.
+                Producer::New(start) => match *start {
+                    Start::Task { source, .. } => source.give_up(py),
+                    Start::Pull(pull) => Pull::submit(pull),
+                },
+                Producer::Lane | Producer::Gone => {}
             }
         });
     }
@@ -361,16 +402,17 @@ fn resume(py: Python<'_>, waiting: Waiting) {
 #[pyclass(name = "Sink", module = "tollway._tollway", frozen)]
 pub(super) struct Handle {
     sink: Arc<Sink>,
+    encode: Option<Py<PyAny>>,
 }
 
 #[pymethods]
 impl Handle {
-    /// Takes a piece: bytes, text or a buffer. Returns None, or a future to wait for because the
+    /// Takes an item: bytes, text, a buffer, or what can be encoded. Returns None, or a future to wait for because the
     /// client has to catch up.
-    fn push<'py>(&self, piece: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let py = piece.py();
+    fn push<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = item.py();
         let closed = self.sink.is_closed();
-        if !closed && !self.sink.push(piece_of(piece)?) {
+        if !closed && !self.sink.push(piece_of(item, self.encode.as_ref())?) {
             return Ok(None);
         }
         let event_loop = py.import(intern!(py, "asyncio"))?.call_method0(intern!(py, "get_running_loop"))?;
@@ -390,8 +432,11 @@ impl Handle {
     }
 }
 
-/// The bytes of an item.
-pub(super) fn piece_of(item: &Bound<'_, PyAny>) -> PyResult<Bytes> {
+/// The bytes of an item, of which `encode` makes bytes or text if there is one.
+pub(super) fn piece_of(item: &Bound<'_, PyAny>, encode: Option<&Py<PyAny>>) -> PyResult<Bytes> {
+    if let Some(encode) = encode {
+        return piece_of(&encode.bind(item.py()).call1((item,))?, None);
+    }
     if let Ok(bytes) = item.cast::<PyBytes>() {
         let content = bytes.as_bytes();
         return Ok(if content.len() < SHARE_FROM {
