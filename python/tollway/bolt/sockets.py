@@ -6,6 +6,7 @@ A socket that stays open keeps the connections that wait in it, whichever proces
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import stat
 from collections.abc import Iterator
@@ -15,10 +16,27 @@ from typing import Final
 
 from tollway._tollway import listen as native_listen
 
-__all__ = ["SOCKET_MODE", "Place", "opened"]
+__all__ = ["SOCKET_MODE", "Place", "allow_files", "opened"]
 
 SOCKET_MODE: Final = 0o660
 """Who may connect to a Unix socket: its owner and its group."""
+
+_OTHER_FILES: Final = 1000
+"""What a process may have open beside the connections of its clients."""
+
+
+def allow_files(connections: int) -> int | None:
+    """Let this process and its children have that many connections, as far as the system does.
+
+    Most systems begin with 1,024 open files and allow many more to who asks. Returns how many
+    files they allow if those are too few.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OTHER_FILES
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most if most < wanted else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@
 use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
-use std::time::Instant;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
@@ -17,13 +17,15 @@ use crate::{Body, StreamError};
 /// Most bytes that one streamed answer hands over before other connections get
 /// their turn.
 const STEP_BYTES: usize = 256 * 1024;
+/// Most bytes of a whole body that the parser gets at a time over HTTP/2. It keeps
+/// what its client has made no room for.
+const PIECE_BYTES: usize = 64 * 1024;
 
 /// The streamed answers of a connection, as far as it has to know about them.
 #[derive(Default)]
 pub(super) struct Flow {
-    /// How many are under way, and how many of them wait for their producer.
+    /// How many are under way.
     active: Cell<u32>,
-    producing: Cell<u32>,
     /// Bytes that it may still give in this step.
     allowance: Cell<usize>,
     /// It ended with an error.
@@ -42,11 +44,6 @@ impl Flow {
 
     pub(super) fn active(&self) -> u32 {
         self.active.get()
-    }
-
-    /// Whether some producer is what is waited for, and not the client.
-    pub(super) fn is_producing(&self) -> bool {
-        self.producing.get() > 0
     }
 
     pub(super) fn has_failed(&self) -> bool {
@@ -68,40 +65,56 @@ pub(super) struct Answer {
     ends_by_close: bool,
     /// Why the stream failed, until what came before is on its way.
     error: Option<StreamError>,
-    /// Counted as one that waits for its producer.
-    producing: bool,
     /// When the last frame was given, and the wait for the next heartbeat.
     last: Instant,
     place: Place,
+    /// Over HTTP/2: how long the client may take to make room, and the wait for that.
+    patience: Option<Duration>,
+    room: Place,
 }
 
 impl Answer {
-    pub(super) fn new(body: Body, wire: &Rc<Wire>, ends_by_close: bool) -> Self {
+    /// `patience` is how long a client may take to make room for a piece, where it
+    /// says itself how much there is.
+    pub(super) fn new(body: Body, wire: &Rc<Wire>, ends_by_close: bool, patience: Option<Duration>) -> Self {
         if matches!(body, Body::Stream(_)) {
             wire.flow.active.set(wire.flow.active.get() + 1);
         }
-        Answer {
+        let mut answer = Answer {
             body,
             wire: Rc::clone(wire),
             ends_by_close,
             error: None,
-            producing: false,
             last: wire.now.get(),
             place: Place::default(),
+            patience,
+            room: Place::default(),
+        };
+        answer.await_room();
+        answer
+    }
+
+    /// The parser asks for the next piece when the client has made room for it.
+    fn await_room(&mut self) {
+        if let Some(patience) = self.patience
+            && !self.body.is_end_stream()
+        {
+            self.wire.rooms.set(&mut self.room, self.wire.now.get() + patience, Waker::noop());
         }
     }
 
-    fn set_producing(&mut self, producing: bool) {
-        if producing != self.producing {
-            self.producing = producing;
-            let count = &self.wire.flow.producing;
-            count.set(if producing { count.get() + 1 } else { count.get() - 1 });
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
+        match &mut self.body {
+            Body::Stream(_) => self.poll_stream(cx),
+            Body::Full(bytes) if self.patience.is_some() && bytes.len() > PIECE_BYTES => {
+                Poll::Ready(Some(Ok(Frame::data(bytes.split_to(PIECE_BYTES)))))
+            }
+            body => Pin::new(body).poll_frame(cx),
         }
     }
 
     /// The producer has nothing: what is sent in its place, if it is time for that.
     fn poll_heartbeat(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
-        self.set_producing(true);
         let Body::Stream(stream) = &self.body else { return Poll::Pending };
         let Some(heartbeat) = &stream.heartbeat else { return Poll::Pending };
         let due = self.last + heartbeat.interval;
@@ -118,7 +131,6 @@ impl Answer {
 
     /// The next frame of a stream, if this is a moment for one.
     fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
-        self.set_producing(false);
         let shared = self.wire.is_multiplexed();
         let flow = &self.wire.flow;
         // The event that makes the socket writable again polls the parser. Over
@@ -161,10 +173,13 @@ impl http_body::Body for Answer {
     type Error = StreamError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
-        match &mut self.body {
-            Body::Stream(_) => self.poll_stream(cx),
-            body => Pin::new(body).poll_frame(cx),
+        let this = &mut *self;
+        this.wire.rooms.clear(&mut this.room);
+        let piece = this.poll_body(cx);
+        if matches!(piece, Poll::Ready(Some(Ok(_)))) {
+            this.await_room();
         }
+        piece
     }
 
     fn is_end_stream(&self) -> bool {
@@ -179,8 +194,8 @@ impl http_body::Body for Answer {
 impl Drop for Answer {
     fn drop(&mut self) {
         self.wire.answered.set(self.wire.answered.get() + 1);
+        self.wire.rooms.clear(&mut self.room);
         if matches!(self.body, Body::Stream(_)) {
-            self.set_producing(false);
             self.wire.deadlines.clear(&mut self.place);
             self.wire.flow.active.set(self.wire.flow.active.get() - 1);
         }

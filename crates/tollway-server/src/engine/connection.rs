@@ -146,7 +146,8 @@ impl<H: Handler> Connection<H> {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        [self.deadline, self.wire.deadlines.earliest()].into_iter().flatten().min()
+        let Wire { deadlines, rooms, .. } = &*self.wire;
+        [self.deadline, deadlines.earliest(), rooms.earliest()].into_iter().flatten().min()
     }
 
     /// Does all that can be done without waiting.
@@ -288,8 +289,8 @@ impl<H: Handler> Connection<H> {
             (Wait::Handler, 0)
         } else if let Some(Parser::Two(streams)) = &self.parser {
             match (streams.is_idle(), wire.answered.get()) {
-                (false, _) if wire.flow.is_producing() => (Wait::Stream, 0),
-                (false, _) => (Wait::Write, wire.sent_total()),
+                // Each answer has its own time.
+                (false, _) => (Wait::Stream, 0),
                 (true, 0) => (Wait::Head, 0),
                 (true, answered) => (Wait::Idle, answered),
             }
@@ -328,6 +329,9 @@ impl<H: Handler> Connection<H> {
     /// Acts on the deadline. The caller steps or drops the connection after.
     pub(super) fn expire(&mut self, now: Instant) -> (Fate, Expiry) {
         self.wire.deadlines.wake_due(now);
+        if self.wire.rooms.earliest().is_some_and(|earliest| earliest <= now) {
+            return (Fate::Drop, Expiry::TooSlow);
+        }
         if self.deadline.is_none_or(|deadline| deadline > now) {
             return (Fate::Keep, Expiry::Exchange);
         }

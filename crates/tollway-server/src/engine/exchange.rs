@@ -394,5 +394,6 @@ fn send<H: Handler>(mut answer: Response, close: bool, call: &Call<H>) -> http::
         }
         *answer.body_mut() = Body::Empty;
     }
-    answer.map(|body| Answer::new(body, wire, *is_old))
+    let patience = wire.is_multiplexed().then_some(shared.settings.write_timeout);
+    answer.map(|body| Answer::new(body, wire, *is_old, patience))
 }

@@ -72,6 +72,8 @@ pub(super) struct Wire {
     pub(super) given_up: Cell<u64>,
     /// How long they may take.
     pub(super) deadlines: Deadlines,
+    /// How long the client may take to make room for answers, over HTTP/2.
+    pub(super) rooms: Deadlines,
     /// Answers whose body was given to the parser completely.
     pub(super) answered: Cell<u64>,
     /// The streamed answer that is under way.
@@ -100,6 +102,7 @@ impl Wire {
             collecting: Cell::new(0),
             given_up: Cell::new(0),
             deadlines: Deadlines::default(),
+            rooms: Deadlines::default(),
             answered: Cell::new(0),
             flow: Flow::default(),
         }

@@ -24,7 +24,7 @@ from tollway.bolt.discovery import find_apis
 from tollway.bolt.recycling import Heritage, take_over
 from tollway.bolt.serving import End, Link, serve
 from tollway.bolt.sharing import segment, shared_url
-from tollway.bolt.sockets import Place, opened
+from tollway.bolt.sockets import Place, allow_files, opened
 from tollway.bolt.workers import Supervisor
 from tollway.errors import ConfigError
 
@@ -181,7 +181,15 @@ class _Run:
         return supervisor.run()
 
     def warn(self, processes: int) -> None:
-        """Several processes that count each for itself are hardly meant."""
+        """What is hardly meant: too few files, and processes that count each for itself."""
+        connections = self.settings.bounds["BOLT_MAX_CONNECTIONS"]
+        files = allow_files(connections)
+        if files is not None:
+            self.command.say(
+                f"The system allows a process {files} open files, which is too few for "
+                f"{connections} connections: clients will have to wait before that. Allow more "
+                "(ulimit -n, LimitNOFILE), or lower BOLT_MAX_CONNECTIONS."
+            )
         urls = self.assembly.limiters.urls
         if processes > 1 and any(url.startswith("memory:") for url in urls):
             self.command.say(
