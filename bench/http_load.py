@@ -15,6 +15,7 @@ from pathlib import Path
 HOST = "127.0.0.1"
 CONNECTIONS = 64
 TICKS = os.sysconf("SC_CLK_TCK")
+PAGE = os.sysconf("SC_PAGE_SIZE")
 START_SECONDS_MAX = 30.0
 FOLDER = Path(__file__).resolve().parent
 
@@ -39,7 +40,14 @@ class Server:
 
     def cpu_seconds(self) -> float:
         """User and system time of the server and its children, ended ones included."""
-        total = 0
+        return sum(int(field) for fields in self._stats() for field in fields[11:15]) / TICKS
+
+    def resident_mb(self) -> float:
+        """Memory of the server and its children that is in use, shared pages once for each."""
+        return sum(int(fields[21]) for fields in self._stats()) * PAGE / 1e6
+
+    def _stats(self) -> Iterator[list[str]]:
+        """What the kernel says of each process in the session, which the server leads."""
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit():
                 continue
@@ -48,9 +56,8 @@ class Server:
             except OSError:
                 continue
             fields = stat.rpartition(")")[2].split()
-            if int(fields[3]) == self.process.pid:  # its session, which the server leads
-                total += sum(int(field) for field in fields[11:15])
-        return total / TICKS
+            if int(fields[3]) == self.process.pid:
+                yield fields
 
 
 def free_port() -> int:
@@ -116,17 +123,29 @@ def _microseconds(percentile: str, text: str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
-def drive(
-    server: Server, path: str, seconds: int, pipelined: bool = False, refused: bool = False
-) -> Load:
-    """Load `path` for some seconds from one thread of wrk over kept-alive connections.
+@dataclass(frozen=True)
+class Request:
+    """What is sent, again and again."""
 
-    Every answer must be a 200, or with `refused` nearly every one a refusal.
-    """
+    path: str
+    method: str = "GET"
+    body: str = ""
+    headers: tuple[str, ...] = ()
+    pipelined: bool = False
+    """Sixteen in one write."""
+    refused: bool = False
+    """Nearly every answer is to be a refusal; otherwise all are 200."""
+
+
+def drive(server: Server, request: Request, seconds: int) -> Load:
+    """Load a server for some seconds from one thread of wrk over kept-alive connections."""
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", "--timeout", "30s"]
-    command += ["-s", str(FOLDER / "pipeline.lua")] if pipelined else []
-    command += [f"http://{HOST}:{server.port}{path}"]
-    command += ["--", path] if pipelined else []
+    command += ["-s", str(FOLDER / "request.lua")]
+    for header in request.headers:
+        command += ["-H", header]
+    command += [f"http://{HOST}:{server.port}", "--"]
+    command += ["x16"] if request.pipelined else []
+    command += [request.method, request.path, request.body or "-"]
     before = server.cpu_seconds()
     told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     spent = server.cpu_seconds() - before
@@ -135,8 +154,10 @@ def drive(
     requests = int(counted[1])
     others = re.search(r"Non-2xx or 3xx responses: (\d+)", told)
     share = int(others[1]) / requests if others else 0.0
-    if "Socket errors" in told or (share < 0.99 if refused else share > 0):
-        raise RuntimeError(f"{path} on port {server.port} did not answer as it should:\n{told}")
+    if "Socket errors" in told or (share < 0.99 if request.refused else share > 0):
+        raise RuntimeError(
+            f"{request.path} on port {server.port} did not answer as it should:\n{told}"
+        )
     return Load(
         requests,
         spent * 1e6 / requests,

@@ -73,7 +73,7 @@ class Section:
                 )
                 found = self.ratio(best)
                 words.append(
-                    f"{found:.1f} x {best.contender} (target {target.ratio:g} x: "
+                    f"{shown(found)} x {best.contender} (target {target.ratio:g} x: "
                     f"{'reached' if found >= target.ratio else 'missed'})"
                 )
             if target.cost is not None:

@@ -1,35 +1,28 @@
 """CPU per request of small HTTP servers: Bolt, django-bolt, and hyper as the floor."""
 
+import base64
+import hmac
+import json
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench import crate
-from bench.http_load import Load, Server, drive, free_port, serving
+from bench.http_load import HOST, Load, Request, Server, drive, free_port, serving
 from bench.progress import Progress
-from bench.results import Row, Section, interleaved
+from bench.results import Row, Section, Target, interleaved
 
 TOP = Path(__file__).resolve().parent.parent
 APPS = TOP / "bench" / "apps"
-ITEM = "/items/42"
-LIMITED = "/limited/42"
-SUSPENDING = "/suspending/42"
-REFUSED = "/refused/42"
 WARM_SECONDS = 1
 RUN_SECONDS = 3
-
-# Case, path, pipelined.
-CASES = [
-    ("JSON", ITEM, False),
-    ("JSON, limited", LIMITED, False),
-    ("refused with 429", REFUSED, False),
-    ("JSON, one await", SUSPENDING, False),
-    ("JSON, 16 pipelined", ITEM, True),
-]
 
 
 def newer_pythons() -> Iterator[Path]:
@@ -84,17 +77,112 @@ def environment(python: Path) -> Path:
     return home / "bin" / "python"
 
 
-def commands(python: Path, peers: bool) -> dict[str, tuple[list[str | Path], set[str]]]:
-    """How each contender is started (the port comes last), and which paths it serves."""
-    every = {ITEM, LIMITED, SUSPENDING, REFUSED}
-    bolt: list[str | Path] = ["runbolt", "--host", "127.0.0.1", "--processes", "1", "--port"]
-    found: dict[str, tuple[list[str | Path], set[str]]] = {
-        "tollway": ([python, APPS / "ours" / "manage.py", *bolt], every)
-    }
-    if peers:
-        found["django-bolt"] = ([python, APPS / "django_bolt" / "manage.py", *bolt], every)
-    found["hyper"] = ([crate.program("static_server")], {ITEM})
-    return found
+@dataclass(frozen=True)
+class Case:
+    """One kind of request, and who answers it."""
+
+    title: str
+    request: Request
+    setup: str = "plain"
+    target: float | None = None
+    """How many times ours django-bolt is to cost."""
+    others: tuple[str, ...] = ()
+    """Who answers it besides both Bolts."""
+
+
+TOKEN = "Authorization: Bearer {token}"
+ORDER = json.dumps({"customer": "ada", "lines": [{"item_id": n, "count": 2} for n in range(3)]})
+BOTH = ("litestar on granian", "hyper")
+CASES = [
+    Case("JSON", Request("/items/42"), target=1.33, others=BOTH),
+    Case(
+        "path and query",
+        Request("/search/upper?limit=20&exact=true&q=rope"),
+        target=1.33,
+        others=BOTH[:1],
+    ),
+    Case(
+        "JSON body, checked and sent back",
+        Request("/orders", "POST", ORDER),
+        target=1.33,
+        others=BOTH[:1],
+    ),
+    Case("behind a JWT", Request("/secret/42", headers=(TOKEN,)), target=1.33),
+    Case("limited", Request("/limited/42")),
+    Case("limited, one limit for 2 processes", Request("/limited/42"), "shared", 1.25),
+    Case("refused with 429", Request("/refused/42", refused=True)),
+    Case("one await that waits", Request("/suspending/42"), target=1.67, others=BOTH[:1]),
+    Case("a def handler", Request("/plain/42"), target=1.11),
+    Case("Django's default middleware", Request("/items/42"), "stacked", 3.33),
+    Case("10 rows from SQLite, async", Request("/rows"), target=1.25),
+    Case("10 rows from SQLite, def", Request("/plain-rows"), target=1.25),
+    Case("JSON, 16 pipelined", Request("/items/42", pipelined=True), others=BOTH[1:]),
+]
+SETUPS = {
+    "plain": {},
+    "shared": {"BENCH_BACKEND": "shm://"},
+    "stacked": {"BENCH_API": "project.api:stacked"},
+}
+OURS, PEER = "tollway", "django-bolt"
+
+
+@dataclass
+class Contenders:
+    """Starts the servers of a set-up; `python` has both Bolts, unless there is no peer."""
+
+    python: Path
+    peers: bool
+    folder: Path
+
+    def environment(self, setup: str) -> dict[str, str]:
+        return {"BENCH_DATABASE": str(self.folder / "stock.sqlite3"), **SETUPS[setup]}
+
+    def manage(self, app: str) -> list[str | Path]:
+        return [self.python, APPS / "stock" / "manage.py", app]
+
+    def prepare(self) -> None:
+        """The database that all read."""
+        command = [*self.manage("ours"), "migrate", "--verbosity", "0"]
+        environment = os.environ | self.environment("plain")
+        subprocess.run(command, check=True, env=environment)
+
+    def commands(self, setup: str) -> dict[str, list[str | Path]]:
+        """How each contender is started; the port comes last."""
+        count = "2" if setup == "shared" else "1"
+        bolt: list[str | Path] = ["runbolt", "--host", HOST, "--processes", count, "--port"]
+        found = {OURS: [*self.manage("ours"), *bolt]}
+        if self.peers:
+            found[PEER] = [*self.manage("django_bolt"), *bolt]
+        if setup == "plain":
+            if self.peers:
+                granian = [self.python, "-m", "granian", "--interface", "asgi", "--no-ws"]
+                granian += ["--no-access-log", "--workers", "1", "--working-dir", APPS]
+                found[BOTH[0]] = [*granian, "litestar_app:app", "--host", HOST, "--port"]
+            found["hyper"] = [crate.program("static_server")]
+        return found
+
+    @contextmanager
+    def serving(self, setup: str) -> Iterator[dict[str, Server]]:
+        """All of them, on ports of their own, while the block runs."""
+        with ExitStack() as stack:
+            running = {}
+            for name, command in self.commands(setup).items():
+                port = free_port()
+                server = serving(
+                    [*command, str(port)], port, "/items/42", self.folder, self.environment(setup)
+                )
+                running[name] = stack.enter_context(server)
+            yield running
+
+
+def token() -> str:
+    """A JSON Web Token that both Bolts accept."""
+    claims = {"sub": "42", "exp": int(time.time()) + 86_400, "iat": int(time.time())}
+    parts = [json.dumps({"alg": "HS256", "typ": "JWT"}), json.dumps(claims)]
+    head = b".".join(base64.urlsafe_b64encode(part.encode()).rstrip(b"=") for part in parts)
+    secret = b"only for measuring, and long enough to sign tokens with"
+    signature = hmac.digest(secret, head, "sha256")
+    return f"{head.decode()}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
 
 
 def add(row: Row, load: Load, pipelined: bool) -> None:
@@ -115,32 +203,56 @@ def measure(rounds: int, progress: Progress) -> Section:
             "django-bolt 0.13 skipped: it needs Python 3.12 or newer, and neither PATH nor pyenv "
             "has one"
         )
-        python = Path(sys.executable)
-    else:
-        python = environment(peer)
-    found = commands(python, peers=peer is not None)
+    python = Path(sys.executable) if peer is None else environment(peer)
+    with tempfile.TemporaryDirectory() as folder:
+        contenders = Contenders(python, peer is not None, Path(folder))
+        contenders.prepare()
+        for setup in SETUPS:
+            with contenders.serving(setup) as servers:
+                if setup == "plain":
+                    section.notes.append(memory(servers))
+                for case in CASES:
+                    if case.setup == setup:
+                        compare(section, case, servers, rounds, progress)
     section.notes += [
-        f"tollway.bolt and django-bolt 0.13.0 on {version(python)}, both without an access log and",
+        f"tollway.bolt and django-bolt 0.13.0 on {version(python)}, both without access log and "
         "compression; hyper on tokio sends the same bytes each time and calls no Python.",
-        "CPU is the server's user and system time by /proc, a request.",
+        "CPU is the server's user and system time by /proc, a request. Of limits, django-bolt "
+        "keeps one for each process; ours is one for both, in shared memory.",
     ]
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        servers: dict[str, Server] = {}
-        for name, (command, _) in found.items():
-            port = free_port()
-            running = serving([*command, str(port)], port, ITEM, Path(folder))
-            servers[name] = stack.enter_context(running)
-        for case, path, pipelined in CASES:
-            names = [name for name, (_, paths) in found.items() if path in paths]
-            rows = {name: Row(case, name, []) for name in names}
-            for name in names:
-                drive(servers[name], path, WARM_SECONDS, pipelined, path == REFUSED)
-            for number, name in interleaved(rounds, names):
-                progress.at(section.title, case, f"{name}, round {number + 1} of {rounds}")
-                load = drive(servers[name], path, RUN_SECONDS, pipelined, path == REFUSED)
-                add(rows[name], load, pipelined)
-            section.rows.extend(rows.values())
     return section
+
+
+def compare(
+    section: Section, case: Case, servers: dict[str, Server], rounds: int, progress: Progress
+) -> None:
+    """Everybody who answers this kind of request, in interleaved rounds."""
+    headers = tuple(header.format(token=token()) for header in case.request.headers)
+    request = replace(case.request, headers=headers)
+    names = [name for name in servers if name in (OURS, PEER, *case.others)]
+    rows = {name: Row(case.title, name, []) for name in names}
+    for name in names:
+        drive(servers[name], request, WARM_SECONDS)
+    for number, name in interleaved(rounds, names):
+        progress.at(section.title, case.title, f"{name}, round {number + 1} of {rounds}")
+        add(rows[name], drive(servers[name], request, RUN_SECONDS), request.pipelined)
+    section.rows.extend(rows.values())
+    if case.target is not None and PEER in rows:
+        section.targets[case.title] = Target(ratio=case.target, against=(PEER,))
+
+
+def memory(servers: dict[str, Server]) -> str:
+    """What each takes before its first request but one."""
+    found = {name: server.resident_mb() for name, server in servers.items()}
+    told = ", ".join(f"{name} {size:.0f} MB" for name, size in found.items())
+    if PEER not in found:
+        return f"Resident memory after the start: {told}."
+    share = found[OURS] / found[PEER]
+    reached = "reached" if share <= 1 else "missed"
+    return (
+        f"Resident memory after the start: {told}; ours is {share:.2f} of {PEER}'s "
+        f"(target 1: {reached})."
+    )
 
 
 def version(python: Path) -> str:

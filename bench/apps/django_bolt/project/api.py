@@ -1,35 +1,19 @@
-"""The routes that are measured; the same ones in ../../ours.
+"""The routes on django-bolt; `stacked` is behind Django's middleware."""
 
-No return annotation: django-bolt would check each answer against it, which ours does not do.
-"""
-
-import asyncio
-
-from django_bolt import BoltAPI
+from django.conf import settings
+from django_bolt import BoltAPI, IsAuthenticated, JWTAuthentication
 from django_bolt.middleware import rate_limit
+from stock.routes import add_routes
 
-# Ours neither logs each request nor compresses, so this one must not either.
+AUTHENTICATED = {
+    "auth": [JWTAuthentication(secret=settings.SECRET_KEY)],
+    "guards": [IsAuthenticated()],
+}
+LIMITED = rate_limit(rps=1_000_000_000, key="ip")
+REFUSED = rate_limit(rps=1, burst=1, key="ip")
+
+# Ours neither logs each request nor compresses, so these must not either.
 api = BoltAPI(enable_logging=False, compression=False)
-
-
-@api.get("/items/{item_id}")
-async def item(item_id: int):
-    return {"item_id": item_id}
-
-
-@api.get("/limited/{item_id}")
-@rate_limit(rps=1_000_000_000, key="ip")
-async def limited(item_id: int):
-    return {"item_id": item_id}
-
-
-@api.get("/refused/{item_id}")
-@rate_limit(rps=1, burst=1, key="ip")
-async def refused(item_id: int):
-    return {"item_id": item_id}
-
-
-@api.get("/suspending/{item_id}")
-async def suspending(item_id: int):
-    await asyncio.sleep(0)
-    return {"item_id": item_id}
+stacked = BoltAPI(enable_logging=False, compression=False, django_middleware=True)
+for one in (api, stacked):
+    add_routes(one, AUTHENTICATED, LIMITED, REFUSED)

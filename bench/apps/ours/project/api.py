@@ -1,33 +1,18 @@
-"""The routes that are measured; the same ones in ../../django_bolt.
+"""The routes on Bolt; `stacked` is behind Django's middleware."""
 
-No return annotation: django-bolt would check each answer against it, which ours does not do.
-"""
-
-import asyncio
+from django.conf import settings
+from stock.routes import add_routes
 
 from tollway.bolt import BoltAPI, rate_limit
+from tollway.bolt.auth import IsAuthenticated, JWTAuthentication
 
-api = BoltAPI()
+AUTHENTICATED = {
+    "auth": [JWTAuthentication(secret=settings.SECRET_KEY)],
+    "guards": [IsAuthenticated()],
+}
+LIMITED = rate_limit("1000000000/s", key="ip")
+REFUSED = rate_limit("1/s", key="ip")
 
-
-@api.get("/items/{item_id}")
-async def item(item_id: int):
-    return {"item_id": item_id}
-
-
-@api.get("/limited/{item_id}")
-@rate_limit(key="ip", rate="1000000000/s")
-async def limited(item_id: int):
-    return {"item_id": item_id}
-
-
-@api.get("/refused/{item_id}")
-@rate_limit(key="ip", rate="1/s")
-async def refused(item_id: int):
-    return {"item_id": item_id}
-
-
-@api.get("/suspending/{item_id}")
-async def suspending(item_id: int):
-    await asyncio.sleep(0)
-    return {"item_id": item_id}
+api, stacked = BoltAPI(), BoltAPI(django_middleware=True)
+for one in (api, stacked):
+    add_routes(one, AUTHENTICATED, LIMITED, REFUSED)

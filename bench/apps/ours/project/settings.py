@@ -1,8 +1,8 @@
-"""As little of Django as both contenders need."""
+"""The same Django for every contender, and this one's app."""
 
-SECRET_KEY = "only for measuring"
-DEBUG = False
-ALLOWED_HOSTS = ["*"]
-INSTALLED_APPS = ["tollway.bolt"]
-DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
-ROOT_URLCONF = "project.urls"
+import os
+
+from stock.settings import *  # noqa: F403
+
+INSTALLED_APPS = [*INSTALLED_APPS, "tollway.bolt"]  # noqa: F405
+RATELIMIT_BACKEND = os.environ.get("BENCH_BACKEND", "memory://")

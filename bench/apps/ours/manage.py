@@ -1,9 +1,0 @@
-"""Django's command line for this contender."""
-
-import os
-import sys
-
-from django.core.management import execute_from_command_line
-
-os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"
-execute_from_command_line(sys.argv)

@@ -1,0 +1,1 @@
+"""The ten rows that every contender reads."""
