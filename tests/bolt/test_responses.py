@@ -55,6 +55,27 @@ def test_content_types() -> None:
     ]
 
 
+def test_headers_by_name() -> None:
+    headers = Response(headers=[("Link", "a"), ("ETag", "x"), ("link", "b")]).headers
+    assert (headers["LINK"], headers.get("etag"), headers.get("age")) == ("a, b", "x", None)
+    assert "etag" in headers
+    assert "age" not in headers
+    assert ("ETag", "x") in headers
+    assert headers[1] == ("ETag", "x")
+    headers["Link"] = "c"
+    headers["Age"] = 7
+    assert (headers.setdefault("age", "8"), headers.setdefault("Via", "p")) == ("7", "p")
+    assert headers.items() == [("ETag", "x"), ("Link", "c"), ("Age", "7"), ("Via", "p")]
+    del headers["etag"], headers["nowhere"], headers[0]
+    assert headers == [("Age", "7"), ("Via", "p")]
+    headers[0] = ("Age", "9")
+    assert dict(headers) == {"Age": "9", "Via": "p"}
+    with pytest.raises(KeyError, match="etag"):
+        headers["etag"]
+    with pytest.raises(ValueError, match="'Link' cannot have the value"):
+        headers["Link"] = "a\r\nSet-Cookie: b"
+
+
 def test_headers() -> None:
     response = Response(headers=[("Link", "a"), ("Link", "b")])
     assert response.headers == [("Link", "a"), ("Link", "b")]

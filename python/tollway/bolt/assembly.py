@@ -23,6 +23,7 @@ from tollway.bolt.explain import MOST_PROBLEMS, code_of
 from tollway.bolt.lifespan import lifespans
 from tollway.bolt.limits import Limiters, limits_of
 from tollway.bolt.middleware.chain import layers_of, response_of, wrapped
+from tollway.bolt.middleware.signals import RequestSignals
 from tollway.bolt.response_models import promised
 from tollway.bolt.responses import Redirect, Response, encode_json
 from tollway.bolt.router import Route
@@ -178,6 +179,8 @@ class _Builder:
         """What the server calls, with what, and where; middleware and the handler are one call."""
         call, mode, arguments = signature.call, signature.mode, signature.arguments
         layers = layers_of(route.handler, route.scopes)
+        if self.limiters.settings.emit_signals:
+            layers.insert(0, RequestSignals())
         if layers:
             mode, call = wrapped(
                 call,

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 from tollway import ClientAddress, Limiter, Policy, backends
 from tollway.backends import Backend
 from tollway.bolt.answers import AnswerSettings, read_answers
-from tollway.bolt.bounds import BOUNDS, number, seconds, text, whole
+from tollway.bolt.bounds import BOUNDS, flag, number, seconds, text, whole
 from tollway.errors import ConfigError
 from tollway.rules import AccessList, Rules, stated_lists, stated_rules
 
@@ -38,6 +38,7 @@ READ: Final = (
     "BOLT_REQUEST_ID_HEADER",
     "BOLT_TRUST_REQUEST_ID",
     "BOLT_SECURITY_HEADERS",
+    "BOLT_EMIT_SIGNALS",
     "BOLT_TLS_CERT",
     "BOLT_TLS_KEY",
     *(bound.name for bound in BOUNDS),
@@ -81,6 +82,8 @@ class BoltSettings:
     trusted_origins: tuple[str, ...] = ()
     file_roots: list[str] | None = None
     """The folders that files may be sent from; None for any."""
+    emit_signals: bool = False
+    """Whether Django's request signals are sent around handlers."""
 
 
 def read_settings(source: Any) -> BoltSettings:
@@ -117,6 +120,7 @@ def read_settings(source: Any) -> BoltSettings:
         guards=reader.get("BOLT_DEFAULT_PERMISSION_CLASSES", (), _guards),
         trusted_origins=reader.get("CSRF_TRUSTED_ORIGINS", nothing, tuple),
         file_roots=reader.get("BOLT_ALLOWED_FILE_PATHS", None, _folders),
+        emit_signals=reader.get("BOLT_EMIT_SIGNALS", False, flag),
     )
 
 
@@ -164,24 +168,6 @@ def _guards(value: Any) -> tuple[Any, ...]:
     from tollway.bolt.auth.plan import stated_guards
 
     return stated_guards(value)
-
-
-def _number(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ConfigError(f"{value!r} is not a whole number from 0")
-    return value
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{value!r} is not a whole number from 1")
-    return value
-
-
-def _seconds(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 86_400:
-        raise ConfigError(f"{value!r} is not a number of seconds above 0 and up to 86400")
-    return float(value)
 
 
 def _networks(value: Any) -> tuple[str, ...]:

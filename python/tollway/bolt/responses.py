@@ -16,6 +16,7 @@ from urllib.parse import quote
 import msgspec
 
 from tollway.bolt.cookies import Cookie, SameSite, expired
+from tollway.bolt.header_pairs import HeaderPairs, checked
 
 __all__ = ["HTML", "JSON", "Headers", "PlainText", "Redirect", "Response", "encode_json"]
 
@@ -54,8 +55,8 @@ def _bytes(content: Any) -> bytes:
 class Response:
     """A status, headers and a body.
 
-    Text and bytes are sent as they are; anything else as JSON. ``headers`` is a list of pairs;
-    :meth:`set_header` replaces.
+    Text and bytes are sent as they are; anything else as JSON. ``headers`` is a list of pairs
+    that can be asked and set by name, too: ``response.headers["X-Page"] = "2"``.
     """
 
     media_type: str | None = None
@@ -72,14 +73,14 @@ class Response:
         if not 200 <= status_code <= 599:
             raise ValueError(f"a response's status code is from 200 to 599, not {status_code}")
         self.status_code = status_code
-        self.headers: list[tuple[str, str]] = []
+        self.headers = HeaderPairs()
         self.body: Any
         """Bytes, or what the server streams."""
         self.body, natural = self._render(content)
         for name, value in headers.items() if isinstance(headers, Mapping) else headers or ():
             self.add_header(name, value)
         media_type = media_type or natural
-        if media_type and not self.has_header("content-type"):
+        if media_type and not (self.headers and self.has_header("content-type")):
             self.headers.insert(0, ("content-type", media_type))
 
     def _render(self, content: Any) -> tuple[Any, str | None]:
@@ -96,21 +97,17 @@ class Response:
 
     def add_header(self, name: str, value: str) -> Self:
         """Add a header, beside others of that name. Returns the response, for chaining."""
-        if any(character in name + value for character in "\r\n\0"):
-            raise ValueError(f"the header {name!r} cannot have the value {value!r}")
-        self.headers.append((name, value))
+        self.headers.append(checked(name, value))
         return self
 
     def has_header(self, name: str) -> bool:
         """Whether there is a header of that name."""
-        lower = name.lower()
-        return any(name.lower() == lower for name, _ in self.headers)
+        return self.headers.get(name) is not None
 
     def set_header(self, name: str, value: str) -> Self:
         """Set a header in place of every other of that name."""
-        lower = name.lower()
-        self.headers = [pair for pair in self.headers if pair[0].lower() != lower]
-        return self.add_header(name, value)
+        self.headers[name] = value
+        return self
 
     def set_cookie(
         self,

@@ -13,6 +13,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse, QueryDict, StreamingHttpResponse, parse_cookie
 from django.http.response import HttpResponseBase, ResponseHeaders
 
+from tollway.bolt.header_pairs import HeaderPairs
 from tollway.bolt.responses import Response
 
 __all__ = ["DjangoRequest", "from_django", "to_django"]
@@ -147,7 +148,8 @@ def to_django(response: Response) -> HttpResponseBase:
 
 def from_django(made: Any) -> Response:
     """What Django's middleware answered, as a response of Bolt."""
-    pairs = [pair for lower, pair in made.headers._store.items() if lower != "content-length"]
+    store = made.headers._store
+    pairs = HeaderPairs([pair for lower, pair in store.items() if lower != "content-length"])
     if isinstance(made, Carried | CarriedStream):
         response = made.bolt
         pairs += [("set-cookie", value) for value in made.bolt_cookies]
