@@ -79,6 +79,7 @@ test)
     rust
     debian redis-server redis-server
     debian openssl openssl
+    debian curl curl
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || debian initdb postgresql
     [ -x /usr/sbin/mariadbd ] || debian mariadbd mariadb-server
     debian faketime faketime

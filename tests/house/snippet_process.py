@@ -6,6 +6,7 @@ import importlib
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 import types
@@ -71,17 +72,80 @@ def module_from(place: str, text: str) -> types.ModuleType:
     return importlib.import_module(name)
 
 
-def command(line: str) -> None:
-    """Run one line of a shell, with the programs of this interpreter and of Django."""
+def environment() -> dict[str, str]:
+    """That of a shell with the programs of this interpreter and of Django."""
     import django
 
     places = [Path(sys.executable).parent, Path(django.__file__).parents[4] / "bin"]
-    path = os.pathsep.join([*map(str, places), os.environ["PATH"]])
-    told = subprocess.run(
-        line, shell=True, env=os.environ | {"PATH": path}, capture_output=True, text=True
-    )
+    return os.environ | {"PATH": os.pathsep.join([*map(str, places), os.environ["PATH"]])}
+
+
+def command(line: str) -> None:
+    """Run one line of a shell."""
+    told = subprocess.run(line, shell=True, env=environment(), capture_output=True, text=True)
     if told.returncode != 0:
         raise AssertionError(f"$ {line}\n{told.stdout}{told.stderr}")
+
+
+def commands(text: str) -> list[tuple[str, list[str]]]:
+    """The commands of a console, each with what it prints."""
+    found: list[tuple[str, list[str]]] = []
+    for line in text.splitlines():
+        if line.startswith("$ "):
+            found.append((line[2:], []))
+        else:
+            found[-1][1].append(line)
+    return found
+
+
+def serve(text: str) -> None:
+    """Have the first command serve, on a free port in place of 8000, while the others ask.
+
+    Each line of an answer on the page must be one of the real answer.
+    """
+    (server, greeting), *asked = commands(text)
+    line = f"exec {server.removesuffix(' &')} --port 0"
+    serving = subprocess.Popen(
+        ["bash", "-c", line],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        said: list[str] = []
+        assert serving.stdout is not None
+        for heard in serving.stdout:
+            said.append(heard.rstrip())
+            found = re.search(r"127\.0\.0\.1:(\d+)", heard)
+            if found:
+                break
+        else:
+            raise AssertionError(f"$ {server}\n" + "\n".join(said))
+        here, there = f"127.0.0.1:{found[1]}", "127.0.0.1:8000"
+        compare(server, greeting, "\n".join(said).replace(here, there))
+        mark = "-- the next answer --"
+        lines = [f"echo {mark!r}\n{line.replace(there, here)}\necho" for line, _ in asked]
+        done = subprocess.run(
+            ["bash", "-c", "set -e\n" + "\n".join(lines)],
+            env=environment(),
+            capture_output=True,
+            text=True,
+        )
+        answers = done.stdout.replace(here, there).split(mark)[1:]
+        for (line, printed), answer in zip(asked, answers, strict=True):
+            compare(line, printed, answer)
+    finally:
+        serving.terminate()
+        serving.communicate(timeout=30)
+
+
+def compare(line: str, printed: list[str], answer: str) -> None:
+    """Whether an answer has every line that the page prints; headers in any letters."""
+    lines = {given.strip().lower() for given in answer.splitlines()}
+    lost = [wanted for wanted in printed if wanted.strip().lower() not in lines]
+    if lost:
+        raise AssertionError(f"$ {line}\nlacks {lost}, and is:\n{answer}")
 
 
 def keep(snippet: Snippet) -> None:
@@ -118,6 +182,9 @@ async def take(snippet: Snippet, namespace: dict[str, Any]) -> None:
         for line in snippet["text"].splitlines():
             if line.startswith("$ "):
                 command(line[2:])
+        return
+    if "serve" in words:
+        serve(snippet["text"])
         return
     if "write" in words or "append" in words:
         keep(snippet)

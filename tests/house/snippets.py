@@ -15,6 +15,8 @@ top-level `await` allowed. A comment right above the fence says what else it nee
     <!-- snippet: write=shop/urls.py -->   the block is written to that file, and nothing is run
     <!-- snippet: append=shop/urls.py -->  the block is added to the end of that file
     <!-- snippet: run -->                  a ```console block: what follows a `$ ` must succeed
+    <!-- snippet: serve -->                a ```console block: what follows the first `$ ` serves,
+                                           and what follows the others gets the answers shown
 
 Several words may stand together. In a settings block `...` stands for what Django has there.
 """
@@ -25,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 WORDS = {"continues", "django", "settings", "redis", "postgres", "mysql", "file", "needs", "raises"}
-WORDS |= {"write", "append", "run"}
+WORDS |= {"write", "append", "run", "serve"}
 COMMENT = re.compile(r"^\s*<!--\s*snippet:\s*(.*?)\s*-->\s*$")
 OPENING = re.compile(
     r"^(?P<indent>\s*)(?P<fence>`{3,})\s*\{?(?:code-block\}\s*)?(?P<language>python|console)\b.*$"
@@ -67,7 +69,7 @@ def parse(page: str, text: str) -> Iterator[Snippet]:
             if number == len(lines):
                 raise ValueError(f"{page}:{first}: this block is never closed")
             block = [line.removeprefix(indent) for line in lines[first:number]]
-            if opening["language"] == "python" or "run" in words:
+            if opening["language"] == "python" or {"run", "serve"} & set(words):
                 yield Snippet(page, first + 1, "\n".join(block) + "\n", words)
             words = {}
         elif lines[number].strip():

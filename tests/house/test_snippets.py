@@ -35,7 +35,7 @@ def run(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
     )
 
 
@@ -111,6 +111,35 @@ def test_a_promised_exception_must_come(tmp_path: Path) -> None:
     (silent,) = parse("page.md", text.format("int('1')"))
     assert run([raising], tmp_path).returncode == 0
     assert "no ValueError was raised" in run([silent], tmp_path).stderr
+
+
+SERVED = """
+<!-- snippet: write=server.py -->
+```python
+import http.server
+
+server = http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
+print("listens on http://127.0.0.1:%s" % server.server_port, flush=True)
+server.serve_forever()
+```
+
+<!-- snippet: continues serve -->
+```console
+$ python server.py &
+listens on http://127.0.0.1:8000
+$ NAME=server.py
+$ curl -i http://127.0.0.1:8000/$NAME
+content-type: text/x-python
+{}
+```
+"""
+
+
+def test_what_a_console_shows_is_what_a_server_answers(tmp_path: Path) -> None:
+    true = list(parse("page.md", SERVED.replace("{}", "import http.server")))
+    false = list(parse("page.md", SERVED.replace("{}", "import ftp.server")))
+    assert run(true, tmp_path).returncode == 0
+    assert "lacks ['import ftp.server']" in run(false, tmp_path).stderr
 
 
 def test_a_misspelt_word_is_named() -> None:
