@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.servers import START_WITHIN, free_port
+from tests.servers import START_WITHIN, free_port, stand_still
 
 
 def program(name: str, package: str) -> str:
@@ -89,16 +89,17 @@ class PostgresServer:
 
     def freeze(self) -> None:
         """Stop all its processes from running, without closing anything."""
-        self._signal(signal.SIGSTOP)
+        for process in self._processes():
+            stand_still(process)
 
     def thaw(self) -> None:
-        self._signal(signal.SIGCONT)
+        for process in self._processes():
+            os.kill(process, signal.SIGCONT)
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _processes(self) -> list[int]:
         main = int((self.data / "postmaster.pid").read_text().split()[0])
         children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
-        for process in [main, *map(int, children)]:
-            os.kill(process, number)
+        return [main, *map(int, children)]
 
 
 @contextmanager

@@ -86,7 +86,7 @@ class RedisServer:
     def freeze(self) -> None:
         """Stop it from running without closing anything."""
         self.frozen = True
-        self.process.send_signal(signal.SIGSTOP)
+        stand_still(self.process.pid)
 
     def thaw(self) -> None:
         self.process.send_signal(signal.SIGCONT)
@@ -176,6 +176,21 @@ def _complete(answer: bytes) -> bool:
         return False
     length = int(head[1:]) if head.startswith(b"$") else -1
     return length < 0 or len(text) >= length + 2
+
+
+def stand_still(pid: int) -> None:
+    """Stop a process from running without closing anything.
+
+    Waits until none of its threads runs: the signal alone comes back before that.
+    """
+    os.kill(pid, signal.SIGSTOP)
+
+    def runs() -> bool:
+        stats = [file.read_text() for file in Path(f"/proc/{pid}/task").glob("*/stat")]
+        # Behind the name, which stands in parentheses: T for stopped, Z for gone.
+        return any(stat.rpartition(") ")[2][0] not in "TZX" for stat in stats)
+
+    wait(f"process {pid} stands still", lambda: not runs())
 
 
 def wait(what: str, holds: Callable[[], bool], within: float = 60.0) -> None:

@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 
 from tests.faults.calling import MODES, Callers, Seen, ask, limiter_of, patient, recovered
-from tests.servers import RedisServer, Watched, redis_cluster, wait, watched_servers
+from tests.servers import (
+    RedisServer,
+    Watched,
+    redis_cluster,
+    stand_still,
+    wait,
+    watched_servers,
+)
 from tollway import Breaker, Policy
 
 LIMIT = 300
@@ -117,7 +124,7 @@ def test_a_primary_that_stops_is_replaced_by_sentinels(watched: Watched) -> None
 
 def test_a_sentinel_and_a_replica_that_stop_are_passed_over(watched: Watched) -> None:
     process, _ = watched.sentinels[0]
-    process.send_signal(signal.SIGSTOP)
+    stand_still(process.pid)
     watched.replica.freeze()
     try:
         # It is the first of the URL; each sentinel gets its share of the time to connect.
@@ -135,7 +142,7 @@ def test_no_sentinel_is_needed_while_the_primary_lives(watched: Watched) -> None
     plenty = Policy("plenty", "1000000/52w")
     recovered(limiter, plenty)
     for process, _ in watched.sentinels:
-        process.send_signal(signal.SIGSTOP)
+        stand_still(process.pid)
     try:
         # Longer than the second after which a limiter asks them again.
         seen = ask(limiter, plenty, 30, pause=0.05)

@@ -1,5 +1,6 @@
 //! The Redis store against real `redis-server`s.
 
+mod crowd;
 mod servers;
 
 #[path = "redis/adjust.rs"]
@@ -27,9 +28,13 @@ mod translation;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crowd::{check, policy};
 use servers::Redis;
-use tollway_core::{Algorithm, Charge, Decision, Policy, Request, Store, StoreError, conformance};
+use tollway_core::{Charge, Decision, Policy, Request, Store, StoreError, conformance};
 use tollway_stores::redis::{RedisOptions, RedisStore};
+
+/// What [`crowd`] asks.
+type Remote = RedisStore;
 
 fn open(url: &str, options: RedisOptions) -> Arc<RedisStore> {
     Arc::new(RedisStore::open(url, options, &tokio::runtime::Handle::current()).expect("a legal URL"))
@@ -42,15 +47,6 @@ fn patient() -> RedisOptions {
         command_timeout: Duration::from_secs(10),
         ..RedisOptions::default()
     }
-}
-
-fn policy(name: &str, rates: &str, algorithm: Algorithm) -> Arc<Policy> {
-    Arc::new(Policy::new(name, rates, algorithm).expect("a legal policy"))
-}
-
-async fn check(store: &RedisStore, policy: &Arc<Policy>, key: &str, cost: u32) -> Result<Decision, StoreError> {
-    let charges = [Charge { policy, key, cost }];
-    store.apply(&[Request { charges: &charges, peek: false }]).await.map(|decisions| decisions[0])
 }
 
 async fn peek(store: &RedisStore, policy: &Arc<Policy>, key: &str) -> Result<Decision, StoreError> {

@@ -3,31 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tollway_core::{Algorithm, Change, Policy, Store, StoreError, StoreErrorKind};
+use tollway_core::{Algorithm, Change, Policy, Store, StoreErrorKind};
 use tollway_stores::redis::{RedisOptions, RedisStore};
 
+use super::crowd::recovered;
 use super::servers::{self, Redis};
 use super::{check, open, patient, policy};
 
 fn five() -> Arc<Policy> {
     policy("p", "5/h", Algorithm::Gcra)
-}
-
-/// Asks until it is answered; at most 10 s.
-async fn recovered(store: &RedisStore, policy: &Arc<Policy>, key: &str) -> Vec<StoreError> {
-    let end = Instant::now() + Duration::from_secs(10);
-    let mut errors = Vec::new();
-    loop {
-        match check(store, policy, key, 1).await {
-            Ok(_) => return errors,
-            Err(error) => {
-                assert!(Instant::now() < end, "no recovery: {error}");
-                assert!(error.is_transient(), "{error}");
-                errors.push(error);
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tollway_core::{Algorithm, Charge, Request, Store, Timestamp, conformance};
 
+use super::crowd::tasks_get_the_limit;
 use super::servers::Redis;
 use super::{check, open, patient, policy};
 
@@ -16,21 +17,8 @@ async fn tasks_together_get_the_limit() {
     let stores = [open(&server.url(), patient()), open(&server.url(), patient())];
     for algorithm in Algorithm::all() {
         let rates = if algorithm == Algorithm::Calendar { "100/year" } else { LIMIT };
-        let policy = policy("p", rates, algorithm);
-        let tasks: Vec<_> = (0..64)
-            .map(|n| {
-                let (store, policy) = (Arc::clone(&stores[n % 2]), Arc::clone(&policy));
-                tokio::spawn(async move { conformance::hammer(&*store, &policy, "k", 20).await })
-            })
-            .collect();
-        let (mut passed, mut first, mut last) = (0, Timestamp::from_nanos(u64::MAX), Timestamp::default());
-        for task in tasks {
-            let (some, from, to) = task.await.unwrap();
-            (passed, first, last) = (passed + some, first.min(from), last.max(to));
-        }
-        let bound = conformance::bound(&policy, first, last);
-        assert!((100..=bound).contains(&passed), "{algorithm}: {passed} of {bound}");
-        stores[0].reset(&policy, "k").await.unwrap();
+        let policy = policy(algorithm.name(), rates, algorithm);
+        tasks_get_the_limit(&stores, &policy, 20).await;
     }
 }
 

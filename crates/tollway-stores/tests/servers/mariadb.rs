@@ -120,7 +120,7 @@ impl MariaDb {
 
     /// Stops it from running, without closing anything.
     pub fn freeze(&self) {
-        self.signal("-STOP");
+        super::still::stand_still(&self.child.id().to_string());
     }
 
     /// Lets it run again.

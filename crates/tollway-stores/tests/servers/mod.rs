@@ -4,6 +4,7 @@
 pub mod certificates;
 pub mod cluster;
 pub mod sentinel;
+pub mod still;
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -99,7 +100,7 @@ impl Redis {
 
     /// Stops it from running without closing anything.
     pub fn freeze(&self) {
-        self.signal("-STOP");
+        still::stand_still(&self.child.id().to_string());
     }
 
     /// Lets it run again.

@@ -119,23 +119,23 @@ impl Postgres {
 
     /// Stops all its processes from running, without closing anything.
     pub fn freeze(&self) {
-        self.signal("-STOP");
+        self.each(super::still::stand_still);
     }
 
     /// Lets them run again.
     pub fn thaw(&self) {
-        self.signal("-CONT");
+        self.each(|process| {
+            let _ = Command::new("kill").args(["-CONT", process]).stderr(Stdio::null()).status();
+        });
     }
 
-    fn signal(&self, name: &str) {
+    fn each(&self, act: impl Fn(&str)) {
         let Some(main) = self.pid() else { return };
         // The main process has the others as its children, each in a session of its own.
         let children = Command::new("pgrep").args(["-P", &main]).output().expect("pgrep runs");
         let children = String::from_utf8_lossy(&children.stdout).into_owned();
         let all = std::iter::once(main.as_str()).chain(children.split_whitespace());
-        for process in all {
-            let _ = Command::new("kill").args([name, process]).stderr(Stdio::null()).status();
-        }
+        all.for_each(act);
     }
 
     fn pid(&self) -> Option<String> {

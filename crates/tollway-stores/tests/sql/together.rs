@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tollway_core::{Algorithm, Charge, Request, Store, Timestamp, conformance};
 
-use super::{check, open, patient, policy};
+use super::{check, crowd, open, patient, policy};
 
 const LIMIT: &str = "100/60s";
 
@@ -13,21 +13,8 @@ const LIMIT: &str = "100/60s";
 pub async fn tasks_get_the_limit(url: &str) {
     let stores = [open(url, patient()), open(url, patient())];
     for algorithm in [Algorithm::Gcra, Algorithm::SlidingWindow] {
-        let policy = policy("tasks", LIMIT, algorithm);
-        let tasks: Vec<_> = (0..64)
-            .map(|n| {
-                let (store, policy) = (Arc::clone(&stores[n % 2]), Arc::clone(&policy));
-                tokio::spawn(async move { conformance::hammer(&*store, &policy, "k", 10).await })
-            })
-            .collect();
-        let (mut passed, mut first, mut last) = (0, Timestamp::from_nanos(u64::MAX), Timestamp::default());
-        for task in tasks {
-            let (some, from, to) = task.await.unwrap();
-            (passed, first, last) = (passed + some, first.min(from), last.max(to));
-        }
-        let bound = conformance::bound(&policy, first, last);
-        assert!((100..=bound).contains(&passed), "{algorithm}: {passed} of {bound}");
-        stores[0].reset(&policy, "k").await.unwrap();
+        let policy = policy(algorithm.name(), LIMIT, algorithm);
+        crowd::tasks_get_the_limit(&stores, &policy, 10).await;
     }
 }
 
