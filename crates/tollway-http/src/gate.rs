@@ -96,32 +96,43 @@ impl Gate {
     /// The same for a caller that was verified, if one was: it is charged by its user, key or claims,
     /// and rules are told who it is.
     pub fn check_for(&self, head: &Parts, peer: Option<IpAddr>, caller: Option<&dyn Verified>) -> Check {
+        self.consider(head, peer, caller, false)
+    }
+
+    /// What [`Gate::check_for`] would say, and charges nothing: for limits that are charged when the
+    /// answer is known.
+    pub fn peek_for(&self, head: &Parts, peer: Option<IpAddr>, caller: Option<&dyn Verified>) -> Check {
+        self.consider(head, peer, caller, true)
+    }
+
+    fn consider(&self, head: &Parts, peer: Option<IpAddr>, caller: Option<&dyn Verified>, peek: bool) -> Check {
         let query = head.uri.query().unwrap_or("");
         let facts = Facts { peer, headers: &head.headers, query, address: &self.address, caller };
         // One identity is by far the usual case: no list for it.
         if let ([identity], [policy]) = (&self.identities[..], &self.policies[..]) {
             let key = identity.extract(&facts);
-            return self.ask(&[Charge { policy, key: &key, cost: 1 }], head, &facts);
+            return self.ask(&[Charge { policy, key: &key, cost: 1 }], head, &facts, peek);
         }
         let keys: Vec<_> = self.identities.iter().map(|identity| identity.extract(&facts)).collect();
         let pairs = self.policies.iter().zip(&keys);
         let charges: Vec<_> = pairs.map(|(policy, key)| Charge { policy, key, cost: 1 }).collect();
-        self.ask(&charges, head, &facts)
+        self.ask(&charges, head, &facts, peek)
     }
 
-    fn ask(&self, charges: &[Charge<'_>], head: &Parts, facts: &Facts<'_>) -> Check {
+    fn ask(&self, charges: &[Charge<'_>], head: &Parts, facts: &Facts<'_>, peek: bool) -> Check {
         let (policies, fields) = (Arc::clone(&self.policies), self.fields);
         if let Some(rules) = &self.rules {
-            return self.ask_rules(rules, charges, head, facts);
+            return self.ask_rules(rules, charges, head, facts, peek);
         }
-        if let Some(answer) = self.limiter.check_now(charges) {
+        let limiter = &self.limiter;
+        if let Some(answer) = if peek { limiter.peek_now(charges) } else { limiter.check_now(charges) } {
             return Check::Done(Verdict { answer, policies, fields });
         }
-        let answer = self.limiter.check(charges);
+        let answer = if peek { limiter.peek(charges) } else { limiter.check(charges) };
         Check::Wait(Box::pin(async move { Verdict { answer: answer.await, policies, fields } }))
     }
 
-    fn ask_rules(&self, rules: &Rules, charges: &[Charge<'_>], head: &Parts, facts: &Facts<'_>) -> Check {
+    fn ask_rules(&self, rules: &Rules, charges: &[Charge<'_>], head: &Parts, facts: &Facts<'_>, peek: bool) -> Check {
         let secrets = self.identities.iter().zip(charges).filter(|(identity, _)| identity.is_secret());
         let shown = secrets.filter_map(|(_, charge)| hash_in(charge.key)).next();
         let caller = facts.caller;
@@ -138,7 +149,7 @@ impl Gate {
             ..Subject::default()
         };
         let (given, fields) = (Arc::clone(&self.policies), self.fields);
-        match rules.check(&self.limiter, charges, &subject, false) {
+        match rules.check(&self.limiter, charges, &subject, peek) {
             Asked::Done(answer) => Check::Done(Verdict::ruled(answer, given, fields)),
             Asked::Wait(answer) => Check::Wait(Box::pin(async move { Verdict::ruled(answer.await, given, fields) })),
         }

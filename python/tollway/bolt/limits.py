@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -43,6 +43,8 @@ class Limit:
     backend: Backend | None
     tiers: Mapping[str, str]
     """The rates of callers in a tier."""
+    on_status: tuple[int, ...]
+    """The statuses of the answers that are counted; empty for all requests."""
 
 
 def rate_limit(
@@ -56,6 +58,7 @@ def rate_limit(
     rps: int | None = None,
     burst: int | None = None,
     tiers: Mapping[str, str] | None = None,
+    on_status: int | Iterable[int] | None = None,
 ) -> Callable[[Handler], Handler]:
     """Limit how often a handler may be called.
 
@@ -69,19 +72,19 @@ def rate_limit(
     ``backend`` is a URL, a name in ``RATELIMIT_BACKENDS`` or a :class:`tollway.Limiter`; without
     it ``RATELIMIT_BACKEND`` counts.
 
-    ``rps`` is a rate per second and ``burst`` how many may come at once, twice ``rps`` if left
-    out: ``@rate_limit(rps=10, burst=20)``.
+    ``rps`` is a rate per second, and ``burst`` how many may come at once: twice as many by default.
 
-    ``tiers`` are the rates of callers in a tier, which is the claim ``tier`` of a token or the
-    tier of an API key: ``@rate_limit("60/m", key="user", tiers={"pro": "600/m"})``.
+    ``tiers={"pro": "600/m"}`` are the rates of callers in a tier: that of their API key, or the
+    claim ``tier`` of their token.
+
+    ``on_status`` counts only answers with that status, or with one of these: failed logins with
+    ``@rate_limit("5/15m", on_status=401)``. Others pass freely until the limit is used up.
 
     Several decorators on one handler are decided together: when one refuses, none is charged.
     Only those that count verified callers are decided after the others, so that a flood of forged
     tokens is refused by its address before one of them is verified.
 
-    Raises ConfigError where it is written: on a bad rate, key or algorithm.
-
-    ::
+    Raises ConfigError where it is written, on a bad rate, key or algorithm::
 
         @api.get("/search")
         @rate_limit("10/s", key="ip")
@@ -101,6 +104,7 @@ def rate_limit(
         name=name,
         backend=backend,
         tiers=dict(tiers or {}),
+        on_status=_statuses(on_status),
     )
     for rates in limit.tiers.values():
         _rates(rates)
@@ -126,6 +130,20 @@ def _one_way(rate: Any, rps: Any, burst: Any, policy: Policy | None) -> None:
         raise ConfigError(f"rate_limit: {' and '.join(given)} say the same thing twice: keep one")
     if burst is not None and rps is None:
         raise ConfigError('rate_limit: burst= goes with rps=; in a rate write "100/m burst 20"')
+
+
+def _statuses(given: Any) -> tuple[int, ...]:
+    found: tuple[Any, ...] = (
+        () if given is None else (given,) if isinstance(given, int) else tuple(given)
+    )
+    if given is not None and not found:
+        raise ConfigError("rate_limit: on_status is empty: leave it out to count every request")
+    for status in found:
+        if isinstance(status, bool) or not isinstance(status, int) or not 200 <= status <= 599:
+            raise ConfigError(f"rate_limit: on_status={status!r} is no status of an answer")
+        if status == 429:
+            raise ConfigError("rate_limit: on_status=429 would count refusals: nobody came back")
+    return tuple(sorted(set(found)))
 
 
 def _rates(rate: Rates | None) -> tuple[Rate, ...]:
@@ -206,7 +224,8 @@ class Limiters:
 
     def _charge(self, limit: Limit, scope: str) -> dict[str, Any]:
         limiter = self._limiter(limit.backend)
-        return {"limiter": limiter, "policy": self._policy(limit, scope), "key": limit.key}
+        charge = {"limiter": limiter, "policy": self._policy(limit, scope), "key": limit.key}
+        return charge | ({"statuses": list(limit.on_status)} if limit.on_status else {})
 
     def _policy(self, limit: Limit, scope: str) -> Policy:
         if limit.policy is not None:
@@ -219,7 +238,8 @@ class Limiters:
             )
         rates = _rates(rates)
         spelled = "; ".join(map(str, rates))
-        name = policy_name(limit.name) if limit.name else policy_name(scope, limit.key, spelled)
+        parts = (scope, limit.key, spelled, *map(str, limit.on_status))
+        name = policy_name(limit.name) if limit.name else policy_name(*parts)
         policy = Policy(name, rates, algorithm=limit.algorithm or self.settings.algorithm)
         known = self._policies.setdefault(name, (policy, spelled))
         if (known[1], known[0].algorithm) != (spelled, policy.algorithm):

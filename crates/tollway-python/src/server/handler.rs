@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use http::header::{ALLOW, HeaderValue};
 use http::{Response as HttpResponse, StatusCode};
 use pyo3::prelude::*;
-use tollway_http::Verdict;
+use tollway_http::{Check, Verdict};
 use tollway_server::app::{Found, Problem, Seen};
 use tollway_server::{Body, Handler, Request as Incoming, Response};
 
@@ -17,7 +17,8 @@ use super::asyncio::Asyncio;
 use super::calls::{self, Args, Entered};
 use super::core::Core;
 use super::limits;
-use super::passage::{Answer, Passage, Step};
+use super::outcome::Aftermath;
+use super::passage::{Answer, Passage, Step, tell};
 use super::pool::{Job, Ticket};
 use super::request::{Asking, Request};
 use super::respond::{problem, report};
@@ -71,17 +72,17 @@ impl Handler for PyHandler {
         let mut passage = Passage::default();
         match passage.go(&route, &request) {
             Step::Go => {}
-            Step::Refuse(response) => return Reply { state: State::Ready(response), verdict: passage.verdict, seen },
+            Step::Refuse(response) => return Reply::of(State::Ready(response), passage, seen),
             Step::Wait(answer) => {
                 let core = Arc::clone(&self.core);
                 let request = Some(named(request, seen.as_deref()));
                 let waiting = Waiting { answer, request, passage, core };
-                return Reply { state: State::Limited(Box::new(waiting)), verdict: None, seen };
+                return Reply { state: State::Limited(Box::new(waiting)), verdict: None, aftermath: None, seen };
             }
         }
         let bound = arguments::bind(py, &route, &found.params, &self.core.bodies.forms, &request.head, &request.body);
         let request = named(request, seen.as_deref());
-        Reply { state: start(py, &self.core, &route, bound, request, &passage), verdict: passage.verdict, seen }
+        Reply::of(start(py, &self.core, &route, bound, request, &passage), passage, seen)
     }
 }
 
@@ -103,14 +104,14 @@ fn options(allow: HeaderValue) -> Response {
 
 /// Goes on after the store of a limit answered: the route is looked up again, since what the
 /// first look-up found points into the request.
-fn resume(py: Python<'_>, mut waiting: Box<Waiting>, verdict: Verdict) -> (State, Option<Box<Verdict>>) {
+fn resume(py: Python<'_>, mut waiting: Box<Waiting>, verdict: Verdict) -> (State, Passage) {
     if let Some(response) = waiting.passage.decided(verdict) {
-        return (State::Ready(response), None);
+        return (State::Ready(response), waiting.passage);
     }
-    let Some(request) = waiting.request.take() else { return (State::Taken, None) };
+    let Some(request) = waiting.request.take() else { return (State::Taken, Passage::default()) };
     let core = Arc::clone(&waiting.core);
     let Found::Route(found) = core.router.find(&request.head.method, request.head.uri.path()) else {
-        return (State::Ready(problem(Problem::internal())), None);
+        return (State::Ready(problem(Problem::internal())), Passage::default());
     };
     let route = Arc::clone(found.value());
     let state = match waiting.passage.go(&route, &request) {
@@ -122,10 +123,10 @@ fn resume(py: Python<'_>, mut waiting: Box<Waiting>, verdict: Verdict) -> (State
         Step::Wait(answer) => {
             waiting.answer = answer;
             waiting.request = Some(request);
-            return (State::Limited(waiting), None);
+            return (State::Limited(waiting), Passage::default());
         }
     };
-    (state, waiting.passage.verdict)
+    (state, waiting.passage)
 }
 
 fn start(
@@ -244,6 +245,7 @@ pub(super) fn busy(detail: &str) -> Response {
 pub(super) struct Reply {
     state: State,
     verdict: Option<Box<Verdict>>,
+    aftermath: Option<Box<Aftermath>>,
     seen: Option<Box<Seen>>,
 }
 
@@ -257,6 +259,8 @@ pub(super) enum State {
     Job(Arc<Ticket>),
     /// The store of a limit is being asked.
     Limited(Box<Waiting>),
+    /// The answer is there, and the store of a limit that counts it is being asked.
+    Counted(Answer, Box<Response>),
     /// Handed over.
     Taken,
 }
@@ -271,7 +275,30 @@ pub(super) struct Waiting {
 
 impl Reply {
     fn ready(response: Response, seen: Option<Box<Seen>>) -> Self {
-        Reply { state: State::Ready(response), verdict: None, seen }
+        Self::of(State::Ready(response), Passage::default(), seen)
+    }
+
+    fn of(state: State, passage: Passage, seen: Option<Box<Seen>>) -> Self {
+        Reply { state, verdict: passage.verdict, aftermath: passage.aftermath, seen }
+    }
+
+    /// Charges the limits that count such an answer. False when a store has to be waited for first.
+    fn count(&mut self, response: &mut Option<Response>) -> bool {
+        let Some(aftermath) = &mut self.aftermath else { return true };
+        while let Some(check) = response.as_ref().and_then(|response| aftermath.charge(response.status())) {
+            match (check, response.take()) {
+                (Check::Wait(answer), Some(given)) => {
+                    self.state = State::Counted(answer, Box::new(given));
+                    return false;
+                }
+                (Check::Done(verdict), given) => {
+                    tell(&mut self.verdict, verdict);
+                    *response = given;
+                }
+                (Check::Wait(_), None) => {}
+            }
+        }
+        true
     }
 }
 
@@ -282,7 +309,7 @@ impl Future for Reply {
         let this = self.get_mut();
         let py = driving_thread();
         loop {
-            let response = match &mut this.state {
+            let mut response = match &mut this.state {
                 State::Task(task) => task.get().poll_response(py, cx.waker()),
                 State::Job(ticket) => ticket.poll_response(cx.waker()),
                 State::Limited(waiting) => {
@@ -290,15 +317,30 @@ impl Future for Reply {
                         return Poll::Pending;
                     };
                     if let State::Limited(waiting) = std::mem::replace(&mut this.state, State::Taken) {
-                        (this.state, this.verdict) = resume(py, waiting, verdict);
+                        let passage;
+                        (this.state, passage) = resume(py, waiting, verdict);
+                        (this.verdict, this.aftermath) = (passage.verdict, passage.aftermath);
                     }
                     continue;
+                }
+                State::Counted(answer, _) => {
+                    let Poll::Ready(verdict) = answer.as_mut().poll(cx) else {
+                        return Poll::Pending;
+                    };
+                    tell(&mut this.verdict, verdict);
+                    match std::mem::replace(&mut this.state, State::Taken) {
+                        State::Counted(_, response) => Some(*response),
+                        _ => None,
+                    }
                 }
                 State::Ready(_) | State::Taken => match std::mem::replace(&mut this.state, State::Taken) {
                     State::Ready(response) => Some(response),
                     _ => Some(problem(Problem::internal())),
                 },
             };
+            if response.is_some() && !this.count(&mut response) {
+                continue;
+            }
             let Some(mut response) = response else { return Poll::Pending };
             this.state = State::Taken;
             if let Some(verdict) = &this.verdict {
@@ -324,7 +366,7 @@ impl Drop for Reply {
                 Python::try_attach(|py| task::abandon(task.bind(py)));
             }
             State::Job(ticket) => ticket.abandon(),
-            State::Ready(_) | State::Limited(_) | State::Taken => {}
+            State::Ready(_) | State::Limited(_) | State::Counted(..) | State::Taken => {}
         }
     }
 }

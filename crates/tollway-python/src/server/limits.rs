@@ -8,6 +8,7 @@ use pyo3::types::{PyDict, PyList};
 use pyo3::{PyTraverseError, PyVisit};
 use tollway_http::{ClientAddress, Gate, Identity, Verdict};
 
+use super::outcome::Outcome;
 use crate::decision::Decision;
 use crate::limiter::Limiter;
 use crate::policy::Policy;
@@ -21,6 +22,7 @@ use crate::rules::Rules;
 pub(super) struct Limits {
     limiter: Py<Limiter>,
     charges: Vec<(Arc<tollway::Policy>, Identity)>,
+    outcomes: Vec<(Arc<tollway::Policy>, Identity, Vec<u16>)>,
     rules: Option<Arc<tollway::rules::Rules>>,
     gates: OnceLock<Gates>,
 }
@@ -30,11 +32,15 @@ pub(super) struct Limits {
 struct Gates {
     before: Option<Gate>,
     after: Option<Gate>,
+    /// What is looked at before a caller is known and when one is, and charged by the answer.
+    looks: [Option<Gate>; 2],
+    outcomes: Option<Arc<[Outcome]>>,
 }
 
 impl Limits {
     /// Reads a non-empty list of `{"limiter", "policy", "key"}`, the first with `"rules"` if there are
-    /// any; one with rules alone has a limiter and nothing to charge.
+    /// any; one with rules alone has a limiter and nothing to charge. With `"statuses"` a limit is
+    /// charged only when the answer has one of them.
     ///
     /// # Errors
     /// `ValueError` for an entry of another shape, an unknown key, or more than one limiter.
@@ -51,26 +57,32 @@ impl Limits {
                 None => None,
             };
             let rules = rules.map(|rules| Arc::clone(&rules.get().inner));
+            let none = (Vec::new(), Vec::new());
+            let made = |limiter: Bound<'_, Limiter>, (charges, outcomes)| Limits {
+                limiter: limiter.unbind(),
+                charges,
+                outcomes,
+                rules: rules.clone(),
+                gates: OnceLock::new(),
+            };
             if rules.is_some() && !dict.contains("policy")? {
-                read = Some(Limits { limiter: limiter.unbind(), charges: Vec::new(), rules, gates: OnceLock::new() });
+                read = Some(made(limiter, none));
                 continue;
             }
             let policy = field("policy")?.cast_into::<Policy>().map_err(|_| wrong("needs a Policy"))?;
             let key: String = field("key")?.extract().map_err(|_| wrong("needs a key like \"ip\""))?;
             let identity: Identity = key.parse().map_err(|error| wrong(&format!("cannot be used: {error}")))?;
-            let charge = (Arc::clone(&policy.get().inner), identity);
-            match &mut read {
-                None => {
-                    let gates = OnceLock::new();
-                    read = Some(Limits { limiter: limiter.unbind(), charges: vec![charge], rules, gates });
-                }
-                Some(limits) if limits.limiter.bind(py).is(&limiter) => limits.charges.push(charge),
-                Some(_) => {
-                    return Err(wrong(
-                        "uses another Limiter than the limits before it: all limits of one route are decided \
-                         together, so they need the same one",
-                    ));
-                }
+            if read.as_ref().is_some_and(|limits| !limits.limiter.bind(py).is(&limiter)) {
+                return Err(wrong(
+                    "uses another Limiter than the limits before it: all limits of one route are decided together, \
+                     so they need the same one",
+                ));
+            }
+            let limits = read.get_or_insert_with(|| made(limiter, none));
+            let policy = Arc::clone(&policy.get().inner);
+            match dict.get_item("statuses")? {
+                Some(statuses) => limits.outcomes.push((policy, identity, statuses.extract()?)),
+                None => limits.charges.push((policy, identity)),
             }
         }
         Ok(read)
@@ -90,10 +102,21 @@ impl Limits {
         };
         let late = |identity: &Identity| known && (self.rules.is_some() || identity.needs_caller());
         let (after, before): (Vec<_>, Vec<_>) = self.charges.iter().cloned().partition(|(_, identity)| late(identity));
-        let rules_alone = self.charges.is_empty();
+        let rules_alone = self.charges.is_empty() && self.rules.is_some();
+        let look = |at: bool| {
+            let found = self.outcomes.iter().filter(|(_, identity, _)| late(identity) == at);
+            let charges: Vec<_> = found.map(|(policy, identity, _)| (Arc::clone(policy), identity.clone())).collect();
+            (!charges.is_empty()).then(|| gate(charges))
+        };
+        let outcome = |(policy, identity, statuses): &(Arc<tollway::Policy>, Identity, Vec<u16>)| Outcome {
+            gate: gate(vec![(Arc::clone(policy), identity.clone())]),
+            statuses: statuses.clone(),
+        };
         let gates = Gates {
             before: (!before.is_empty() || rules_alone && !known).then(|| gate(before)),
             after: (!after.is_empty() || rules_alone && known).then(|| gate(after)),
+            looks: [look(false), look(true)],
+            outcomes: (!self.outcomes.is_empty()).then(|| self.outcomes.iter().map(outcome).collect()),
         };
         // A second opening finds the first one's gates, which are as good.
         let _ = self.gates.set(gates);
@@ -110,6 +133,18 @@ impl Limits {
     #[inline]
     pub(super) fn after(&self) -> Option<&Gate> {
         self.gates.get().and_then(|gates| gates.after.as_ref())
+    }
+
+    /// What is looked at, and not charged yet, before a caller is known, or when one is.
+    #[inline]
+    pub(super) fn look(&self, known: bool) -> Option<&Gate> {
+        self.gates.get().and_then(|gates| gates.looks[usize::from(known)].as_ref())
+    }
+
+    /// What is charged when the answer is known.
+    #[inline]
+    pub(super) fn outcomes(&self) -> Option<&Arc<[Outcome]>> {
+        self.gates.get().and_then(|gates| gates.outcomes.as_ref())
     }
 
     /// Shows the collector the limiter.

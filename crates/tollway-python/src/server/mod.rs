@@ -21,6 +21,7 @@ mod lifecycle;
 mod limits;
 mod mappings;
 mod meta;
+mod outcome;
 mod passage;
 mod pool;
 mod request;

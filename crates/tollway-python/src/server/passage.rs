@@ -10,6 +10,7 @@ use tollway_server::{Body, Request as Incoming, Response};
 
 use super::auth::Entry;
 use super::limits::Limits;
+use super::outcome::Aftermath;
 use super::routes::Route;
 
 /// The answer of a store that is not there yet.
@@ -25,6 +26,8 @@ pub(super) struct Passage {
     pub(super) caller: Option<Arc<Caller>>,
     /// Whether Python must look a session up.
     pub(super) session: bool,
+    /// What is charged when the answer is known.
+    pub(super) aftermath: Option<Box<Aftermath>>,
     wrong: Option<&'static str>,
 }
 
@@ -32,8 +35,10 @@ pub(super) struct Passage {
 enum Stage {
     #[default]
     Address,
+    AddressLook,
     Credentials,
     Caller,
+    CallerLook,
     Guards,
     Through,
 }
@@ -54,16 +59,26 @@ impl Passage {
         loop {
             let stopped = match self.next {
                 Stage::Address => {
-                    self.next = Stage::Credentials;
+                    self.next = Stage::AddressLook;
                     self.ask(route.limits.as_ref().and_then(Limits::before), request)
+                }
+                Stage::AddressLook => {
+                    self.next = Stage::Credentials;
+                    let outcomes = route.limits.as_ref().and_then(Limits::outcomes);
+                    self.aftermath = outcomes.map(|outcomes| Aftermath::of(outcomes, request));
+                    self.look(route, request, false)
                 }
                 Stage::Credentials => {
                     self.next = Stage::Caller;
                     self.enter(route, request)
                 }
                 Stage::Caller => {
-                    self.next = Stage::Guards;
+                    self.next = Stage::CallerLook;
                     self.ask(route.limits.as_ref().and_then(Limits::after), request)
+                }
+                Stage::CallerLook => {
+                    self.next = Stage::Guards;
+                    self.look(route, request, true)
                 }
                 Stage::Guards => {
                     self.next = Stage::Through;
@@ -80,9 +95,9 @@ impl Passage {
     /// Takes in what a store said. Returns the refusal, if it is one.
     pub(super) fn decided(&mut self, verdict: Verdict) -> Option<Response> {
         let refusal = (!verdict.allowed()).then(|| verdict.refusal().map(Body::from));
-        let left = |verdict: &Verdict| verdict.decision().map_or(0, |decision| decision.remaining);
-        if self.verdict.as_ref().is_none_or(|before| left(&verdict) <= left(before)) {
-            self.verdict = Some(Box::new(verdict));
+        // What was only looked at is told when it is charged.
+        if !matches!(self.next, Stage::Credentials | Stage::Guards) {
+            tell(&mut self.verdict, verdict);
         }
         if refusal.is_some() {
             // It carries its own headers.
@@ -92,8 +107,22 @@ impl Passage {
     }
 
     fn ask(&mut self, gate: Option<&Gate>, request: &Incoming) -> Option<Step> {
-        let caller = self.caller.as_deref().map(|caller| caller as &dyn Verified);
-        match gate?.check_for(&request.head, request.peer.map(|peer| peer.ip()), caller) {
+        let check = gate?.check_for(&request.head, request.peer.map(|peer| peer.ip()), self.verified());
+        self.checked(check)
+    }
+
+    fn look(&mut self, route: &Route, request: &Incoming, known: bool) -> Option<Step> {
+        let gate = route.limits.as_ref()?.look(known)?;
+        let check = gate.peek_for(&request.head, request.peer.map(|peer| peer.ip()), self.verified());
+        self.checked(check)
+    }
+
+    fn verified(&self) -> Option<&dyn Verified> {
+        self.caller.as_deref().map(|caller| caller as &dyn Verified)
+    }
+
+    fn checked(&mut self, check: Check) -> Option<Step> {
+        match check {
             Check::Done(verdict) => self.decided(verdict).map(Step::Refuse),
             Check::Wait(answer) => Some(Step::Wait(answer)),
         }
@@ -107,6 +136,9 @@ impl Passage {
             Entry::Session => self.session = true,
             Entry::Refused(response) => return Some(Step::Refuse(response)),
         }
+        if let Some(aftermath) = &mut self.aftermath {
+            aftermath.is_by(self.caller.clone());
+        }
         None
     }
 
@@ -115,5 +147,13 @@ impl Passage {
             return None;
         }
         route.auth.as_ref()?.refuse(self.caller.as_deref(), self.wrong).map(Step::Refuse)
+    }
+}
+
+/// Has the client be told of the tighter one of two decisions.
+pub(super) fn tell(told: &mut Option<Box<Verdict>>, verdict: Verdict) {
+    let left = |verdict: &Verdict| verdict.decision().map_or(0, |decision| decision.remaining);
+    if told.as_ref().is_none_or(|before| left(&verdict) <= left(before)) {
+        *told = Some(Box::new(verdict));
     }
 }
