@@ -18,6 +18,7 @@ from tollway.bolt.api import BoltAPI
 from tollway.bolt.auth import (
     AllowAny,
     APIKeyAuthentication,
+    AuthContext,
     CurrentUser,
     IsAuthenticated,
     JWTAuthentication,
@@ -85,6 +86,7 @@ __all__ = [
     "JSON",
     "APIKeyAuthentication",
     "AllowAny",
+    "AuthContext",
     "BadGateway",
     "BadRequest",
     "BaseMiddleware",

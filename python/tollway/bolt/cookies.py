@@ -8,7 +8,7 @@ from email.utils import format_datetime
 from string import ascii_letters, digits
 from typing import Literal
 
-__all__ = ["Cookie", "SameSite", "expired"]
+__all__ = ["Cookie", "SameSite", "make_delete_cookie"]
 
 SameSite = Literal["Lax", "Strict", "None", "lax", "strict", "none", False]
 
@@ -72,7 +72,7 @@ class Cookie:
         return "; ".join(parts)
 
 
-def expired(name: str, path: str | None = "/", domain: str | None = None) -> Cookie:
+def make_delete_cookie(name: str, path: str | None = "/", domain: str | None = None) -> Cookie:
     """The cookie that makes browsers forget ``name``."""
     secure = name.startswith(("__Secure-", "__Host-"))
     epoch = datetime(1970, 1, 1, tzinfo=UTC)

@@ -10,15 +10,58 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, Self
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import quote
 
 import msgspec
 
-from tollway.bolt.cookies import Cookie, SameSite, expired
+from tollway.bolt.cookies import Cookie, SameSite, make_delete_cookie
 from tollway.bolt.header_pairs import HeaderPairs, checked
 
-__all__ = ["HTML", "JSON", "Headers", "PlainText", "Redirect", "Response", "encode_json"]
+if TYPE_CHECKING:
+    from tollway.bolt.datastructures import UploadFile
+    from tollway.bolt.files import File, FileResponse
+    from tollway.bolt.streaming import (
+        EventSourceResponse,
+        ServerSentEvent,
+        StreamingResponse,
+        format_sse_event,
+    )
+
+__all__ = [
+    "HTML",
+    "JSON",
+    "EventSourceResponse",
+    "File",
+    "FileResponse",
+    "Headers",
+    "PlainText",
+    "Redirect",
+    "Response",
+    "ServerSentEvent",
+    "StreamingResponse",
+    "UploadFile",
+    "encode_json",
+    "format_sse_event",
+]
+
+_ELSEWHERE: Final = {
+    "datastructures": ("UploadFile",),
+    "files": ("File", "FileResponse"),
+    "streaming": (
+        *("EventSourceResponse", "ServerSentEvent", "StreamingResponse", "format_sse_event"),
+    ),
+}
+"""Names of modules that build on this one, and are found here too."""
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _ELSEWHERE.items():
+        if name in names:
+            return getattr(import_module(f"tollway.bolt.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 """Headers as they are given: a mapping, or pairs where a name may come twice."""
@@ -127,7 +170,9 @@ class Response:
 
     def delete_cookie(self, name: str, path: str | None = "/", domain: str | None = None) -> Self:
         """Make the browser forget a cookie; path and domain as it was set with."""
-        return self.add_header("set-cookie", expired(name, path, domain).to_header_value())
+        return self.add_header(
+            "set-cookie", make_delete_cookie(name, path, domain).to_header_value()
+        )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.status_code}, {len(self.body)} bytes>"

@@ -1,5 +1,6 @@
 """What stands before a handler: limits, permissions for other origins, and code of yours."""
 
+from tollway.bolt.compression import CompressionConfig
 from tollway.bolt.cors import cors
 from tollway.bolt.limits import rate_limit
 from tollway.bolt.middleware.builtin import (
@@ -22,11 +23,12 @@ from tollway.bolt.middleware.kinds import (
     MiddlewareType,
     middleware,
 )
-from tollway.bolt.scope import skip_middleware
+from tollway.bolt.scope import no_compress, skip_middleware
 
 __all__ = [
     "DEFAULT_EXCLUDED_MIDDLEWARE",
     "BaseMiddleware",
+    "CompressionConfig",
     "DjangoMiddleware",
     "DjangoMiddlewareStack",
     "ErrorHandlerMiddleware",
@@ -40,6 +42,7 @@ __all__ = [
     "get_django_middleware_setting",
     "load_django_middleware",
     "middleware",
+    "no_compress",
     "rate_limit",
     "skip_middleware",
 ]
