@@ -94,7 +94,10 @@ impl Authentication {
             Backend::Token { verifier, carrier: Carrier::Cookie { name, csrf } } => match one_cookie(headers, name) {
                 Ok(None) => Found::Nobody(None),
                 Ok(Some(_)) if *csrf && !may_change(method, headers, &self.trusted_origins) => Found::CrossSite,
-                Ok(Some(token)) => believed(verifier, token.as_bytes(), now),
+                Ok(Some(token)) => match believed(verifier, token.as_bytes(), now) {
+                    Found::Caller(caller) => Found::Caller(caller.by_cookie()),
+                    other => other,
+                },
                 Err(problem) => Found::Nobody(Some(problem.detail())),
             },
             Backend::Key { keys, header } => match one_header(headers, header) {
@@ -217,7 +220,7 @@ mod tests {
         let authentication = by(Carrier::Header(AUTHORIZATION));
         let found = |value: String| ask(&authentication, &[(AUTHORIZATION, value.as_bytes())]);
         for good in [format!("Bearer {}", token()), format!("bEaReR   {} ", token())] {
-            assert!(matches!(found(good), Found::Caller(_)));
+            assert!(matches!(found(good), Found::Caller(caller) if !caller.is_by_cookie()));
         }
         for nothing in [token(), format!("Basic {}", token()), "Bearer".to_owned(), "Bearer ".to_owned()] {
             assert!(matches!(found(nothing), Found::Nobody(None)));
@@ -250,7 +253,7 @@ mod tests {
         ];
         let with = |csrf| by(Carrier::Cookie { name: "t".into(), csrf });
         assert!(matches!(ask(&with(true), &pairs), Found::CrossSite));
-        assert!(matches!(ask(&with(false), &pairs), Found::Caller(_)));
+        assert!(matches!(ask(&with(false), &pairs), Found::Caller(caller) if caller.is_by_cookie()));
     }
 
     #[test]

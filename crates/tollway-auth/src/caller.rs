@@ -36,17 +36,31 @@ pub struct Caller {
     scheme: Scheme,
     claims: Claims,
     key: Option<Arc<ApiKey>>,
+    in_cookie: bool,
 }
 
 impl Caller {
     /// The bearer of a token, or the owner of a session told in the same words.
     pub fn with_claims(scheme: Scheme, claims: Claims) -> Self {
-        Self { scheme, claims, key: None }
+        Self { scheme, claims, key: None, in_cookie: matches!(scheme, Scheme::Session) }
     }
 
     /// The holder of an API key.
     pub fn with_key(key: Arc<ApiKey>) -> Self {
-        Self { scheme: Scheme::ApiKey, claims: Claims::default(), key: Some(key) }
+        Self { scheme: Scheme::ApiKey, claims: Claims::default(), key: Some(key), in_cookie: false }
+    }
+
+    /// The same, verified by a cookie.
+    #[must_use]
+    pub fn by_cookie(mut self) -> Self {
+        self.in_cookie = true;
+        self
+    }
+
+    /// Whether they were verified by a cookie, which browsers send along with what other sites make them
+    /// ask. A header is sent by those only who have what is in it.
+    pub const fn is_by_cookie(&self) -> bool {
+        self.in_cookie
     }
 
     /// By what they were verified.

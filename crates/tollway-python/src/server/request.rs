@@ -307,6 +307,12 @@ impl Request {
         drop(replaced);
     }
 
+    /// Whether the caller was verified by a header, which no page of another site can have a browser send.
+    #[getter]
+    fn _by_header(&self, py: Python<'_>) -> bool {
+        self.caller(py).is_some_and(|caller| !caller.is_by_cookie())
+    }
+
     /// The request as Django's middleware see it, where there are some.
     #[getter]
     fn _django(&self, py: Python<'_>) -> Option<Py<PyAny>> {

@@ -151,7 +151,7 @@ def extract_user_id_from_context(request: Any) -> str | None:
 
 async def get_current_user(request: Request) -> Any:
     """The user who asks, or None: ``Depends(get_current_user)``."""
-    user = await auser(request)
+    user = await request.auser()
     return user if user.is_authenticated else None
 
 

@@ -29,6 +29,9 @@ class DjangoRequest(HttpRequest):
         self.path = self.path_info = bolt.path
         self.resolver_match = None
         self._read_started = False
+        if bolt._by_header:
+            # As in REST framework: who shows a token or a key is not a page of another site.
+            self._dont_enforce_csrf_checks = True
 
     def _meta(self) -> dict[str, Any]:
         bolt = self.bolt
