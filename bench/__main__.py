@@ -28,6 +28,7 @@ SECTIONS = {
     "checks": checks.measure,
     "observers": observers.measure,
     "crate": crate.measure,
+    "layers": crate.layers,
     "shm": crate.share,
     "redis": remote.measure,
     "postgres": databases.measure,

@@ -61,3 +61,23 @@ def measure(rounds: int, progress: Progress) -> Section:
         "Memory is what the process grew by while a million keys came in."
     )
     return section
+
+
+def layers(rounds: int, progress: Progress) -> Section:
+    section = Section("What a tower layer adds to a request through axum", "CPU us")
+    progress.at(section.title, "building the program")
+    command: list[str | Path] = [program("layers"), str(rounds), str(CHECKS // 10)]
+    progress.at(section.title, "three cases, both layers in turns")
+    told = subprocess.run(command, check=True, capture_output=True, text=True)
+    for case, contenders in json.loads(told.stdout).items():
+        for name, found in contenders.items():
+            section.rows.append(Row(case, name, [nanoseconds / 1000 for nanoseconds in found]))
+        section.targets[case] = Target(4, ("tower_governor",), 5)
+    section.notes += [
+        "tollway-http and tower_governor 0.8, both in memory by the peer's address, 2,000 clients; "
+        "the thread's processor time, in blocks with the layer and without it in turns. A refusal "
+        "is counted against the bare route's answer, which it comes in place of.",
+        "With headers ours writes five (`RateLimit`, `RateLimit-Policy` and three "
+        "`X-RateLimit-*`), tower_governor two.",
+    ]
+    return section

@@ -1,5 +1,7 @@
 //! What an answer's headers say of the limits.
 
+use std::fmt::{self, Write};
+
 use http::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use tollway::{Algorithm, Decision, Mode, Policy};
 
@@ -37,31 +39,7 @@ pub fn fields<P: AsRef<Policy>>(
     which: Fields,
 ) -> Vec<(HeaderName, String)> {
     let mut fields = Vec::with_capacity(6);
-    let Some(policy) = policies.get(usize::from(decision.charge)).map(AsRef::as_ref) else {
-        return fields;
-    };
-    if decision.mode == Mode::Shadow {
-        // Clients are told of limits that bind.
-        return fields;
-    }
-    let reset = decision.reset_after_secs();
-    if which.x_ratelimit {
-        fields.push((LIMIT, decision.limit.to_string()));
-        fields.push((REMAINING, decision.remaining.to_string()));
-        fields.push((RESET, now.saturating_add(reset).to_string()));
-        if policy.algorithm() == Algorithm::TokenBucket {
-            fields.push((BUCKET_SIZE, decision.limit.to_string()));
-            fields.push((BUCKET_REMAINING, decision.remaining.to_string()));
-        }
-    }
-    if which.ietf {
-        let name = item_name(policy, usize::from(decision.index));
-        fields.push((RATELIMIT, format!("\"{name}\";r={};t={reset}", decision.remaining)));
-        fields.push((RATELIMIT_POLICY, policy_field(policies)));
-    }
-    if let Some(value) = retry_after(decision) {
-        fields.push((RETRY_AFTER, value.to_string()));
-    }
+    each_field(decision, policies, now, which, |name, value| fields.push((name, value.to_owned())));
     fields
 }
 
@@ -73,10 +51,53 @@ pub fn write_fields<P: AsRef<Policy>>(
     which: Fields,
     headers: &mut HeaderMap,
 ) {
-    for (name, value) in fields(decision, policies, now, which) {
-        if let Ok(value) = HeaderValue::try_from(value) {
+    each_field(decision, policies, now, which, |name, value| {
+        if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(name, value);
         }
+    });
+}
+
+/// Tells `put` of each field. All values are written in one buffer, one after the other: a request
+/// has up to six, and a piece of memory for each is what they would cost most of.
+fn each_field<P: AsRef<Policy>>(
+    decision: &Decision,
+    policies: &[P],
+    now: u64,
+    which: Fields,
+    mut put: impl FnMut(HeaderName, &str),
+) {
+    let Some(policy) = policies.get(usize::from(decision.charge)).map(AsRef::as_ref) else {
+        return;
+    };
+    if decision.mode == Mode::Shadow {
+        // Clients are told of limits that bind.
+        return;
+    }
+    let mut text = String::with_capacity(64);
+    let mut tell = |name, value: fmt::Arguments<'_>| {
+        text.clear();
+        // A string takes all that is written to it.
+        let _ = text.write_fmt(value);
+        put(name, &text);
+    };
+    let (limit, remaining, reset) = (decision.limit, decision.remaining, decision.reset_after_secs());
+    if which.x_ratelimit {
+        tell(LIMIT, format_args!("{limit}"));
+        tell(REMAINING, format_args!("{remaining}"));
+        tell(RESET, format_args!("{}", now.saturating_add(reset)));
+        if policy.algorithm() == Algorithm::TokenBucket {
+            tell(BUCKET_SIZE, format_args!("{limit}"));
+            tell(BUCKET_REMAINING, format_args!("{remaining}"));
+        }
+    }
+    if which.ietf {
+        let item = Item { policy, index: usize::from(decision.index) };
+        tell(RATELIMIT, format_args!("\"{item}\";r={remaining};t={reset}"));
+        tell(RATELIMIT_POLICY, format_args!("{}", Quotas(policies)));
+    }
+    if let Some(seconds) = retry_after(decision) {
+        tell(RETRY_AFTER, format_args!("{seconds}"));
     }
 }
 
@@ -87,28 +108,38 @@ pub fn retry_after(decision: &Decision) -> Option<u64> {
 }
 
 /// `"login";q=5;w=60, …`: every limit of every policy.
-fn policy_field<P: AsRef<Policy>>(policies: &[P]) -> String {
-    let mut text = String::new();
-    for policy in policies.iter().map(AsRef::as_ref) {
-        for (index, limit) in policy.limits().iter().enumerate() {
-            if !text.is_empty() {
-                text.push_str(", ");
+struct Quotas<'a, P>(&'a [P]);
+
+impl<P: AsRef<Policy>> fmt::Display for Quotas<'_, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut first = true;
+        for policy in self.0.iter().map(AsRef::as_ref) {
+            for (index, limit) in policy.limits().iter().enumerate() {
+                if !std::mem::take(&mut first) {
+                    f.write_str(", ")?;
+                }
+                // A window of less than a second is told as one second's worth.
+                let seconds = limit.period().div_ceil(1_000_000_000);
+                write!(f, "\"{}\";q={};w={seconds}", Item { policy, index }, limit.capacity())?;
             }
-            // A window of less than a second is told as one second's worth.
-            let seconds = limit.period().div_ceil(1_000_000_000);
-            let name = item_name(policy, index);
-            text.push_str(&format!("\"{name}\";q={};w={seconds}", limit.capacity()));
         }
+        Ok(())
     }
-    text
 }
 
 /// A policy's name; with its rate when it has several. Names hold no quotes, so this is a legal
 /// structured-field string.
-pub(crate) fn item_name(policy: &Policy, index: usize) -> String {
-    match policy.limits() {
-        [_] => policy.name().to_owned(),
-        limits => format!("{} {}", policy.name(), limits[index.min(limits.len() - 1)].rate()),
+pub(crate) struct Item<'a> {
+    pub(crate) policy: &'a Policy,
+    pub(crate) index: usize,
+}
+
+impl fmt::Display for Item<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.policy.limits() {
+            [_] => f.write_str(self.policy.name()),
+            limits => write!(f, "{} {}", self.policy.name(), limits[self.index.min(limits.len() - 1)].rate()),
+        }
     }
 }
 

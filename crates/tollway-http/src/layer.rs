@@ -100,17 +100,19 @@ where
     }
 
     fn call(&mut self, request: Request<Q>) -> Self::Future {
-        // The service that was made ready is the one to call; the next call begins with the copy.
-        let copy = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, copy);
         let (head, body) = request.into_parts();
         let check = self.layer.gate.check(&head, (self.layer.peer)(&head.extensions));
         let refuse = refusal_for(&head.headers);
         let request = Request::from_parts(head, body);
         let stage = match check {
-            Check::Done(verdict) if verdict.allowed() => Stage::Pass { answer: inner.call(request), verdict },
+            Check::Done(verdict) if verdict.allowed() => Stage::Pass { answer: self.inner.call(request), verdict },
             Check::Done(verdict) => Stage::Refuse { verdict },
-            Check::Wait(check) => Stage::Ask { check, next: Some((inner, request)) },
+            Check::Wait(check) => {
+                // The service that was made ready is the one to call; the next call begins with the copy.
+                let copy = self.inner.clone();
+                let ready = std::mem::replace(&mut self.inner, copy);
+                Stage::Ask { check, next: Some((ready, request)) }
+            }
         };
         LimitFuture { stage, refuse }
     }

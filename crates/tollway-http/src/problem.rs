@@ -4,7 +4,7 @@ use http::{Response, StatusCode, header};
 use serde_json::json;
 use tollway::{Decision, NEVER, Policy, Reason, StoreError};
 
-use crate::headers::item_name;
+use crate::headers::Item;
 
 const PROBLEM_JSON: &str = "application/problem+json";
 /// The problem type of the IETF rate limit draft.
@@ -43,7 +43,7 @@ pub fn problem<P: AsRef<Policy>>(decision: &Decision, policies: &[P]) -> Vec<u8>
         return body.to_string().into_bytes();
     }
     let violated: Vec<_> = (policies.get(usize::from(decision.charge)))
-        .map(|policy| item_name(policy.as_ref(), usize::from(decision.index)))
+        .map(|policy| Item { policy: policy.as_ref(), index: usize::from(decision.index) }.to_string())
         .into_iter()
         .collect();
     let mut body = json!({
