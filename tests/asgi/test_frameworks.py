@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import httpx
 import pytest
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from tests.asgi.serving import serve_asgi, serve_wsgi
@@ -79,6 +79,11 @@ def starlette_shop() -> Shop:
         await websocket.accept()
         await websocket.close()
 
+    async def echo(websocket: WebSocket) -> None:
+        await websocket.accept()
+        async for text in websocket.iter_text():
+            await websocket.send_text(text)
+
     inner = Mount("/shops/{shop}", routes=[Route("/items/{item}", item)])
     shop.app = Starlette(
         routes=[
@@ -88,6 +93,7 @@ def starlette_shop() -> Shop:
             Route("/broken", broken),
             Route("/worded", Worded),
             WebSocketRoute("/socket", socket),
+            WebSocketRoute("/echo", echo),
         ]
     )
     return shop
@@ -130,10 +136,18 @@ def litestar_shop() -> Shop:
         await socket.accept()
         await socket.close()
 
+    @websocket("/echo")
+    async def echo(socket: WebSocket[Any, Any, Any]) -> None:
+        await socket.accept()
+        async for text in socket.iter_data():
+            await socket.send_text(text)
+
     shops = Router("/shops/{shop_name:str}", route_handlers=[item])
     both = Router("/stacked", route_handlers=[stacked], guards=[limit(Policy("many", "10/h"))])
     shop.app = Litestar(
-        [ping, shops, both, broken, worded, socket], plugins=[LimiterPlugin()], openapi_config=None
+        [ping, shops, both, broken, worded, socket, echo],
+        plugins=[LimiterPlugin()],
+        openapi_config=None,
     )
     return shop
 
@@ -179,6 +193,12 @@ def quart_shop() -> Shop:
     async def socket() -> None:
         await websocket.accept()
         await websocket.close(1000)
+
+    @shop.app.websocket("/echo")
+    async def echo() -> None:
+        await websocket.accept()
+        while True:
+            await websocket.send(await websocket.receive())
 
     return shop
 
@@ -290,6 +310,20 @@ def test_an_upgrade_is_refused(shop: Shop) -> None:
         with pytest.raises(InvalidStatus) as refused:
             connect(f"ws://{address}/socket")
     assert refused.value.response.status_code in (403, 429)
+
+
+def test_messages_are_counted_in_front_of_it(shop: Shop, limiter: Limiter) -> None:
+    if not shop.sockets:
+        return
+    limited = LimiterMiddleware(shop.app, limiter, messages="3/h")
+    with shop.serve(limited) as address, connect(f"ws://{address}/echo") as client:
+        for text in ("one", "two", "three"):
+            client.send(text)
+            assert client.recv() == text
+        client.send("too many")
+        with pytest.raises(ConnectionClosed) as closed:
+            client.recv()
+    assert closed.value.rcvd is not None and closed.value.rcvd.code == 1008
 
 
 def test_a_crowd_is_admitted_exactly(shop: Shop) -> None:

@@ -1,9 +1,11 @@
 //! The examples: the gate in front of axum, hyper, tonic and actix, with real clients over real sockets.
 
 use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tonic::Code;
 use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
@@ -17,6 +19,7 @@ macro_rules! example {
     };
 }
 example!(axum_door, "../examples/axum.rs");
+example!(redis_door, "../examples/redis.rs");
 example!(hyper_door, "../examples/hyper.rs");
 example!(tonic_door, "../examples/tonic.rs");
 #[cfg(feature = "actix")]
@@ -40,9 +43,14 @@ async fn ask(address: SocketAddr, number: u8) -> String {
 
 /// Seven requests: five pass, whatever the client says of itself.
 async fn five_of_seven(address: SocketAddr) {
+    five_of_seven_among(&[address]).await;
+}
+
+/// The same by servers that take turns.
+async fn five_of_seven_among(addresses: &[SocketAddr]) {
     let mut answers = Vec::new();
     for number in 0..7 {
-        answers.push(ask(address, number).await);
+        answers.push(ask(addresses[usize::from(number) % addresses.len()], number).await);
     }
     let passed: Vec<_> = answers.iter().map(|answer| answer.starts_with("HTTP/1.1 200")).collect();
     assert_eq!(passed, [true, true, true, true, true, false, false]);
@@ -63,6 +71,61 @@ async fn axum_lets_five_of_seven_pass() {
     let (listener, address) = listen().await;
     tokio::spawn(async { axum_door::serve(listener).await.unwrap() });
     five_of_seven(address).await;
+}
+
+/// A `redis-server` on a Unix socket in a folder of its own; both go with it.
+struct Redis {
+    server: Child,
+    folder: tempfile::TempDir,
+}
+
+impl Redis {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("redis.sock");
+        let mut command = Command::new("redis-server");
+        command.args(["--port", "0", "--save", "", "--unixsocket"]).arg(&socket).arg("--dir").arg(folder.path());
+        let server = command.stdout(Stdio::null()).spawn().expect("redis-server is installed");
+        let end = Instant::now() + Duration::from_secs(20);
+        while UnixStream::connect(&socket).await.is_err() {
+            assert!(Instant::now() < end, "redis-server does not start");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Self { server, folder }
+    }
+
+    fn url(&self) -> String {
+        format!("redis+unix://{}", self.folder.path().join("redis.sock").display())
+    }
+
+    fn kill(&mut self) {
+        self.server.kill().unwrap();
+        self.server.wait().unwrap();
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+#[tokio::test]
+async fn two_servers_share_a_redis_and_go_on_without_it() {
+    let mut redis = Redis::start().await;
+    let mut addresses = Vec::new();
+    for url in [redis.url(), redis.url()] {
+        let (listener, address) = listen().await;
+        tokio::spawn(async move { redis_door::serve(listener, &url).await.unwrap() });
+        addresses.push(address);
+    }
+    five_of_seven_among(&addresses).await;
+    redis.kill();
+    // Each counts for itself now.
+    for address in addresses {
+        five_of_seven(address).await;
+    }
 }
 
 #[tokio::test]
