@@ -669,6 +669,7 @@ class FileBody:
     """A file that is read while it is sent."""
 
     def __new__(cls, path: str) -> FileBody: ...
+    def open(self, request: Request) -> int | None: ...
 
 @final
 class Stream:

@@ -23,9 +23,10 @@ API = """
 import asyncio
 
 from tollway.bolt import BoltAPI, CompressionConfig, EventSourceResponse, FileResponse
-from tollway.bolt import StreamingResponse, no_compress
+from tollway.bolt import PlainText, Router, StreamingResponse, no_compress, skip_middleware
 
 api = BoltAPI()
+router = Router(prefix="/router", compression=False)
 plain = BoltAPI(compression=False)
 gzip_only = BoltAPI(compression=CompressionConfig(backend="gzip", minimum_size=10))
 api.mount("/plain", plain)
@@ -51,10 +52,38 @@ async def secret():
     return WORDS
 
 
+@api.get("/left-out")
+@skip_middleware("compression")
+async def left_out():
+    return WORDS
+
+
+@router.get("/words")
+async def of_router():
+    return WORDS
+
+
+api.include_router(router)
+
+
 @api.get("/short")
 @gzip_only.get("/short")
 async def short():
     return {"a": "b" * 30}
+
+
+@api.get("/packed/{kind}")
+async def packed(kind: str):
+    if kind == "encoded":
+        return PlainText("x" * 9000, headers={"Content-Encoding": "gzip"})
+    if kind == "image":
+        return PlainText("x" * 9000, headers={"Content-Type": "image/png"})
+    return PlainText("x" * 9000, headers={"Cache-Control": "no-transform"})
+
+
+@api.get("/varies")
+async def varies():
+    return PlainText("x" * 9000, headers={"Vary": "origin"})
 
 
 @api.get("/stream")
@@ -151,11 +180,27 @@ def test_what_the_client_likes_decides(url: str) -> None:
 def test_what_routes_and_apis_say(url: str) -> None:
     every = "gzip, br, zstd"
     assert "content-encoding" not in raw(f"{url}/plain/words", every)[0]
-    assert "content-encoding" not in raw(f"{url}/secret", every)[0]
+    for path in ("secret", "left-out", "router/words"):
+        headers, body = raw(f"{url}/{path}", every)
+        assert "content-encoding" not in headers
+        assert "vary" not in headers
+        assert json.loads(body) == WORDS
     assert raw(f"{url}/gzip/words", every)[0]["content-encoding"] == "gzip"
     assert "content-encoding" not in raw(f"{url}/short", every)[0]
     assert raw(f"{url}/gzip/short", every)[0]["content-encoding"] == "gzip"
     assert "content-encoding" not in raw(f"{url}/events", every)[0]
+
+
+@pytest.mark.parametrize("kind", ["encoded", "image", "fixed"])
+def test_what_is_packed_already_or_must_stay_is_sent_as_it_is(url: str, kind: str) -> None:
+    headers, body = raw(f"{url}/packed/{kind}", "gzip, br, zstd")
+    assert headers.get("content-encoding") == ("gzip" if kind == "encoded" else None)
+    assert body == b"x" * 9000
+
+
+def test_vary_names_both_reasons(url: str) -> None:
+    headers, _ = raw(f"{url}/varies", "gzip")
+    assert sorted(headers.get_list("vary")) == ["accept-encoding", "origin"]
 
 
 def test_a_stream_that_waits_sends_what_it_has(url: str) -> None:

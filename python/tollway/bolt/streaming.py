@@ -16,6 +16,7 @@ __all__ = [
     "EventSourceResponse",
     "ServerSentEvent",
     "StreamingResponse",
+    "close_all",
     "events_of",
     "format_sse_event",
     "stream_of",
@@ -77,7 +78,7 @@ def stream_of(
         raise TypeError(
             f"a {type(items).__qualname__} cannot be streamed: give a generator or an iterable"
         )
-    return Stream(items, encode=encode, close=_close, beat=beat)
+    return Stream(items, encode=encode, close=close_all, beat=beat)
 
 
 async def _pump(items: Any, sink: Any) -> None:
@@ -94,7 +95,7 @@ async def _pump(items: Any, sink: Any) -> None:
             await close()
 
 
-def _close(*items: Any) -> None:
+def close_all(*items: Any) -> None:
     """Close what a stream was made of, and Django's connections of this thread that are too old.
 
     What nobody has begun with is closed too: the client may be gone before the first piece.

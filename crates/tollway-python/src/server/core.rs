@@ -1,6 +1,5 @@
 //! What all requests of one server share.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -30,8 +29,6 @@ pub(super) struct Core {
     pub(super) max_streams: usize,
     pub(super) max_lanes: usize,
     pub(super) threads: usize,
-    /// Folders of the files that may be sent; none for all.
-    pub(super) file_roots: Vec<PathBuf>,
     /// Threads for streams of plain iterators, started when they are first needed.
     pub(super) lanes: GilCell<Vec<Arc<Lane>>>,
     /// Set when shutdown begins.
@@ -84,7 +81,6 @@ impl Core {
             max_streams: bounds.max_streams,
             max_lanes: bounds.max_lanes,
             threads: bounds.threads,
-            file_roots: bounds.file_roots,
             lanes: GilCell::new(Vec::new()),
             stopping: AtomicBool::new(false),
             busy: AtomicU64::new(0),

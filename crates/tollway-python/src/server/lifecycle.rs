@@ -62,7 +62,7 @@ impl Server {
         require_gil(settings.py())?;
         let parsed = settings::parse(settings)?;
         let mut finishes = Finishes::of(settings)?;
-        let router = routes::build(routes, &parsed.address, &mut finishes)?;
+        let router = routes::build(routes, &parsed.address, &parsed.file_roots, &mut finishes)?;
         let finishing = Finishing::new(finishes, &router, parsed.address, parsed.behind_proxies);
         // The engine reads as much as any route takes; the handler tells it the route's own limit.
         let mut engine = parsed.engine;

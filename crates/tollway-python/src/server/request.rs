@@ -1,6 +1,7 @@
 //! The request as handlers see it. Nothing of it is converted before it is asked for.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -89,6 +90,11 @@ impl Request {
         let replaced = self.made.with(py, |made| made.body.replace(kept));
         drop(replaced);
         body
+    }
+
+    /// Folders of the files that may be sent; none for all.
+    pub(super) fn file_roots(&self) -> &[PathBuf] {
+        &self.route.file_roots
     }
 
     /// Who asks, if somebody was verified.

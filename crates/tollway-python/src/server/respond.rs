@@ -83,7 +83,7 @@ impl Hooks {
             }
             if let Ok(file) = content.cast_exact::<FileBody>() {
                 let response = assembled(status, &headers, Body::Empty)?;
-                return Ok(file.get().answer(core, request, response));
+                return Ok(file.get().answer(request, response));
             }
             return assemble(status, &headers, &content);
         }

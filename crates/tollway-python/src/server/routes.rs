@@ -1,5 +1,6 @@
 //! Routes as Python describes them, checked and resolved once, when the server is made.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::{HeaderValue, Method, StatusCode};
@@ -75,6 +76,7 @@ pub(super) struct Route {
     pub(super) max_body: Option<usize>,
     pub(super) auth: Option<Auth>,
     pub(super) address: Arc<ClientAddress>,
+    pub(super) file_roots: Arc<[PathBuf]>,
     pub(super) finish: Option<Arc<Finish>>,
     /// A router with this route only, for the few who ask a request for its raw parameters.
     pub(super) alone: Router<()>,
@@ -110,6 +112,7 @@ impl Route {
 pub(super) fn build(
     routes: &Bound<'_, PyList>,
     address: &Arc<ClientAddress>,
+    file_roots: &Arc<[PathBuf]>,
     finishes: &mut Finishes,
 ) -> PyResult<Router<Arc<Route>>> {
     let mut router = Router::new();
@@ -118,7 +121,9 @@ pub(super) fn build(
             return Err(PyValueError::new_err(format!("routes[{position}] must be a dict")));
         };
         let fields = Fields { dict, what: format!("routes[{position}]") };
-        let route = Arc::new(route(&fields, address, finishes)?);
+        let mut route = route(&fields, address, finishes)?;
+        route.file_roots = Arc::clone(file_roots);
+        let route = Arc::new(route);
         let (method, path, name) = (route.method.clone(), route.path.clone(), route.name.clone());
         router.insert(method, &path, &name, route).map_err(|error| PyValueError::new_err(error.to_string()))?;
     }
@@ -220,6 +225,7 @@ fn route(fields: &Fields<'_, '_>, address: &Arc<ClientAddress>, finishes: &mut F
         status: status(&fields)?,
         max_body: fields.number("max_body")?,
         address: Arc::clone(address),
+        file_roots: Arc::default(),
         finish,
         method,
         path,

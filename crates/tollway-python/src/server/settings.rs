@@ -29,7 +29,6 @@ pub(super) struct Bounds {
     pub(super) max_streams: usize,
     pub(super) max_lanes: usize,
     pub(super) threads: usize,
-    pub(super) file_roots: Vec<PathBuf>,
 }
 
 /// Everything that is set.
@@ -39,6 +38,8 @@ pub(super) struct Parsed {
     pub(super) bodies: Bodies,
     pub(super) bounds: Bounds,
     pub(super) address: Arc<ClientAddress>,
+    /// Folders of the files that may be sent; none for all.
+    pub(super) file_roots: Arc<[PathBuf]>,
     pub(super) behind_proxies: bool,
 }
 
@@ -49,13 +50,8 @@ pub(super) struct Parsed {
 pub(super) fn parse(settings: &Bound<'_, PyDict>) -> PyResult<Parsed> {
     let mut engine = tollway_server::Settings::default();
     let mut hooks = Hooks { on_error: None, on_validation: None, response_type: None, carried: None };
-    let mut bounds = Bounds {
-        max_tasks: MAX_TASKS,
-        max_streams: MAX_STREAMS,
-        max_lanes: MAX_LANES,
-        threads: THREADS,
-        file_roots: Vec::new(),
-    };
+    let mut bounds = Bounds { max_tasks: MAX_TASKS, max_streams: MAX_STREAMS, max_lanes: MAX_LANES, threads: THREADS };
+    let mut file_roots: Vec<PathBuf> = Vec::new();
     let mut bodies = Bodies::new(engine.max_body_bytes);
     let mut max_upload = None;
     let (mut certificate, mut private_key) = (None::<PathBuf>, None::<PathBuf>);
@@ -89,7 +85,7 @@ pub(super) fn parse(settings: &Bound<'_, PyDict>) -> PyResult<Parsed> {
             "max_streams" => bounds.max_streams = at_least_one(&name, &value)?,
             "max_sync_streaming_threads" => bounds.max_lanes = at_least_one(&name, &value)?.min(1024),
             "max_tasks" => bounds.max_tasks = at_least_one(&name, &value)?,
-            "file_roots" => bounds.file_roots = read(&name, &value)?,
+            "file_roots" => file_roots = read(&name, &value)?,
             "carried" => hooks.carried = Some(read(&name, &value)?),
             "threads" => bounds.threads = at_least_one(&name, &value)?.min(1024),
             "trusted_proxies" => proxies = read(&name, &value)?,
@@ -110,7 +106,8 @@ pub(super) fn parse(settings: &Bound<'_, PyDict>) -> PyResult<Parsed> {
     let address = ClientAddress::new(&proxies, hops, prefix)
         .map_err(|error| PyValueError::new_err(format!("the setting \"trusted_proxies\": {error}")))?;
     let behind_proxies = hops > 0 || !proxies.is_empty();
-    Ok(Parsed { engine, hooks, bodies, bounds, address: Arc::new(address), behind_proxies })
+    let (address, file_roots) = (Arc::new(address), file_roots.into());
+    Ok(Parsed { engine, hooks, bodies, bounds, address, file_roots, behind_proxies })
 }
 
 fn tls(certificate: Option<PathBuf>, private_key: Option<PathBuf>) -> PyResult<Option<Tls>> {

@@ -72,6 +72,22 @@ impl File {
         self.len == 0
     }
 
+    /// The file itself, for somebody else to read.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join("tollway-doc-inner.txt");
+    /// std::fs::write(&path, "hello")?;
+    /// let file = tollway_server::File::open(&path, &[]).expect("it was just written");
+    /// assert_eq!(std::io::read_to_string(file.into_inner()?)?, "hello");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Where no descriptor is left.
+    pub fn into_inner(self) -> io::Result<fs::File> {
+        Arc::try_unwrap(self.file).or_else(|shared| shared.try_clone())
+    }
+
     /// A strong validator, made of the length and the time of the last change
     /// in nanoseconds.
     pub fn etag(&self) -> HeaderValue {

@@ -253,7 +253,7 @@ class _Stack:
 
     def _converted(self, http: Any, error: Exception) -> HttpResponseBase:
         status, headers, body = self.place.errors(http.bolt, error)
-        return to_django(Response(body, status, headers))
+        return to_django(Response(body, status, headers), http.bolt)
 
     def _hooks(self, instances: list[Any], below: Passage) -> Passage:
         """The passage through middleware that have hooks only."""
@@ -311,7 +311,7 @@ class _Stack:
                     answer = await answer
                 if answer is not None:
                     return answer
-        return to_django(await self.inner(http.bolt))
+        return to_django(await self.inner(http.bolt), http.bolt)
 
     async def _raised(self, request: Any, error: Exception) -> Response | None:
         """What the hooks for exceptions answer to one, if they do."""

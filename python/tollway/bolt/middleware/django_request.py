@@ -13,8 +13,11 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse, QueryDict, StreamingHttpResponse, parse_cookie
 from django.http.response import HttpResponseBase, ResponseHeaders
 
+from tollway.bolt.carrying import carried
 from tollway.bolt.header_pairs import HeaderPairs
+from tollway.bolt.middleware.pieces import OnlyAsync, pieces_of
 from tollway.bolt.responses import Response
+from tollway.bolt.streaming import stream_of
 
 __all__ = ["DjangoRequest", "from_django", "to_django"]
 
@@ -114,22 +117,45 @@ class Carried(HttpResponse):
 
 
 class CarriedStream(StreamingHttpResponse):
-    """The same for an answer whose body the server streams."""
+    """The same for an answer whose body the server streams.
 
-    def __init__(self, bolt: Response, headers: ResponseHeaders, cookies: list[str]) -> None:
-        super().__init__(self._untouched(), status=bolt.status_code)
+    Nothing of it is read unless a middleware does so, or puts an iterator of its own around it.
+    """
+
+    def __init__(
+        self, bolt: Response, headers: ResponseHeaders, cookies: list[str], request: Any
+    ) -> None:
+        super().__init__(status=bolt.status_code)
         self.headers = headers
         self.bolt = bolt
         self.bolt_cookies = cookies
-        self.carried: Any = vars(self)["_iterator"]
+        self.carried = self._iterator = pieces_of(bolt.body, request)
+        self.is_async = self.carried.is_async
 
-    @staticmethod
-    def _untouched() -> Any:
-        """Stands for the stream, which only the server reads."""
-        yield b""
+    @property
+    def streaming_content(self) -> Any:
+        content = super().streaming_content
+        return OnlyAsync(content) if self.is_async else content
+
+    @streaming_content.setter
+    def streaming_content(self: Any, value: Any) -> None:
+        self._set_streaming_content(value)
+
+    def changed(self: Any) -> Any:
+        """The body, if it is not the one that the handler made."""
+        if self._iterator is self.carried:
+            return self.bolt.body
+        self.carried.begin()
+        self._resource_closers.append(self.carried.close)
+        body = carried(self).body
+        beat = getattr(self.bolt.body, "beat", None)
+        if beat is not None and not self.has_header("Content-Encoding"):
+            items, encode = body.take()
+            body = stream_of(items, encode, beat)
+        return body
 
 
-def to_django(response: Response) -> HttpResponseBase:
+def to_django(response: Response, request: Any) -> HttpResponseBase:
     """A response of Bolt for Django's middleware."""
     headers = ResponseHeaders({})
     # ResponseHeaders would encode and decode every name and value: these were checked already.
@@ -146,38 +172,26 @@ def to_django(response: Response) -> HttpResponseBase:
     body: Any = response.body
     if isinstance(body, bytes):
         return Carried(response, headers, cookies)
-    return CarriedStream(response, headers, cookies)
+    return CarriedStream(response, headers, cookies, request)
 
 
 def from_django(made: Any) -> Response:
     """What Django's middleware answered, as a response of Bolt."""
+    if not isinstance(made, Carried | CarriedStream):
+        return carried(made)
+    response = made.bolt
+    if isinstance(made, CarriedStream):
+        response.body = made.changed()
+    elif made._container is not made.carried:
+        response.body = made.content
     store = made.headers._store
     pairs = HeaderPairs([pair for lower, pair in store.items() if lower != "content-length"])
-    if isinstance(made, Carried | CarriedStream):
-        response = made.bolt
-        pairs += [("set-cookie", value) for value in made.bolt_cookies]
-        if isinstance(made, Carried):
-            if made._container is not made.carried:
-                response.body = made.content
-        elif vars(made)["_iterator"] is not made.carried:
-            response.body = _whole(made)
-    else:
-        response = Response.__new__(Response)
-        response.body = _whole(made) if made.streaming else made.content
+    pairs += [("set-cookie", value) for value in made.bolt_cookies]
     if made.cookies:
         pairs += [("set-cookie", morsel.OutputString()) for morsel in made.cookies.values()]
     response.status_code = made.status_code
     response.headers = pairs
-    for close in made._resource_closers:
-        close()
+    if isinstance(made, Carried):
+        for close in made._resource_closers:
+            close()
     return response
-
-
-def _whole(made: Any) -> bytes:
-    """A stream of a middleware's own as one body."""
-    if made.is_async:
-        raise TypeError(
-            "a Django middleware answered with an async stream of its own: leave the answer's "
-            "stream as it is, or exclude that middleware"
-        )
-    return b"".join(made.streaming_content)
