@@ -81,30 +81,29 @@ class JWTAuthViews(Router):
                 algorithms=[algorithm], token_type=token_type, revocation_store=store, **keys
             )
 
-        async def more(user: Any) -> Mapping[str, Any]:
-            from asgiref.sync import sync_to_async
+        def more(user: Any) -> Mapping[str, Any]:
+            return {} if claims is None else claims(user)
 
-            return {} if claims is None else await sync_to_async(claims)(user)
-
-        async def login(credentials: LoginCredentials) -> dict[str, Any]:
-            from asgiref.sync import sync_to_async
+        # Plain: hashing a password takes a while, and all async queries share one thread.
+        def login(credentials: LoginCredentials) -> dict[str, Any]:
             from django.contrib.auth import authenticate
 
-            ask = sync_to_async(authenticate, thread_sensitive=True)
-            user = await ask(username=credentials.username, password=credentials.password)
+            user = authenticate(username=credentials.username, password=credentials.password)
             if user is None:
                 raise Unauthorized("the user name or the password is wrong")
-            pair = create_token_pair(user, method="pwd", claims=await more(user), **made)
+            pair = create_token_pair(user, method="pwd", claims=more(user), **made)
             return told(pair, access_ttl)
 
         async def refresh(request: Request) -> dict[str, Any]:
+            from asgiref.sync import sync_to_async
+
             shown = request.auth or {}
             user = await load_user(str(shown.get("sub")), request.context)
             if user is None:
                 raise Unauthorized("this user may not log in")
             try:
                 pair = await rotate_refresh_token(
-                    shown, store=store, user=user, claims=await more(user), **made
+                    shown, store=store, user=user, claims=await sync_to_async(more)(user), **made
                 )
             except TokenRotationError as error:
                 raise Unauthorized(str(error)) from error
