@@ -118,9 +118,9 @@ CASES = [
     Case("10 rows from SQLite, def", Request("/plain-rows"), target=1.25),
     Case("JSON, 16 pipelined", Request("/items/42", pipelined=True), others=BOTH[1:]),
 ]
-SETUPS = {
+SETUPS: dict[str, dict[str, str]] = {
     "plain": {},
-    "shared": {"BENCH_BACKEND": "shm://"},
+    "shared": {},
     "stacked": {"BENCH_API": "project.api:stacked"},
 }
 OURS, PEER = "tollway", "django-bolt"

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from tollway._tollway import Server
 from tollway.bolt.error_handlers import ErrorHandler
+from tollway.bolt.loop_thread import thread_of
 from tollway.bolt.recycling import (
     Wear,
     check_command,
@@ -125,8 +126,9 @@ class _Life:
         self.background: set[asyncio.Task[Any]] = set()
 
     async def run(self, lifespan: AbstractAsyncContextManager[object]) -> End:
-        async with lifespan:
-            return await self.serve()
+        with thread_of(asyncio.get_running_loop()):
+            async with lifespan:
+                return await self.serve()
 
     async def serve(self) -> End:
         loop = asyncio.get_running_loop()
