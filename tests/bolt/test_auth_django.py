@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.cookies
 import json
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -21,7 +22,14 @@ INSTALLED_APPS = [
     "tollway.django", "tollway.bolt", "shop",
 ]
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.filebased.FileBasedCache",
+        "LOCATION": Path(__file__).parent.parent / "cache",
+    },
+    "local": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+    "dummy": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"},
+}
 """
 
 API = """
@@ -29,6 +37,8 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.contrib.sessions.backends.db import SessionStore
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from tollway.bolt import BoltAPI, CurrentUser, OptionalCurrentUser, Request, create_jwt_for_user
 from tollway.bolt.auth import (
@@ -50,6 +60,14 @@ async def by_async(request: Request):
 @api.get("/sync", auth=[token])
 def by_sync(request: Request):
     return {"name": request.user.get_username()}
+
+
+@api.get("/queries/{times}", auth=[token])
+def queries(request: Request, times: int):
+    with CaptureQueriesContext(connection) as seen:
+        for _ in range(times):
+            request.user.get_username()
+    return len(seen)
 
 
 @api.get("/current", auth=[token])
@@ -164,7 +182,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     seeded = project.manage("shell", "-v0", "-c", SEED)
     assert seeded.returncode == 0, seeded.stderr
     people = json.loads(seeded.stdout.splitlines()[-1])
-    with project.serve() as served:
+    with project.serve("--processes", "2") as served:
         yield Site(served, people, project)
 
 
@@ -174,6 +192,12 @@ def test_the_user_behind_a_token(site: Site) -> None:
     assert site.ask("/sync", **ada) == (200, {"name": "ada"})
     assert site.ask("/current", **ada) == (200, {"name": "ada"})
     assert site.ask("/maybe", **ada) == (200, {"name": "ada"})
+
+
+def test_a_user_costs_one_query_when_somebody_looks(site: Site) -> None:
+    for times, cost in ((0, 0), (1, 1), (5, 1)):
+        assert site.ask(f"/queries/{times}", **site.bearer("ada")) == (200, cost)
+    assert site.ask("/queries/5") == (200, 0)
 
 
 def test_nobody_is_anonymous(site: Site) -> None:
@@ -252,3 +276,62 @@ def test_keys_that_the_project_issued(site: Site) -> None:
     status, told = site.ask("/issued", x_api_key=site.people["key"])
     assert (status, told["owner"], told["permissions"]) == (200, "acme", ["read"])
     assert site.ask("/issued", x_api_key=site.people["key"] + "x")[0] == 401
+
+
+def test_a_key_of_the_command_is_good_until_it_is_revoked(site: Site) -> None:
+    """Issued, rotated and revoked by the command while both processes serve."""
+
+    def command(*arguments: str) -> Any:
+        done = site.project.manage("ratelimit_keys", *arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def becomes(key: str, status: int) -> bool:
+        """Whether every process answers so within some seconds."""
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            if all(site.ask("/issued", x_api_key=key)[0] == status for _ in range(12)):
+                return True
+        return False
+
+    key = command("issue", "Acme", "--owner", "acme", "--scopes", "read", "--expires", "365d")[
+        "key"
+    ]
+    assert becomes(key, 200)
+    assert site.ask("/issued", x_api_key=key)[1]["owner"] == "acme"
+    bare = command("issue", "Without scopes")["key"]
+    assert becomes(bare, 403)
+    command("revoke", key[:11])
+    assert becomes(key, 401)
+
+
+LOCAL = """
+from tollway.bolt import BoltAPI
+from tollway.bolt.auth import DjangoCacheRevocation, InMemoryRevocation, JWTAuthentication
+
+api = BoltAPI()
+
+
+@api.get("/", auth=[JWTAuthentication(revocation_store={store})])
+async def index():
+    return {{}}
+"""
+
+
+@pytest.mark.parametrize("store", ["InMemoryRevocation()", 'DjangoCacheRevocation("local")'])
+def test_a_store_that_one_process_knows_is_told(project: Project, store: str) -> None:
+    project.settings(SETTINGS)
+    project.write("shop/api.py", LOCAL.format(store=store))
+    with project.serve("--processes", "2") as served:
+        told = "\n".join(served.lines)
+    assert f"{store.partition('(')[0]} keeps revoked tokens in the memory of one process" in told
+    with project.serve() as served:
+        assert "keeps revoked tokens" not in "\n".join(served.lines)
+
+
+def test_a_store_that_remembers_nothing_stops_the_start(project: Project) -> None:
+    project.settings(SETTINGS)
+    project.write("shop/api.py", LOCAL.format(store='DjangoCacheRevocation("dummy")'))
+    told = project.manage("runbolt", "--check")
+    assert told.returncode != 0
+    assert "remembers nothing: no token could be revoked" in told.stderr

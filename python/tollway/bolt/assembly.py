@@ -53,6 +53,8 @@ class Assembly:
     """What the APIs want to be around the serving; to be entered once."""
     count: int
     """How many routes people wrote; the server's own redirects are not among them."""
+    forgetful: tuple[str, ...] = ()
+    """Stores of revocations that other processes know nothing of."""
 
 
 def assemble(
@@ -94,6 +96,7 @@ def assemble(
         limiters=builder.limiters,
         lifespan=lifespans(apis),
         count=len(builder.routes),
+        forgetful=tuple(sorted(builder.forgetful)),
     )
 
 
@@ -108,6 +111,7 @@ class _Builder:
         self.routes: list[dict[str, Any]] = []
         self.bodies: dict[tuple[str, str], BodyReader] = {}
         self.problems: list[str] = []
+        self.forgetful: set[str] = set()
         self._taken: dict[tuple[str, str], Route] = {}
 
     def add(self, route: Route) -> None:
@@ -130,6 +134,7 @@ class _Builder:
     def _compiled(self, route: Route, path: str) -> dict[str, Any]:
         handler = route.handler
         plan = self._plan(route)
+        self.forgetful.update(plan.forgetful)
         promise = promised(
             describe(handler),
             route.status_code,

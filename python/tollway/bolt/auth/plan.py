@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tollway.bolt.auth.admission import admission
-from tollway.bolt.auth.backends import BaseAuthentication, SessionAuthentication, checked_backends
+from tollway.bolt.auth.backends import (
+    BaseAuthentication,
+    JWTAuthentication,
+    SessionAuthentication,
+    checked_backends,
+)
 from tollway.bolt.auth.guards import AllowAny, BaseGuard, checked_guards
 from tollway.bolt.auth.users import get_registered_backend, register_auth_backend
 from tollway.bolt.params import Depends
@@ -28,6 +33,8 @@ class Plan:
     """As the server reads it; None where everybody may come."""
     dependencies: tuple[Depends, ...] = ()
     """What has to be asked in Python."""
+    forgetful: tuple[str, ...] = ()
+    """Stores of revocations that other processes know nothing of."""
 
 
 def plan_of(
@@ -55,6 +62,7 @@ def plan_of(
         return Plan(None)
     try:
         native = [backend.native() for backend in backends]
+        forgetful = _forgetful(backends)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
     for backend in backends:
@@ -64,7 +72,14 @@ def plan_of(
         "guards": [guard.native() for guard in conditions],
         "trusted_origins": list(trusted_origins),
     }
-    return Plan(told, admission(backends, conditions))
+    return Plan(told, admission(backends, conditions), forgetful)
+
+
+def _forgetful(backends: Sequence[BaseAuthentication]) -> tuple[str, ...]:
+    stores = [b.revocation_store for b in backends if isinstance(b, JWTAuthentication)]
+    return tuple(
+        type(store).__name__ for store in stores if store is not None and store.is_private()
+    )
 
 
 def _countable(keys: Sequence[str], backends: Sequence[BaseAuthentication], where: str) -> None:

@@ -37,6 +37,13 @@ class RevocationStore:
     native: Revocations | None = None
     """What the server itself looks into, where it can."""
 
+    def is_private(self) -> bool:
+        """Whether other processes of the server know nothing of it: ``runbolt`` warns of that.
+
+        Raises ConfigError for a store that remembers nothing at all.
+        """
+        return False
+
     async def add(self, key: str, until: float) -> bool:
         """Remember an id until a time; false when it was remembered already, atomically."""
         raise ConfigError(f"{type(self).__name__} does not say how to add a revocation")
@@ -80,6 +87,9 @@ class InMemoryRevocation(RevocationStore):
         self.native: Revocations = Revocations(capacity)
         self.default_ttl = default_ttl
 
+    def is_private(self) -> bool:
+        return True
+
     async def add(self, key: str, until: float) -> bool:
         return self.native.add(key, until)
 
@@ -105,6 +115,18 @@ class DjangoCacheRevocation(RevocationStore):
         from django.core.cache import caches
 
         return caches[self.cache_alias]
+
+    def is_private(self) -> bool:
+        from django.core.cache.backends.dummy import DummyCache
+        from django.core.cache.backends.locmem import LocMemCache
+
+        cache = self._cache
+        if isinstance(cache, DummyCache):
+            raise ConfigError(
+                f"DjangoCacheRevocation: the cache {self.cache_alias!r} is a DummyCache, which "
+                "remembers nothing: no token could be revoked"
+            )
+        return isinstance(cache, LocMemCache)
 
     async def add(self, key: str, until: float) -> bool:
         left = max(1, int(until - time.time()))

@@ -303,7 +303,7 @@ class Token:
             **given,
         )
         claims = verifier.verify(encoded_token)
-        if not isinstance(claims.get("sub"), str):
+        if not isinstance(claims.get("sub"), str) or not claims["sub"]:
             raise ValueError("the token names nobody")
         names = ("exp", "iat", "iss", "aud", "jti")
         known = {name: claims.pop(name, None) for name in ("sub", *names)}

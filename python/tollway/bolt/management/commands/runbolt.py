@@ -197,6 +197,12 @@ class _Run:
                 f"a client may pass up to {processes} times a limit. To share them, leave "
                 'RATELIMIT_BACKEND out, or set RATELIMIT_BACKEND = "redis://127.0.0.1:6379/0".'
             )
+        if processes > 1 and self.assembly.forgetful:
+            self.command.say(
+                f"{' and '.join(self.assembly.forgetful)} keeps revoked tokens in the memory of "
+                f"one process: a token that was revoked stays good in the {processes - 1} others. "
+                "Use DjangoORMRevocation, or DjangoCacheRevocation on a cache that is shared."
+            )
 
     def announcer(self, listener: socket.socket, processes: int) -> Callable[[], None]:
         size = f"{_count(self.assembly.count, 'route')}, {_count(processes, 'process', 'es')}"
