@@ -6,16 +6,16 @@ import json
 import signal
 import socket
 import stat
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.bolt.load import load
 from tests.bolt.project import Project
 from tests.bolt.wire import get, wire
 
@@ -94,62 +94,6 @@ def comes(url: str, number: int) -> None:
 
 def pids(url: str) -> set[int]:
     return {version(url)["pid"] for _ in range(30)} - {0}
-
-
-class Load:
-    """Clients that never stop asking, and what went wrong for them."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.stopping = threading.Event()
-        self.answered = 0
-        self.failures: list[str] = []
-
-    def keep_alive(self) -> None:
-        """Requests over one connection, which the server may close after an answer."""
-        while not self.stopping.is_set():
-            with wire(self.url) as client:
-                while not self.stopping.is_set():
-                    try:
-                        answer = client.send(get("/version")).answer()
-                    except (OSError, EOFError) as error:
-                        self.failures.append(f"kept: {error!r}")
-                        return
-                    self.count(answer.status)
-                    if answer.closes:
-                        break
-
-    def one_each(self) -> None:
-        """A connection for each request."""
-        while not self.stopping.is_set():
-            try:
-                with wire(self.url) as client:
-                    self.count(
-                        client.send(get("/version", "Connection: close\r\n")).answer().status
-                    )
-            except (OSError, EOFError) as error:
-                self.failures.append(f"each: {error!r}")
-                return
-
-    def count(self, status: int) -> None:
-        self.answered += 1
-        time.sleep(0.002)  # the servers need the processors too
-        if status != 200:
-            self.failures.append(str(status))
-
-
-@contextmanager
-def load(url: str) -> Iterator[Load]:
-    """Four clients until the block ends."""
-    load = Load(url)
-    with ThreadPoolExecutor() as threads:
-        running = [threads.submit(work) for work in (load.keep_alive, load.one_each) * 2]
-        try:
-            yield load
-        finally:
-            load.stopping.set()
-            for client in running:
-                client.result(timeout=30)
 
 
 @pytest.mark.parametrize(("processes", "reloads"), [("2", 10), ("1", 2)])

@@ -19,6 +19,6 @@ mod tls;
 pub use engine::{Engine, Handler, Listener, Stats, Stopper, Turn};
 pub use files::File;
 pub use listen::{BindError, bind, check_free};
-pub use message::{Body, Request, Response, Stream, StreamError};
+pub use message::{Body, Refused, Request, Response, Stream, StreamError};
 pub use settings::{Settings, SettingsError};
 pub use tls::{Tls, TlsError};

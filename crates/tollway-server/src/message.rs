@@ -23,6 +23,16 @@ pub struct Request {
     pub secure: bool,
 }
 
+/// A request that the engine answers by itself, because its handler must not see it.
+#[derive(Debug)]
+pub struct Refused {
+    /// What could be read of the head, which is not to be relied on; `None` for what does
+    /// not even begin like a request.
+    pub head: Option<http::request::Parts>,
+    /// As in a [`Request`].
+    pub peer: Option<SocketAddr>,
+}
+
 /// What a handler answers. The engine adds `Date`, `Content-Length` and
 /// `Connection` where they are missing, and sends no body to a `HEAD` request.
 ///

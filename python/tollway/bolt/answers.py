@@ -31,7 +31,7 @@ class AccessLog:
     """Standard error where there is none."""
     json: bool = False
     refusals: int = 10
-    """Most refusals (429) written in a second; the others are counted."""
+    """Most refusals written in a second; the others are counted."""
     buffer: int = 1_048_576
     """Most bytes that wait to be written."""
     config: LoggingConfig = field(default_factory=LoggingConfig)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -106,7 +106,8 @@ class _Builder:
     def __init__(self, settings: BoltSettings, threads: Threads, errors: ErrorHandler) -> None:
         self.limiters = Limiters(settings)
         self.threads = threads
-        self.answers = Answers(settings.answers)
+        answers = settings.answers
+        self.answers = Answers(replace(answers, secure="always") if settings.tls_cert else answers)
         self.errors = errors
         self.routes: list[dict[str, Any]] = []
         self.bodies: dict[tuple[str, str], BodyReader] = {}

@@ -1,7 +1,7 @@
 //! What is added to answers, as Python describes it.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +12,11 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use tollway_http::ClientAddress;
-use tollway_server::Response;
 use tollway_server::app::{
     AccessLog, Coding, Compression, Cors, CorsSpec, Field, Finish, Found, LogFormat, LogRule, LogSpec, LogTarget,
     Preflight, RequestIds, Router, Secure, Seen,
 };
+use tollway_server::{Refused, Response};
 
 use super::routes::Route;
 
@@ -238,11 +238,24 @@ impl Finishing {
         (self.of(found).map(|finish| self.begin(finish, request)), None)
     }
 
-    /// Remembers what has to be known of a request when its answer is there.
+    /// What the answer to a request gets that is refused before it is handled.
+    pub(super) fn refuse(&self, router: &Router<Arc<Route>>, refused: &Refused) -> Option<Seen> {
+        let Some(head) = &refused.head else {
+            return self.elsewhere.as_ref().map(|finish| finish.begin_unread(refused.peer.map(|peer| peer.ip())));
+        };
+        let found = router.find(&head.method, head.uri.path());
+        self.of(&found).map(|finish| self.look(finish, head, refused.peer))
+    }
+
     fn begin(&self, finish: &Arc<Finish>, request: &tollway_server::Request) -> Box<Seen> {
-        let peer = request.peer.map(|peer| peer.ip());
+        Box::new(self.look(finish, &request.head, request.peer))
+    }
+
+    /// Remembers what has to be known of a request when its answer is there.
+    fn look(&self, finish: &Arc<Finish>, head: &Parts, peer: Option<SocketAddr>) -> Seen {
+        let peer = peer.map(|peer| peer.ip());
         let believed = !self.behind_proxies || peer.is_some_and(|peer| self.address.trusts(peer));
         let client = |head: &Parts| -> Option<IpAddr> { Some(self.address.resolve_headers(peer?, &head.headers)) };
-        Box::new(finish.begin(&request.head, believed, client))
+        finish.begin(head, believed, client)
     }
 }

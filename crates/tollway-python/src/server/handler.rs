@@ -10,7 +10,7 @@ use http::{Response as HttpResponse, StatusCode};
 use pyo3::prelude::*;
 use tollway_http::{Check, Verdict};
 use tollway_server::app::{Found, Problem, Seen};
-use tollway_server::{Body, Handler, Request as Incoming, Response};
+use tollway_server::{Body, Handler, Refused, Request as Incoming, Response};
 
 use super::arguments::{self, Bound1, Refusal};
 use super::asyncio::Asyncio;
@@ -50,6 +50,16 @@ impl Handler for PyHandler {
             Found::Route(found) => self.core.bodies.most(found.value()),
             _ => self.core.bodies.max_body,
         }
+    }
+
+    fn refuse(&self, refused: &Refused, answer: &mut Response) {
+        if let Some(seen) = self.core.finishing.refuse(&self.core.router, refused) {
+            seen.refuse(answer);
+        }
+    }
+
+    fn replace(&self, future: Pin<&mut Reply>, answer: &mut Response) {
+        future.get_mut().finish(answer);
     }
 
     fn call(&self, request: Incoming) -> Reply {
@@ -300,6 +310,16 @@ impl Reply {
         }
         true
     }
+
+    /// Adds to the answer what the route and its limits promise.
+    fn finish(&mut self, response: &mut Response) {
+        if let Some(verdict) = &self.verdict {
+            verdict.write_headers(response.headers_mut());
+        }
+        if let Some(seen) = self.seen.take() {
+            seen.end(response);
+        }
+    }
 }
 
 impl Future for Reply {
@@ -343,12 +363,7 @@ impl Future for Reply {
             }
             let Some(mut response) = response else { return Poll::Pending };
             this.state = State::Taken;
-            if let Some(verdict) = &this.verdict {
-                verdict.write_headers(response.headers_mut());
-            }
-            if let Some(seen) = this.seen.take() {
-                seen.end(&mut response);
-            }
+            this.finish(&mut response);
             return Poll::Ready(response);
         }
     }

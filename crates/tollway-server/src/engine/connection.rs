@@ -11,12 +11,14 @@ use std::time::{Duration, Instant, SystemTime};
 use hyper::server::conn::http1;
 
 use super::exchange::{Service, Shared};
+use super::piping::Io;
+use super::refusing::{Reason, write_last};
 use super::socket::Protocol;
 use super::streams::Streams;
 use super::wake::ConnectionWaker;
-use super::wire::{Io, Wire};
+use super::wire::Wire;
 use crate::framing::Refusal;
-use crate::{Handler, Settings};
+use crate::{Handler, Refused, Settings};
 
 /// Most bytes of a refused client that are read and forgotten at a time, so that
 /// it gets to see the answer. More ends the connection at once.
@@ -102,6 +104,7 @@ pub(super) struct Connection<H: Handler> {
     pub(super) wire: Rc<Wire>,
     pub(super) wake: Arc<ConnectionWaker>,
     waker: Waker,
+    peer: Option<SocketAddr>,
     /// What is waited for, and a count that changes with each progress.
     wait: (Wait, u64),
     /// Since when.
@@ -135,6 +138,7 @@ impl<H: Handler> Connection<H> {
             wire,
             waker: Waker::from(Arc::clone(&wake)),
             wake,
+            peer,
             wait: (Wait::Head, 0),
             since: now,
             deadline,
@@ -155,6 +159,7 @@ impl<H: Handler> Connection<H> {
         self.wake.reset();
         self.wire.begin_step(now);
         self.wire.flow.refill();
+        let mut told = false;
         let fate = loop {
             if self.wire.is_broken() {
                 break Fate::Drop;
@@ -172,7 +177,10 @@ impl<H: Handler> Connection<H> {
                 break Fate::Drop;
             }
             if let Some(refusal) = self.wire.refusal_due() {
-                self.refuse(refusal);
+                // The exchange whose body this is knows more of the request.
+                if self.wire.collecting.get() == 0 || std::mem::replace(&mut told, true) {
+                    self.refuse(refusal);
+                }
                 continue;
             }
             if !self.wire.can_unblock() {
@@ -255,10 +263,11 @@ impl<H: Handler> Connection<H> {
 
     /// Answers in place of the handler; nothing else is read or answered.
     fn refuse(&mut self, refusal: Refusal) {
+        let refused = Refused { head: self.wire.refused_head(), peer: self.peer };
         self.drop_parser();
         self.linger = true;
-        self.shared.refused.set(self.shared.refused.get() + 1);
-        self.wire.append(|out| refusal.write(SystemTime::now(), out));
+        let answer = self.shared.refuse(Reason::from(refusal), &refused);
+        self.wire.append(|out| write_last(&answer, &refused, SystemTime::now(), out));
     }
 
     /// Closes in an orderly way, after the parser is gone.
@@ -337,7 +346,7 @@ impl<H: Handler> Connection<H> {
         }
         match self.wait.0 {
             Wait::Head if self.wire.has_input() && !self.wire.is_multiplexed() => self.refuse(Refusal::HeadTimeout),
-            Wait::Body => self.refuse(Refusal::BodyTimeout),
+            Wait::Body => self.wire.refuse_body(Refusal::BodyTimeout),
             Wait::Head | Wait::Write => return (Fate::Drop, Expiry::TooSlow),
             Wait::Idle | Wait::Handler | Wait::Stream | Wait::Close => return (Fate::Drop, Expiry::Quiet),
         }

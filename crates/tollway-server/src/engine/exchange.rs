@@ -12,7 +12,8 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
+use http::request::Parts;
 use http::{Method, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -20,12 +21,10 @@ use pin_project_lite::pin_project;
 
 use super::answer::Answer;
 use super::deadlines::Place;
+use super::refusing::Reason;
 use super::unguarded;
 use super::wire::Wire;
-use crate::framing::problem;
-use crate::{Body, Handler, Request, Response, Settings};
-
-const TOO_LARGE: &str = "The request body is larger than this server accepts.";
+use crate::{Body, Handler, Refused, Request, Response, Settings};
 
 /// What all connections of an engine share.
 pub(super) struct Shared<H> {
@@ -76,6 +75,7 @@ impl<H: Handler> hyper::service::Service<http::Request<Incoming>> for Service<H>
             call: Call {
                 shared: Rc::clone(&self.shared),
                 wire: Rc::clone(&self.wire),
+                peer: self.peer,
                 is_head: head.method == Method::HEAD,
                 is_old: head.version == Version::HTTP_10,
                 counted: Counted::Nowhere,
@@ -88,9 +88,7 @@ impl<H: Handler> hyper::service::Service<http::Request<Incoming>> for Service<H>
         if self.wire.is_multiplexed()
             && let Err(refusal) = unguarded::check(&mut head, &self.shared.settings)
         {
-            call.shared.refused.set(call.shared.refused.get() + 1);
-            let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST);
-            exchange.stage = Stage::Fail { status, detail: refusal.detail() };
+            exchange.stage = call.refuse(Reason::from(refusal), Some(head));
             return exchange;
         }
         let no_body = incoming.is_end_stream();
@@ -163,8 +161,15 @@ pin_project! {
     enum Stage<F> {
         Collect { collect: Box<Collect> },
         Handle { #[pin] future: F },
-        Fail { status: StatusCode, detail: &'static str },
+        Fail { answer: Option<Box<Response>> },
         Spent,
+    }
+}
+
+impl<F> Stage<F> {
+    /// The engine answers in the handler's place.
+    fn fail(answer: Response) -> Self {
+        Stage::Fail { answer: Some(Box::new(answer)) }
     }
 }
 
@@ -195,6 +200,7 @@ enum Counted {
 struct Call<H: Handler> {
     shared: Rc<Shared<H>>,
     wire: Rc<Wire>,
+    peer: Option<SocketAddr>,
     is_head: bool,
     /// The client speaks HTTP/1.0.
     is_old: bool,
@@ -231,23 +237,27 @@ impl<H: Handler> Call<H> {
         self.allow(self.shared.settings.handler_timeout);
         match catch_unwind(AssertUnwindSafe(|| self.shared.handler.call(request))) {
             Ok(future) => Stage::Handle { future },
-            Err(_) => panicked(&self.shared),
+            Err(_) => {
+                self.count_panic();
+                Stage::fail(Reason::PANICKED.answer())
+            }
         }
     }
 
-    /// The answer to a wait that took too long, if this one did.
-    fn overdue<F>(&mut self) -> Option<Stage<F>> {
-        self.deadline.take_if(|deadline| *deadline <= self.shared.now.get())?;
-        self.shared.overdue.set(self.shared.overdue.get() + 1);
-        Some(match self.counted {
-            Counted::Body => {
-                Stage::Fail { status: StatusCode::REQUEST_TIMEOUT, detail: "The request body took too long to arrive." }
-            }
-            _ => Stage::Fail {
-                status: StatusCode::GATEWAY_TIMEOUT,
-                detail: "The handler of this request took too long.",
-            },
-        })
+    /// The answer to a request whose body cannot be had, or to one that breaks a limit.
+    fn refuse<F>(&self, reason: Reason, head: Option<Parts>) -> Stage<F> {
+        Stage::fail(self.shared.refuse(reason, &Refused { head, peer: self.peer }))
+    }
+
+    fn count_panic(&self) {
+        self.shared.panics.set(self.shared.panics.get() + 1);
+    }
+
+    /// Whether what is waited for takes too long.
+    fn is_overdue(&mut self) -> bool {
+        let overdue = self.deadline.take_if(|deadline| *deadline <= self.shared.now.get()).is_some();
+        self.shared.overdue.set(self.shared.overdue.get() + u64::from(overdue));
+        overdue
     }
 
     /// Lets the connection call again when the time is over.
@@ -274,11 +284,6 @@ impl<H: Handler> Call<H> {
     }
 }
 
-fn panicked<H, F>(shared: &Shared<H>) -> Stage<F> {
-    shared.panics.set(shared.panics.get() + 1);
-    Stage::Fail { status: StatusCode::INTERNAL_SERVER_ERROR, detail: "The handler of this request failed." }
-}
-
 impl<H: Handler> Future for Exchange<H> {
     type Output = Result<http::Response<Answer>, Infallible>;
 
@@ -297,28 +302,28 @@ impl<H: Handler> Exchange<H> {
     fn advance(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<http::Response<Answer>> {
         let mut this = self.project();
         let call = this.call;
-        if let Some(failure) = call.overdue() {
-            this.stage.set(failure);
-        }
+        let overdue = call.is_overdue();
         loop {
             let next = match this.stage.as_mut().project() {
-                StageNow::Collect { collect } => {
-                    let Collect { request, incoming, collected, most } = &mut **collect;
-                    let whole = ready!(poll_body(incoming, collected, *most, cx));
-                    match (whole, request.take()) {
-                        (Ok(body), Some(request)) => call.start(Request { body, ..request }),
-                        (Err(failure), _) => failure,
-                        (Ok(_), None) => Stage::Spent,
-                    }
-                }
-                StageNow::Handle { future } => match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
-                    Ok(answer) => return Poll::Ready(send(ready!(answer), false, call)),
-                    Err(_) => panicked(&call.shared),
+                StageNow::Collect { collect } => match collect.poll(overdue, call, cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(request)) => call.start(request),
+                    Poll::Ready(Err(reason)) => call.refuse(reason, collect.request.take().map(|request| request.head)),
                 },
-                StageNow::Fail { status, detail } => {
-                    let answer = failure(*status, detail);
-                    return Poll::Ready(send(answer, true, call));
+                StageNow::Handle { future } if overdue => {
+                    Stage::fail(call.shared.replace(Reason::SLOW_HANDLER, future))
                 }
+                StageNow::Handle { mut future } => match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+                    Ok(answer) => return Poll::Ready(send(ready!(answer), false, call)),
+                    Err(_) => {
+                        call.count_panic();
+                        Stage::fail(call.shared.replace(Reason::PANICKED, future))
+                    }
+                },
+                StageNow::Fail { answer } => match answer.take() {
+                    Some(answer) => return Poll::Ready(send(*answer, true, call)),
+                    None => Stage::Spent,
+                },
                 StageNow::Spent => return Poll::Pending,
             };
             this.stage.set(next);
@@ -326,45 +331,54 @@ impl<H: Handler> Exchange<H> {
     }
 }
 
-/// Collects a body. The guard has bounded its length by what the server accepts; here it is
-/// bounded by what its handler takes, before any of it is asked for where the length is stated.
-fn poll_body<F>(
-    incoming: &mut Incoming,
-    collected: &mut Collected,
-    most: usize,
-    cx: &mut Context<'_>,
-) -> Poll<Result<Bytes, Stage<F>>> {
-    let fail = |status, detail| Poll::Ready(Err(Stage::Fail { status, detail }));
-    let expected = incoming.size_hint().lower();
-    if expected > (most - collected.len()) as u64 {
-        return fail(StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE);
+impl Collect {
+    /// The request with its body, or why there is none.
+    fn poll<H: Handler>(
+        &mut self,
+        overdue: bool,
+        call: &Call<H>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Request, Reason>> {
+        if overdue {
+            return Poll::Ready(Err(Reason::SLOW_BODY));
+        }
+        let Poll::Ready(whole) = self.poll_body(cx) else {
+            return call.wire.body_refusal().map_or(Poll::Pending, |refusal| Poll::Ready(Err(refusal.into())));
+        };
+        match (whole, &mut self.request) {
+            (Err(reason), _) => Poll::Ready(Err(reason)),
+            (Ok(body), request) => match request.take() {
+                Some(request) => Poll::Ready(Ok(Request { body, ..request })),
+                None => Poll::Pending,
+            },
+        }
     }
-    let expected = usize::try_from(expected).unwrap_or(most).min(most);
-    loop {
-        match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
-            None => return Poll::Ready(Ok(collected.take())),
-            Some(Ok(frame)) => {
-                let Ok(piece) = frame.into_data() else { continue };
-                if collected.len() + piece.len() > most {
-                    return fail(StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE);
+
+    /// Collects a body. The guard has bounded its length by what the server accepts; here it is
+    /// bounded by what its handler takes, before any of it is asked for where the length is stated.
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Reason>> {
+        let Collect { incoming, collected, most, .. } = self;
+        let most = *most;
+        let expected = incoming.size_hint().lower();
+        if expected > (most - collected.len()) as u64 {
+            return Poll::Ready(Err(Reason::TOO_LARGE));
+        }
+        let expected = usize::try_from(expected).unwrap_or(most).min(most);
+        loop {
+            match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
+                None => return Poll::Ready(Ok(collected.take())),
+                Some(Ok(frame)) => {
+                    let Ok(piece) = frame.into_data() else { continue };
+                    if collected.len() + piece.len() > most {
+                        return Poll::Ready(Err(Reason::TOO_LARGE));
+                    }
+                    let expected = collected.len() + expected;
+                    collected.push(piece, expected.min(most));
                 }
-                let expected = collected.len() + expected;
-                collected.push(piece, expected.min(most));
-            }
-            Some(Err(_)) => {
-                return fail(StatusCode::BAD_REQUEST, "The request body ended early.");
+                Some(Err(_)) => return Poll::Ready(Err(Reason::CUT_OFF)),
             }
         }
     }
-}
-
-fn failure(status: StatusCode, detail: &str) -> Response {
-    let title = status.canonical_reason().unwrap_or("Failed");
-    let mut answer = http::Response::new(Body::from(problem(status.as_u16(), title, detail)));
-    *answer.status_mut() = status;
-    let kind = HeaderValue::from_static("application/problem+json");
-    answer.headers_mut().insert(CONTENT_TYPE, kind);
-    answer
 }
 
 /// Makes a handler's response ready for the parser, which adds the framing.

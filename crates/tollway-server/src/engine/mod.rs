@@ -5,6 +5,8 @@ mod connection;
 mod cycle;
 mod deadlines;
 mod exchange;
+mod piping;
+mod refusing;
 mod socket;
 mod streams;
 mod table;
@@ -17,6 +19,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,7 +37,7 @@ use wake::{ConnectionWaker, ReadyQueue, Running};
 use wire::{SCRATCH_BYTES, Wire};
 
 use crate::framing::Limits;
-use crate::{Request, Response, Settings};
+use crate::{Refused, Request, Response, Settings};
 
 const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
@@ -72,6 +75,13 @@ pub trait Handler: 'static {
     fn max_body(&self, _head: &http::request::Parts) -> usize {
         usize::MAX
     }
+
+    /// Completes the answer to a request that is refused without being handled.
+    fn refuse(&self, _refused: &Refused, _answer: &mut Response) {}
+
+    /// Completes the answer that is given because `future` took too long or panicked. The future
+    /// is dropped after this.
+    fn replace(&self, _future: Pin<&mut Self::Future>, _answer: &mut Response) {}
 }
 
 impl<F, T> Handler for F

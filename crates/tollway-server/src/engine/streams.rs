@@ -12,7 +12,7 @@ use hyper::rt::Executor;
 use hyper::server::conn::http2;
 
 use super::exchange::Service;
-use super::wire::Io;
+use super::piping::Io;
 use crate::{Handler, Settings};
 
 /// Streams reset before they were taken up: more than this ends the connection.

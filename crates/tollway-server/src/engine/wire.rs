@@ -2,9 +2,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Instant;
 
 use hyper::rt::ReadBufCursor;
@@ -12,7 +11,7 @@ use hyper::rt::ReadBufCursor;
 use super::answer::Flow;
 use super::deadlines::Deadlines;
 use super::socket::{Protocol, Transport};
-use crate::framing::{Guard, Inspection, Limits, Refusal};
+use crate::framing::{Guard, Inspection, Limits, Refusal, glance};
 
 /// Output is held back until the end of a poll or until this many bytes have
 /// come together. Larger pieces go to the socket without a copy.
@@ -235,7 +234,23 @@ impl Wire {
         let refusal = self.refusal.get()?;
         let guard = &self.input.borrow().guard;
         let answerable = guard.messages() - u64::from(guard.in_body());
-        (!self.blocked.get() && self.answered.get() >= answerable).then_some(refusal)
+        (!self.blocked.get() && self.answered.get() == answerable).then_some(refusal)
+    }
+
+    /// Why the body that is arriving is refused, if it is.
+    pub(super) fn body_refusal(&self) -> Option<Refusal> {
+        self.refusal_due().filter(|_| self.in_body())
+    }
+
+    /// Takes nothing more of the body that is arriving.
+    pub(super) fn refuse_body(&self, refusal: Refusal) {
+        self.refusal.set(Some(refusal));
+    }
+
+    /// What can be read of the head that was refused.
+    pub(super) fn refused_head(&self) -> Option<http::request::Parts> {
+        let input = self.input.borrow();
+        if input.guard.in_body() { None } else { glance(&input.bytes[input.cleared..]) }
     }
 
     /// Appends an answer of the engine's own to what is sent.
@@ -300,7 +315,7 @@ impl Wire {
     }
 
     /// Takes output of the parser.
-    fn accept(&self, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    pub(super) fn accept(&self, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         if self.broken.get() {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
@@ -334,7 +349,7 @@ impl Wire {
     }
 
     /// Gives the parser bytes that the guard has cleared.
-    fn supply(&self, mut cursor: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn supply(&self, mut cursor: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let input = &mut *self.input.borrow_mut();
         loop {
             if input.cleared > 0 {
@@ -455,42 +470,5 @@ impl Input {
         } else {
             self.bytes.drain(..count);
         }
-    }
-}
-
-/// The parser's view of a [`Wire`].
-pub(super) struct Io(pub(super) Rc<Wire>);
-
-impl hyper::rt::Read for Io {
-    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, cursor: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        self.0.supply(cursor)
-    }
-}
-
-impl hyper::rt::Write for Io {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.0.accept(&[IoSlice::new(bytes)])
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        pieces: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.0.accept(pieces)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    /// The engine sends at the end of each poll, so there is nothing to wait for.
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    /// The engine closes the socket once everything was sent.
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
     }
 }

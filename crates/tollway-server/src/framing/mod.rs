@@ -8,11 +8,13 @@
 //! state machine; how the input is cut into pieces never changes the outcome.
 
 mod chunked;
+mod glance;
 mod head;
 mod host;
 mod refusal;
 
 use chunked::Chunked;
+pub(crate) use glance::glance;
 use head::{Framing, Head};
 pub(crate) use host::is_host;
 pub use refusal::Refusal;

@@ -1,7 +1,5 @@
 //! Why a connection is refused, and the answer that says so.
 
-use std::time::SystemTime;
-
 /// Why a request cannot be accepted. The connection is closed after the answer,
 /// because where the next request would begin is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -98,22 +96,6 @@ impl Refusal {
             Refusal::Tunnel => (501, "CONNECT is not offered."),
             Refusal::UnknownVersion => (505, "The only known versions are HTTP/1.0 and HTTP/1.1."),
         }
-    }
-
-    /// Writes the whole answer, head and problem body, to `out`.
-    pub(crate) fn write(self, now: SystemTime, out: &mut Vec<u8>) {
-        let (status, detail) = self.parts();
-        let title =
-            http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Refused");
-        let body = problem(status, title, detail);
-        let head = format!(
-            "HTTP/1.1 {status} {title}\r\ndate: {}\r\ncontent-type: application/problem+json\r\n\
-             content-length: {}\r\nconnection: close\r\n\r\n",
-            httpdate::fmt_http_date(now),
-            body.len()
-        );
-        out.extend_from_slice(head.as_bytes());
-        out.extend_from_slice(body.as_bytes());
     }
 }
 

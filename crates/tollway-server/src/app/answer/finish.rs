@@ -95,6 +95,19 @@ impl Finish {
         }
     }
 
+    /// The same for what does not even begin like a request.
+    pub fn begin_unread(self: &Arc<Self>, client: Option<IpAddr>) -> Seen {
+        let line = |_: &LogRule| Line { started: Instant::now(), request: None, client, headers: Vec::new() };
+        Seen {
+            origin: None,
+            secure: !self.secure_headers.is_empty() && matches!(self.secure, Secure::Always),
+            id: self.ids.as_ref().map(RequestIds::fresh),
+            line: self.log.as_ref().map(line),
+            accepted: None,
+            finish: Arc::clone(self),
+        }
+    }
+
     /// The answer to a preflight, where these rules have one.
     pub fn preflight(&self, head: &Parts) -> Option<Response<Body>> {
         let cors = self.cors.as_ref()?;
@@ -114,8 +127,7 @@ fn line(rule: &LogRule, head: &Parts, client: impl FnOnce(&Parts) -> Option<IpAd
     }
     Line {
         started: Instant::now(),
-        method: head.method.clone(),
-        uri: head.uri.clone(),
+        request: Some((head.method.clone(), head.uri.clone())),
         client: if rule.has(Field::Client) { client(head) } else { None },
         headers,
     }
@@ -131,6 +143,17 @@ impl Seen {
 
     /// Adds to an answer what its route promises, and logs it.
     pub fn end(self, response: &mut Response<Body>) {
+        self.complete(response, response.status() == StatusCode::TOO_MANY_REQUESTS);
+    }
+
+    /// The same for the answer to a request that was refused before it was handled. It is logged
+    /// as one of many.
+    pub fn refuse(mut self, response: &mut Response<Body>) {
+        self.accepted = None;
+        self.complete(response, true);
+    }
+
+    fn complete(self, response: &mut Response<Body>, refused: bool) {
         let headers = response.headers_mut();
         if let Some(cors) = &self.finish.cors {
             cors.write(self.origin.as_ref(), headers);
@@ -149,19 +172,19 @@ impl Seen {
             compression.apply(accepted, response);
         }
         let size = http_body::Body::size_hint(response.body()).exact();
-        self.write_line(response.status(), size);
+        self.write_line(response.status(), size, refused);
     }
 
     /// Logs that the client went away before its answer.
     pub fn give_up(self) {
         if let Ok(status) = StatusCode::from_u16(CLIENT_GONE) {
-            self.write_line(status, Some(0));
+            self.write_line(status, Some(0), false);
         }
     }
 
-    fn write_line(&self, status: StatusCode, size: Option<u64>) {
+    fn write_line(&self, status: StatusCode, size: Option<u64>, refused: bool) {
         if let (Some(rule), Some(line)) = (&self.finish.log, &self.line) {
-            let outcome = Outcome { status, size, duration: line.started.elapsed(), id: self.id.as_ref() };
+            let outcome = Outcome { status, size, duration: line.started.elapsed(), id: self.id.as_ref(), refused };
             rule.log(line, &outcome);
         }
     }

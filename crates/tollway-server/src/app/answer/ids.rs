@@ -66,6 +66,11 @@ impl RequestIds {
         {
             return given.clone();
         }
+        self.fresh()
+    }
+
+    /// A new id.
+    pub fn fresh(&self) -> HeaderValue {
         HeaderValue::try_from(fresh_id()).unwrap_or(HeaderValue::from_static(""))
     }
 }

@@ -36,7 +36,7 @@ pub struct LogSpec {
     pub format: LogFormat,
     /// Most bytes that wait to be written. Lines beyond are dropped and counted.
     pub capacity: usize,
-    /// Most refusals (429) written in a second. The others are counted.
+    /// Most refusals written in a second. The others are counted.
     pub refusals: u32,
 }
 
@@ -146,9 +146,7 @@ impl AccessLog {
 
     fn push(&self, line: &Line, rule: &LogRule, outcome: &Outcome<'_>) {
         let mut buffer = lock(&self.shared.buffer);
-        if outcome.status == StatusCode::TOO_MANY_REQUESTS
-            && !buffer.refusals.admit(self.spec.refusals, line.started + outcome.duration)
-        {
+        if outcome.refused && !buffer.refusals.admit(self.spec.refusals, line.started + outcome.duration) {
             return;
         }
         let was_empty = buffer.bytes.is_empty();
@@ -211,7 +209,7 @@ impl Shared {
         }
         if buffer.refusals.skipped > 0 && (buffer.closed || buffer.refusals.is_over(Instant::now())) {
             let skipped = std::mem::take(&mut buffer.refusals).skipped;
-            line::note(self.format, &stamp, skipped, "more refusals (429)", batch);
+            line::note(self.format, &stamp, skipped, "more refusals", batch);
         }
         buffer.closed
     }
@@ -225,6 +223,8 @@ pub(super) struct Outcome<'a> {
     pub(super) size: Option<u64>,
     pub(super) duration: Duration,
     pub(super) id: Option<&'a HeaderValue>,
+    /// It was refused: by a limit, or before it was handled. There may be very many of these.
+    pub(super) refused: bool,
 }
 
 /// Which answers of a route are logged, and what of them.

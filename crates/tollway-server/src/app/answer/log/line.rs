@@ -97,8 +97,8 @@ impl Field {
 #[derive(Debug)]
 pub(in crate::app::answer) struct Line {
     pub(in crate::app::answer) started: Instant,
-    pub(in crate::app::answer) method: Method,
-    pub(in crate::app::answer) uri: Uri,
+    /// The method and the target, where they could be read.
+    pub(in crate::app::answer) request: Option<(Method, Uri)>,
     pub(in crate::app::answer) client: Option<IpAddr>,
     /// Headers that some field asks for.
     pub(in crate::app::answer) headers: Vec<(Field, HeaderValue)>,
@@ -138,13 +138,15 @@ impl Line {
     }
 
     fn value<'a>(&'a self, field: Field, outcome: &'a Outcome<'_>, stamp: &'a str) -> Value<'a> {
+        let uri = self.request.as_ref().map(|(_, uri)| uri);
+        let foreign = |text: Option<&'a str>| text.map_or(Value::Nothing, |text| Value::Foreign(text.as_bytes()));
         match field {
             Field::Time => Value::Word(stamp),
             Field::Level => Value::Word(level(outcome.status)),
             Field::Client => self.client.map_or(Value::Nothing, Value::Address),
-            Field::Method => Value::Word(self.method.as_str()),
-            Field::Path => Value::Foreign(self.uri.path().as_bytes()),
-            Field::Query => self.uri.query().map_or(Value::Nothing, |query| Value::Foreign(query.as_bytes())),
+            Field::Method => self.request.as_ref().map_or(Value::Nothing, |(method, _)| Value::Word(method.as_str())),
+            Field::Path => foreign(uri.map(Uri::path)),
+            Field::Query => foreign(uri.and_then(Uri::query)),
             Field::Status => Value::Number(u64::from(outcome.status.as_u16())),
             Field::Size => outcome.size.map_or(Value::Nothing, Value::Number),
             Field::Duration => Value::Millis(outcome.duration),
