@@ -308,18 +308,21 @@ class _Compiler:
             kinds = " and ".join(marker.kind for marker in markers)
             self._fail(f"has two sources, {kinds}: keep one", name)
         marker = markers[0] if markers else None
-        if parameter.default is not parameter.empty and parameter.default is not marker:
-            return marker, parameter.default
+        written = parameter.default is not parameter.empty and parameter.default is not marker
         if marker is None:
-            return None, MISSING
+            return None, parameter.default if written else MISSING
         text = marker.default
-        beside = parameter.default is parameter.empty and marker.source in ("header", "cookie")
-        if beside and isinstance(text, str):
+        if written and text is MISSING:
+            return marker, parameter.default
+        beside = parameter.default is not marker and marker.source in ("header", "cookie")
+        if (beside or written) and isinstance(text, str):
             self._fail(
                 f"is {text!r} its name or its default? Write {marker.kind}(alias={text!r}) for "
                 f"the name, or `= {text!r}` after the annotation for the default",
                 name,
             )
+        if written:
+            self._fail(f"has two defaults, {text!r} and {parameter.default!r}: keep one", name)
         return marker, marker.default
 
     def _is_request(self, name: str, core: Any, annotation: Any) -> bool:
