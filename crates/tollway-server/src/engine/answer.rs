@@ -28,6 +28,8 @@ pub(super) struct Flow {
     active: Cell<u32>,
     /// Bytes that it may still give in this step.
     allowance: Cell<usize>,
+    /// Steps so far.
+    steps: Cell<u64>,
     /// It ended with an error.
     failed: Cell<bool>,
 }
@@ -36,6 +38,7 @@ impl Flow {
     /// A step of the connection begins.
     pub(super) fn refill(&self) {
         self.allowance.set(STEP_BYTES);
+        self.steps.set(self.steps.get() + 1);
     }
 
     pub(super) fn is_active(&self) -> bool {
@@ -63,8 +66,9 @@ pub(super) struct Answer {
     wire: Rc<Wire>,
     /// The client speaks HTTP/1.0: it knows the end of a stream by the close.
     ends_by_close: bool,
-    /// Why the stream failed, until what came before is on its way.
-    error: Option<StreamError>,
+    /// Why the stream failed, and in which step. The parser is told in a later one: it forgets
+    /// what it holds when it learns of an error.
+    error: Option<(u64, StreamError)>,
     /// When the last frame was given, and the wait for the next heartbeat.
     last: Instant,
     place: Place,
@@ -142,8 +146,12 @@ impl Answer {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        if let Some(error) = self.error.take() {
+        if let Some((_, error)) = self.error.take_if(|(step, _)| *step < flow.steps.get()) {
             return Poll::Ready(Some(Err(error)));
+        }
+        if self.error.is_some() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
@@ -151,14 +159,15 @@ impl Answer {
                 self.last = self.wire.now.get();
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(error))) if shared => Poll::Ready(Some(Err(error))),
             Poll::Ready(Some(Err(error))) => {
-                flow.failed.set(true);
-                if self.ends_by_close {
-                    self.wire.reset_on_close();
+                // Over HTTP/2 only the stream is reset.
+                if !shared {
+                    flow.failed.set(true);
+                    if self.ends_by_close {
+                        self.wire.reset_on_close();
+                    }
                 }
-                // The parser forgets what it holds when it learns of an error.
-                self.error = Some(error);
+                self.error = Some((flow.steps.get(), error));
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
