@@ -9,8 +9,8 @@
 2
 
 Checks are counted in Rust, for about 15 ns each, also those that Bolt decides before Python is
-entered. :mod:`tollway.observe.prometheus`, :mod:`tollway.observe.opentelemetry` and
-:mod:`tollway.observe.logs` tell the counts to others.
+entered. :mod:`tollway.observe.prometheus`, :mod:`tollway.observe.opentelemetry`,
+:mod:`tollway.observe.statsd` and :mod:`tollway.observe.logs` tell the counts to others.
 """
 
 from __future__ import annotations

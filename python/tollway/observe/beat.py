@@ -7,12 +7,14 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 from weakref import WeakSet
 
 from tollway.errors import ConfigError
 
 log = logging.getLogger("tollway")
+Name = TypeVar("Name")
 
 
 class Beat:
@@ -63,6 +65,14 @@ class Beat:
         """In a forked child, where the thread is not."""
         self._lock = threading.Lock()
         self._begin()
+
+
+def growth(counts: Mapping[Name, int], before: Mapping[Name, int]) -> dict[Name, int]:
+    """What came in since; all of it, where counting began anew, as after a fork."""
+    return {
+        name: count - (last if (last := before.get(name, 0)) <= count else 0)
+        for name, count in counts.items()
+    }
 
 
 _beating: WeakSet[Beat] = WeakSet()

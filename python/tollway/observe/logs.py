@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
 
 from tollway import observe
-from tollway.observe.beat import Beat
+from tollway.observe.beat import Beat, growth
 
 __all__ = ["start"]
 
@@ -50,7 +49,7 @@ class _Lines:
         seconds, self._at = round(now - self._at, 3), now
         before, self._checks = self._checks, observe.checks()
         for policy, counts in self._checks.items():
-            new = _growth(counts, before.get(policy, {}))
+            new = growth(counts, before.get(policy, {}))
             told = {name: new[name] for name in _TOLD if new.get(name)}
             if told:
                 words = ", ".join(f"{count} {name}" for name, count in told.items())
@@ -65,7 +64,7 @@ class _Lines:
         for store in found:
             name = store["store"]
             last = before.get(name)
-            errors = _growth(store["errors"], last["errors"] if last else {})
+            errors = growth(store["errors"], last["errors"] if last else {})
             errors = {kind: count for kind, count in errors.items() if count}
             skipped = max(0, store["skipped"] - (last["skipped"] if last else 0))
             turned = store["breaker"] != (last["breaker"] if last else "closed")
@@ -79,11 +78,3 @@ class _Lines:
                 *(name, words, skipped, seconds, store["breaker"]),
                 extra={**extra, "errors": errors, "skipped": skipped},
             )
-
-
-def _growth(counts: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
-    """What came in since; all of it, where counting began anew, as after a fork."""
-    return {
-        name: count - (last if (last := before.get(name, 0)) <= count else 0)
-        for name, count in counts.items()
-    }
