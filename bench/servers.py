@@ -22,7 +22,7 @@ from bench.results import Row, Section, Target, interleaved
 TOP = Path(__file__).resolve().parent.parent
 APPS = TOP / "bench" / "apps"
 WARM_SECONDS = 1
-RUN_SECONDS = 3
+RUN_SECONDS = 2
 
 
 def newer_pythons() -> Iterator[Path]:
@@ -113,6 +113,7 @@ CASES = [
     Case("refused with 429", Request("/refused/42", refused=True)),
     Case("one await that waits", Request("/suspending/42"), target=1.67, others=BOTH[:1]),
     Case("a def handler", Request("/plain/42"), target=1.11),
+    Case("a def handler that never blocks", Request("/inline/42"), target=1.11),
     Case("Django's default middleware", Request("/items/42"), "stacked", 3.33),
     Case("10 rows from SQLite, async", Request("/rows"), target=1.25),
     Case("10 rows from SQLite, def", Request("/plain-rows"), target=1.25),
@@ -204,6 +205,7 @@ def measure(rounds: int, progress: Progress) -> Section:
             "has one"
         )
     python = Path(sys.executable) if peer is None else environment(peer)
+    loads: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         contenders = Contenders(python, peer is not None, Path(folder))
         contenders.prepare()
@@ -213,18 +215,27 @@ def measure(rounds: int, progress: Progress) -> Section:
                     section.notes.append(memory(servers))
                 for case in CASES:
                     if case.setup == setup:
-                        compare(section, case, servers, rounds, progress)
+                        compare(section, case, servers, rounds, progress, loads)
     section.notes += [
+        f"The machine's load meanwhile was {min(loads):.1f} to {max(loads):.1f}; a server and its "
+        "client are 2.",
         f"tollway.bolt and django-bolt 0.13.0 on {version(python)}, both without access log and "
         "compression; hyper on tokio sends the same bytes each time and calls no Python.",
         "CPU is the server's user and system time by /proc, a request. Of limits, django-bolt "
-        "keeps one for each process; ours is one for both, in shared memory.",
+        "keeps one for each process, and tells of them on refusals only; ours is one for both, in "
+        "shared memory, and told on every answer. A def handler runs on a thread of ours unless "
+        "it says that it never blocks; django-bolt decides by reading its source.",
     ]
     return section
 
 
 def compare(
-    section: Section, case: Case, servers: dict[str, Server], rounds: int, progress: Progress
+    section: Section,
+    case: Case,
+    servers: dict[str, Server],
+    rounds: int,
+    progress: Progress,
+    loads: list[float],
 ) -> None:
     """Everybody who answers this kind of request, in interleaved rounds."""
     headers = tuple(header.format(token=token()) for header in case.request.headers)
@@ -235,6 +246,7 @@ def compare(
         drive(servers[name], request, WARM_SECONDS)
     for number, name in interleaved(rounds, names):
         progress.at(section.title, case.title, f"{name}, round {number + 1} of {rounds}")
+        loads.append(os.getloadavg()[0])
         add(rows[name], drive(servers[name], request, RUN_SECONDS), request.pipelined)
     section.rows.extend(rows.values())
     if case.target is not None and PEER in rows:

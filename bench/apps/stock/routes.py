@@ -28,6 +28,7 @@ def add_routes(
     authenticated: dict[str, Any],
     limited: Callable[[Any], Any],
     refused: Callable[[Any], Any],
+    inline: dict[str, Any],
 ) -> None:
     """Put the routes on a BoltAPI of either make."""
 
@@ -64,6 +65,10 @@ def add_routes(
 
     @api.get("/plain/{item_id}")
     def plain(item_id: int):
+        return {"item_id": item_id}
+
+    @api.get("/inline/{item_id}", **inline)
+    def on_the_loop(item_id: int):
         return {"item_id": item_id}
 
     @api.get("/rows")

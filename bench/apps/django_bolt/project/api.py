@@ -11,9 +11,10 @@ AUTHENTICATED = {
 }
 LIMITED = rate_limit(rps=1_000_000_000, key="ip")
 REFUSED = rate_limit(rps=1, burst=1, key="ip")
+INLINE: dict[str, object] = {}  # It decides by the handler's source, for every handler.
 
 # Ours neither logs each request nor compresses, so these must not either.
 api = BoltAPI(enable_logging=False, compression=False)
 stacked = BoltAPI(enable_logging=False, compression=False, django_middleware=True)
 for one in (api, stacked):
-    add_routes(one, AUTHENTICATED, LIMITED, REFUSED)
+    add_routes(one, AUTHENTICATED, LIMITED, REFUSED, INLINE)

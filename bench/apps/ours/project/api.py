@@ -12,7 +12,8 @@ AUTHENTICATED = {
 }
 LIMITED = rate_limit("1000000000/s", key="ip")
 REFUSED = rate_limit("1/s", key="ip")
+INLINE = {"inline": True}
 
 api, stacked = BoltAPI(), BoltAPI(django_middleware=True)
 for one in (api, stacked):
-    add_routes(one, AUTHENTICATED, LIMITED, REFUSED)
+    add_routes(one, AUTHENTICATED, LIMITED, REFUSED, INLINE)
