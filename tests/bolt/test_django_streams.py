@@ -103,7 +103,8 @@ async def on_loop():
 
 @api.get("/sync")
 def on_thread():
-    return StreamingResponse(Rows("sync"), headers={"ETag": '"1"'}, media_type="text/plain")
+    made = StreamingResponse(Rows("sync"), headers={"ETag": '"1"'}, media_type="text/plain")
+    return made.set_cookie("own", "2")
 
 
 @api.get("/mixed")
@@ -222,6 +223,7 @@ def test_a_middleware_may_answer_with_a_stream_of_its_own(client: httpx.Client, 
 def test_a_condition_that_holds_sends_no_stream(client: httpx.Client) -> None:
     answer = client.get("/sync", headers={"If-None-Match": '"1"'})
     assert (answer.status_code, answer.content) == (304, b"")
+    assert answer.headers["set-cookie"].startswith("own=2")
     assert client.get("/sync", headers={"If-None-Match": '"2"'}).text == LINES
 
 

@@ -98,6 +98,15 @@ class DjangoRequest(HttpRequest):
         return self.bolt.scheme
 
 
+class Cookies(SimpleCookie):
+    """The cookies that middleware sets, and as ``lines`` those of the handler: Django hands this
+    object on where it puts another response in the place of one, as for 304."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__()
+        self.lines = lines
+
+
 class Carried(HttpResponse):
     """An answer of Bolt on its way through Django's middleware."""
 
@@ -105,9 +114,8 @@ class Carried(HttpResponse):
         # What HttpResponse would set, without reading the body or guessing a type.
         self.headers = headers
         self.bolt = bolt
-        self.bolt_cookies = cookies
         self.status_code = bolt.status_code
-        self.cookies = SimpleCookie()
+        self.cookies = Cookies(cookies)
         self.closed = False
         self._charset = None
         self._resource_closers: list[Any] = []
@@ -128,7 +136,7 @@ class CarriedStream(StreamingHttpResponse):
         super().__init__(status=bolt.status_code)
         self.headers = headers
         self.bolt = bolt
-        self.bolt_cookies = cookies
+        self.cookies = Cookies(cookies)
         self.carried = self._iterator = pieces_of(bolt.body, request)
         self.is_async = self.carried.is_async
 
@@ -177,8 +185,11 @@ def to_django(response: Response, request: Any) -> HttpResponseBase:
 
 def from_django(made: Any) -> Response:
     """What Django's middleware answered, as a response of Bolt."""
+    lines = [("set-cookie", line) for line in getattr(made.cookies, "lines", ())]
     if not isinstance(made, Carried | CarriedStream):
-        return carried(made)
+        response = carried(made)
+        response.headers += lines
+        return response
     response = made.bolt
     if isinstance(made, CarriedStream):
         response.body = made.changed()
@@ -186,7 +197,7 @@ def from_django(made: Any) -> Response:
         response.body = made.content
     store = made.headers._store
     pairs = HeaderPairs([pair for lower, pair in store.items() if lower != "content-length"])
-    pairs += [("set-cookie", value) for value in made.bolt_cookies]
+    pairs += lines
     if made.cookies:
         pairs += [("set-cookie", morsel.OutputString()) for morsel in made.cookies.values()]
     response.status_code = made.status_code
