@@ -39,6 +39,10 @@ bench: build ## ratios against the libraries and servers that do the same job (A
 	@scripts/wants.sh bench
 	@$(BIN)/python -m bench $(ARGS)
 
+soak: build ## a million mixed requests to runbolt, its memory meanwhile, 10 reloads under load (ARGS=--json)
+	@scripts/wants.sh test
+	@$(BIN)/python -m bench.soak $(ARGS)
+
 docs: build ## the manual, as HTML in docs/_build/html
 	@scripts/wants.sh docs
 	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html

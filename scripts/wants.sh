@@ -82,6 +82,7 @@ test)
     debian curl curl
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || debian initdb postgresql
     [ -x /usr/sbin/mariadbd ] || debian mariadbd mariadb-server
+    [ -x /usr/sbin/nginx ] || debian nginx nginx
     debian faketime faketime
     debian promtool prometheus
     debian chromium chromium
