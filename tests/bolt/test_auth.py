@@ -29,6 +29,7 @@ from tollway.bolt.auth import (
     IsAuthenticated,
     IsStaff,
     JWTAuthentication,
+    JWTAuthViews,
     Requires,
 )
 from tollway.bolt.conf import BoltSettings
@@ -537,3 +538,11 @@ def test_a_limit_by_caller_needs_callers(key: str) -> None:
     api.get("/me")(limited(rate_limit("1/h", key=key)))
     with pytest.raises(ConfigError, match="nothing says who is asking"):
         assemble([api], BoltSettings())
+
+
+def test_what_tokens_say_is_told_by_a_plain_function() -> None:
+    async def claims(user: Any) -> dict[str, Any]:
+        return {"tier": user.plan}
+
+    with pytest.raises(ConfigError, match="claims runs on a thread: write it without async"):
+        JWTAuthViews(store=InMemoryRevocation(), claims=claims)

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from django.db.models import Model
 
 from tests.bolt.project import Project, Served
 from tollway import ConfigError
@@ -105,6 +106,21 @@ def test_models_that_cannot_be(model: Any, told: str) -> None:
         assemble([api], BoltSettings())
     assert told in str(caught.value)
     assert f"{__file__}:{handler.__code__.co_firstlineno}" in str(caught.value)
+
+
+def test_a_row_of_the_database_is_no_promise() -> None:
+    for annotation in (Model, list[Model]):
+
+        def handler() -> None: ...
+
+        handler.__annotations__["return"] = annotation
+        api = BoltAPI()
+        api.get("/")(handler)
+        with pytest.raises(ConfigError, match="returns Model, and a model of Django does not"):
+            assemble([api], BoltSettings())
+        api = BoltAPI()
+        api.get("/", response_model=Item)(handler)
+        assemble([api], BoltSettings())
 
 
 def test_nothing_is_put_around_a_handler_with_one_model() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -148,6 +149,21 @@ def test_a_redirect_never_leaves_the_host() -> None:
 def test_status_codes_are_checked_where_they_are_written() -> None:
     with pytest.raises(ConfigError, match="status_code is from 200 to 599, not 99"):
         BoltAPI().get("/x", status_code=99)
+
+
+@pytest.mark.parametrize(
+    ("write", "told"),
+    [
+        (lambda: BoltAPI(gaurds=[]), "BoltAPI: there is no option 'gaurds'; did you mean guards?"),
+        (lambda: Router(gaurds=[]), "Router: there is no option 'gaurds'; did you mean guards?"),
+        (lambda: BoltAPI().get("/a", gaurds=[]), "path '/a': there is no option 'gaurds'; did you"),
+        (lambda: BoltAPI().get("/a", xyz=1), "'xyz'; there are status_code, inline, name"),
+        (lambda: BoltAPI(dependencies=[nothing]), "write Depends(nothing), not nothing"),
+    ],
+)
+def test_an_option_that_is_none_opens_no_route(write: Any, told: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        write()
 
 
 def test_all_problems_are_told_together() -> None:

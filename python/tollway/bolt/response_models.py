@@ -8,7 +8,7 @@ server, told in the log and not to the client.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, get_args, get_origin
 
 import msgspec
 from django.http.response import HttpResponseBase
@@ -144,10 +144,25 @@ def promised(where: str, status_code: int, given: Any, annotation: Any, validate
                     f"handler {where}, response_model: {status!r} is not a status from 200 to 599"
                 )
         return Promise(where, status_code, models, each=True)
-    if given is None and annotation is not None and _is_model(annotation):
-        given = annotation
+    if given is None and annotation is not None:
+        row = _row_of(annotation)
+        if row is not None:
+            raise ConfigError(
+                f"handler {where} returns {row.__name__}, and a model of Django does not say what "
+                "may be sent: write a msgspec.Struct with those fields, as the return annotation "
+                "or as response_model="
+            )
+        given = annotation if _is_model(annotation) else None
     models = {} if given is None else {status_code: given}
     return Promise(where, status_code, models, each=False)
+
+
+def _row_of(annotation: Any) -> type | None:
+    """The model of the database that a return annotation is, or is a list of."""
+    from django.db.models import Model
+
+    core = get_args(annotation)[0] if get_origin(annotation) is list else annotation
+    return core if isinstance(core, type) and issubclass(core, Model) else None
 
 
 def _is_model(annotation: Any) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from inspect import signature
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 from tollway.bolt import paths
 from tollway.bolt.params import Depends
 from tollway.bolt.paths import TrailingSlash
-from tollway.bolt.scope import Scope, ScopeOptions, scope_of
+from tollway.bolt.scope import Scope, ScopeOptions, refuse_unknown, scope_of
 from tollway.bolt.signature import describe
 from tollway.errors import ConfigError
 
@@ -100,6 +101,9 @@ class Routes:
             raise ConfigError(
                 f'trailing_slash must be "strip", "append" or "keep", not {trailing_slash!r}'
             )
+        own = [name for name in signature(type(self).__init__).parameters if name != "self"]
+        names = [*(name for name in own if name != "options"), *ScopeOptions.__annotations__]
+        refuse_unknown(options, names, type(self).__name__)
         self.prefix = prefix
         self.scope = scope_of(options)
         self.trailing_slash: TrailingSlash = trailing_slash
@@ -115,6 +119,7 @@ class Routes:
         self, method: str, path: str, **options: Unpack[Options]
     ) -> Callable[[Handler], Handler]:
         """Register a handler for a method given as text. See :class:`Options`."""
+        refuse_unknown(options, Options.__annotations__, f"path {path!r}")
         status_code = options.get("status_code", 200)
         if not 200 <= status_code <= 599:
             raise ConfigError(f"path {path!r}: status_code is from 200 to 599, not {status_code}")
@@ -224,7 +229,9 @@ class Router(Routes):
 
 def depends_on(given: Sequence[Depends], what: str) -> tuple[Depends, ...]:
     """A list of dependencies, checked."""
-    for item in given:
+    written: Sequence[Any] = given
+    for item in written:
         if not isinstance(item, Depends):
-            raise ConfigError(f"{what}: write Depends({item!r})")
+            name = getattr(item, "__name__", repr(item))
+            raise ConfigError(f"{what}: write Depends({name}), not {name}")
     return tuple(given)

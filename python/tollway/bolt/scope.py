@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Final, Literal, TypedDict, TypeVar
 
 from tollway.bolt.compression import CompressionConfig, read_compression
@@ -11,7 +12,15 @@ from tollway.bolt.cors import CORSConfig, configured
 from tollway.bolt.logging import LoggingConfig
 from tollway.errors import ConfigError
 
-__all__ = ["Scope", "ScopeOptions", "no_compress", "scope_of", "skip_middleware", "skipped"]
+__all__ = [
+    "Scope",
+    "ScopeOptions",
+    "no_compress",
+    "refuse_unknown",
+    "scope_of",
+    "skip_middleware",
+    "skipped",
+]
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -76,6 +85,16 @@ def scope_of(options: ScopeOptions) -> Scope:
         logging=logging_config if options.get("enable_logging", True) else False,
         compression=chosen_compression,
     )
+
+
+def refuse_unknown(options: Iterable[str], known: Iterable[str], where: str) -> None:
+    """Raise ConfigError for what is no option: a misspelt ``guards=`` must not open a route."""
+    names = list(known)
+    for name in options:
+        if name not in names:
+            near = get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+            raise ConfigError(f"{where}: there is no option {name!r}; {hint}")
 
 
 def skip_middleware(*names: str) -> Callable[[Handler], Handler]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from inspect import iscoroutinefunction
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ from tollway.bolt.exceptions import Unauthorized
 from tollway.bolt.limits import rate_limit
 from tollway.bolt.request import Request
 from tollway.bolt.router import Router
+from tollway.errors import ConfigError
 
 __all__ = ["JWTAuthViews", "LoginCredentials"]
 
@@ -67,6 +69,8 @@ class JWTAuthViews(Router):
         claims: Callable[[Any], Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__(prefix)
+        if iscoroutinefunction(claims):
+            raise ConfigError("JWTAuthViews: claims runs on a thread: write it without async")
         self.store = store
         made: dict[str, Any] = {
             "secret": secret,
