@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import os
 import selectors
 import sys
 import threading
@@ -20,7 +21,7 @@ from tests.bolt import tokens
 from tests.bolt.native import Running
 from tests.bolt.project import Project
 from tests.bolt.test_auth import BY_KEY, BY_TOKEN, KEYS, bearer, limited, serving, whoami
-from tollway import ConfigError
+from tollway import ConfigError, Limiter
 from tollway.bolt import BoltAPI, HTTPException, Unauthorized, rate_limit
 from tollway.bolt.auth import IsAuthenticated
 
@@ -181,6 +182,40 @@ def test_attempts_at_the_same_moment_are_bounded() -> None:
             thread.join()
     # A token is judged between the look and the count, and nothing comes between.
     assert Counter(found) == {401: 5, 429: 35}
+
+
+@pytest.mark.parametrize("kind", ["async", "sync", "refused by a guard"])
+def test_a_remote_store_is_asked_before_and_after(redis_url: str, kind: str) -> None:
+    backend = Limiter(redis_url, prefix=f"outcomes-{kind.replace(' ', '-')}-{os.getpid()}")
+    api = BoltAPI(auth=[BY_TOKEN], guards=[IsAuthenticated()])
+    limits = (
+        rate_limit("100/h", backend=backend),
+        rate_limit("3/h", on_status=[401, 404], backend=backend),
+        rate_limit("2/h", key="user", on_status=404, backend=backend),
+    )
+
+    async def later(number: int) -> Any:
+        await asyncio.sleep(0)
+        return now(number)
+
+    def now(number: int) -> Any:
+        if number != 7:
+            raise HTTPException(404)
+        return {}
+
+    handler: Any = now if kind == "sync" else later
+    for limit in limits:
+        handler = limit(handler)
+    api.get("/{number}")(handler)
+    with serving(api) as served:
+        ada, bob = (bearer(tokens.token(sub=sub)) for sub in ("ada", "bob"))
+        assert statuses(served, "/7", 5, **ada) == [200] * 5
+        if kind == "refused by a guard":
+            assert statuses(served, "/7", 4, **bearer("forged")) == [401, 401, 401, 429]
+            return
+        assert statuses(served, "/1", 3, **ada) == [404, 404, 429]
+        assert statuses(served, "/1", 2, **bob) == [404, 429]
+        assert statuses(served, "/7", 1, **bob) == [429]
 
 
 @pytest.mark.parametrize(
