@@ -78,7 +78,7 @@ def layers(rounds: int, progress: Progress) -> Section:
         "the thread's processor time, in blocks with the layer and without it in turns. A refusal "
         "is counted against the bare route's answer, which it comes in place of.",
         "A refusal of tower_governor makes a clock, which asks the processor what it is: on a "
-        "virtual machine that is most of the time.",
+        "virtual machine that is much of the time.",
         "With headers ours writes five (`RateLimit`, `RateLimit-Policy` and three "
         "`X-RateLimit-*`), tower_governor two.",
     ]
