@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -19,7 +20,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.bolt import tokens
 from tests.bolt.native import Running
+from tests.bolt.project import Project
 from tests.bolt.test_auth import BY_KEY, BY_TOKEN, KEYS, api_with, bearer, serving
+from tests.bolt.wire import certificate, trusting
 from tollway import ConfigError
 from tollway._tollway import TokenVerifier
 from tollway.bolt.auth import InMemoryRevocation, IsStaff, JWTAuthentication
@@ -217,3 +220,40 @@ def test_a_refusal_does_not_tell_what_was_nearly_right(caplog: pytest.LogCapture
         assert (unknown.status, unknown.json()["detail"]) == (401, "the API key is not known")
         assert "no such key" not in unknown.body.decode()
     assert not any(token in caplog.text for token in wrong)
+
+
+COOKIE = """
+from tollway.bolt import BoltAPI
+from tollway.bolt.auth import IsAuthenticated, JWTAuthentication
+
+api = BoltAPI(auth=[JWTAuthentication(cookie="t")], guards=[IsAuthenticated()])
+
+
+@api.post("/change")
+async def change():
+    return {}
+"""
+
+
+@pytest.mark.parametrize("http2", [False, True])
+def test_a_cookie_is_judged_by_its_origin_on_either_protocol(project: Project, http2: bool) -> None:
+    """On HTTP/2 the name of the site is in `:authority`, and there is no `Host`."""
+    project.settings(f"SECRET_KEY = {tokens.SECRET!r}")
+    project.write("shop/api.py", COOKIE)
+    certified, key = certificate(project.folder)
+    arguments = ("--tls-cert", str(certified), "--tls-key", str(key))
+    with (
+        project.serve(*arguments) as served,
+        httpx.Client(base_url=served.url, verify=trusting(certified), http2=http2) as client,
+    ):
+        host = served.url.removeprefix("https://")
+        for origin, status in (
+            (f"https://{host}", 200),
+            (f"https://{host}0", 403),
+            ("https://evil.example", 403),
+            ("null", 403),
+        ):
+            headers = {"cookie": f"t={tokens.token()}", "origin": origin}
+            answer = client.post("/change", headers=headers)
+            told = (answer.http_version, answer.status_code)
+            assert told == ("HTTP/2" if http2 else "HTTP/1.1", status), origin
