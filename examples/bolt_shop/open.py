@@ -46,7 +46,9 @@ def main() -> int:
     environment = os.environ | {"SHOP_PAGE": origin}
     manage = [sys.executable, str(FOLDER / "manage.py")]
     for command in (["migrate", "--verbosity", "0"], ["fill"]):
-        subprocess.run([*manage, *command], env=environment, check=True)
+        done = subprocess.run([*manage, *command], env=environment)
+        if done.returncode != 0:
+            return done.returncode
     print(f"The shop's window is {origin}/?api=http://127.0.0.1:{port}/api", flush=True)
     serve = [*manage, "runbolt", "--processes", "2", "--port", str(port)]
     bolt = subprocess.Popen(serve, env=environment)

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from django.core.exceptions import ImproperlyConfigured
+
 FOLDER = Path(__file__).resolve().parent.parent
 
 SECRET_KEY = os.environ.get("SECRET_KEY", "only for a demonstration on 127.0.0.1, never elsewhere")
@@ -29,7 +31,9 @@ def database(place: str) -> dict[str, object]:
         name = url.path.removeprefix("/")
         return {"ENGINE": "django.db.backends.sqlite3", "NAME": name, "OPTIONS": wait | journal}
     if url.scheme not in ("postgres", "postgresql"):
-        raise ValueError(f"DATABASE_URL begins with sqlite:/// or postgres://, not {url.scheme}:")
+        raise ImproperlyConfigured(
+            f"DATABASE_URL begins with sqlite:/// or postgres://, not {url.scheme}:"
+        )
     return {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": url.path.removeprefix("/"),
