@@ -22,7 +22,7 @@ use crate::{Check, Gate, Verdict};
 /// closed) and never reaches the handler; an allowed one carries the limit headers in its answer. The
 /// client is the peer of the connection, or what trusted proxies say.
 ///
-/// actix has HTTP types of its own, so the head of each request is copied: about a microsecond.
+/// actix has HTTP types of its own, so the head of each request is copied.
 ///
 /// ```
 /// use std::sync::Arc;
