@@ -161,6 +161,7 @@ MALFORMED = [
     ("GET /pi\x00ng HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     ("GET /pi\x7fng HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     ("GET /\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    ("GET /<script> HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     ("GET /ping?q=\xff HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     ("GET /ping HTTP/1.1\r\n\r\n", 400),
     ("GET /ping HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),

@@ -138,8 +138,8 @@ fn what_the_guard_clears_is_read_in_one_way() {
         prop_assert_eq!(literal.len() as u64, guard.messages());
         prop_assert_eq!(literal.last().is_some_and(|message| !message.whole), guard.in_body());
         let mut by_hyper = read_by_hyper(cleared);
-        // It closes after a request that asks for that, and refuses some targets: then it reads
-        // less, and never something else.
+        // It closes after a request that asks for that: then it reads less, and never something
+        // else.
         prop_assert!(by_hyper.len() <= literal.len());
         if let Some(last) = by_hyper.last_mut() {
             let index = literal.iter().take_while(|message| message.whole).count();

@@ -209,7 +209,7 @@ impl<H: Handler> Connection<H> {
             Ok(Poll::Pending) => Fate::Keep,
             Ok(Poll::Ready(result)) => {
                 if result.as_ref().is_err_and(hyper::Error::is_parse) {
-                    // The guard lets a few targets pass that the parser refuses.
+                    // Nothing that the guard lets pass, as far as is known.
                     self.shared.refused.set(self.shared.refused.get() + 1);
                 }
                 // Something of the client's is unread: closing at once would

@@ -188,7 +188,17 @@ fn request_line(line: &[u8]) -> Result<(RequestLine, &[u8]), Refusal> {
     if !shaped || !target.iter().all(printable) {
         return Err(Refusal::BadTarget);
     }
+    // What the parser would refuse is refused here, where it is told and counted.
+    let usual = target.starts_with(b"/") && target.iter().all(|&byte| is_usual(byte));
+    if !usual && http::Uri::try_from(target).is_err() {
+        return Err(Refusal::BadTarget);
+    }
     Ok((RequestLine { is_1_1 }, target))
+}
+
+/// Characters that every target may have.
+fn is_usual(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"/-._~%?=&+,:;@!$'()*".contains(&byte)
 }
 
 fn has_scheme(target: &[u8], scheme: &[u8]) -> bool {
