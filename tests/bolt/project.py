@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -74,6 +75,13 @@ class Served:
     process: subprocess.Popen[str]
     lines: list[str] = field(default_factory=list)
     """What it printed so far, standard output and standard error in one."""
+
+    def wait_for_line(self, part: str, count: int = 1) -> None:
+        """Wait until so many lines that hold ``part`` were printed: they come by a pipe."""
+        deadline = time.monotonic() + 15
+        while sum(part in line for line in self.lines) < count:
+            assert time.monotonic() < deadline, "\n".join(self.lines)
+            time.sleep(0.01)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Ask it to stop and return its exit code."""

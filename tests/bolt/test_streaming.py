@@ -379,6 +379,29 @@ def test_the_grace_of_a_shutdown_ends_streams() -> None:
     client.close()
 
 
+def test_the_end_of_the_server_closes_plain_streams_on_their_thread() -> None:
+    watched = Watched()
+    threads: list[int] = []
+
+    class Endless(Held):
+        def __iter__(self) -> Iterator[bytes]:
+            threads.append(threading.get_ident())
+            while True:
+                yield PIECE
+
+        def close(self) -> None:
+            threads.append(threading.get_ident())
+            self.watched.end()
+
+    with serving(returns(lambda: StreamingResponse(Endless(watched))), grace=0.0) as served:
+        client = served.open()
+        while PIECE[:10] not in client.recv(1000):
+            pass
+    watched.ended()
+    assert threads[0] == threads[1]
+    client.close()
+
+
 def test_how_events_are_written() -> None:
     event = ServerSentEvent({"n": 1}, event="tick", id=7, retry=1500, comment="a\nb")
     assert format_sse_event(event) == (
@@ -451,10 +474,13 @@ def test_handlers_that_yield_are_streams_of_events(project: Project, tmp_path: P
     project.write(
         "shop/api.py",
         """
+        import asyncio
         from collections.abc import AsyncIterable, Iterable
+        from typing import Annotated
 
         from shop.models import Item
         from tollway.bolt import BoltAPI, Depends, ServerSentEvent, StreamingResponse
+        from tollway.bolt.params import Header
 
         api = BoltAPI()
 
@@ -465,6 +491,36 @@ def test_handlers_that_yield_are_streams_of_events(project: Project, tmp_path: P
         async def ticks(count: int, name=Depends(user)) -> AsyncIterable[ServerSentEvent]:
             for number in range(count):
                 yield ServerSentEvent({"n": number, "name": name}, id=number)
+
+        @api.get("/resumed")
+        async def resumed(last_event_id: Annotated[int, Header()] = 0):
+            for number in range(last_event_id + 1, 4):
+                yield ServerSentEvent("tick", id=number)
+
+        @api.get("/rows")
+        async def rows():
+            return StreamingResponse(f"{item.name};" async for item in Item.objects.order_by("id"))
+
+        left = asyncio.Event()
+
+        @api.get("/leaves")
+        async def leaves():
+            async def pieces():
+                try:
+                    async for item in Item.objects.all():
+                        yield item.name
+                    await asyncio.Event().wait()
+                finally:
+                    # The clean-up of a stream whose client is gone may still ask the database.
+                    if await Item.objects.acount() == 1:
+                        left.set()
+
+            return StreamingResponse(pieces())
+
+        @api.get("/left")
+        async def has_left():
+            async with asyncio.timeout(10):
+                return await left.wait()
 
         @api.get("/plain")
         def plain() -> Iterable[dict]:
@@ -485,6 +541,14 @@ def test_handlers_that_yield_are_streams_of_events(project: Project, tmp_path: P
             'id: 0\ndata: {"n":0,"name":"ann"}\n\nid: 1\ndata: {"n":1,"name":"ann"}\n\n'
         )
         assert client.get("/ticks/x").status_code == 422
+        told = client.get("/resumed", headers={"Last-Event-ID": "1"}).text
+        assert told == "id: 2\ndata: tick\n\nid: 3\ndata: tick\n\n"
+        head = client.head("/ticks/2")
+        assert (head.headers["content-type"], head.content) == ("text/event-stream", b"")
+        assert client.get("/rows").text == "lantern;"
+        with client.stream("GET", "/leaves") as answer:
+            assert next(answer.iter_text()) == "lantern"
+        assert client.get("/left").json() is True
         assert client.get("/plain").text == 'data: {"name":"lantern"}\n\n'
         answer = client.get("/export")
         assert (answer.text, answer.cookies["a"]) == ("lantern\n", "b")

@@ -85,7 +85,7 @@ enum Turn {
 }
 
 impl Pull {
-    /// Queues it for its thread. The caller holds the GIL: a lane that is closed drops it.
+    /// Queues it for its thread. The caller holds the GIL: a lane that is finished drops it.
     pub(super) fn submit(pull: Pull) {
         let lane = Arc::clone(&pull.lane.0);
         drop(lane.pool.submit(pull));

@@ -233,7 +233,8 @@ impl Server {
         drop(self.engine.take(py));
         drop(self.listener.take(py));
         let lanes = self.core.lanes.take(py);
-        lanes.iter().for_each(|lane| lane.pool().close());
+        // What streams were made of is closed on the threads of the streams.
+        lanes.iter().for_each(|lane| lane.pool().finish());
         let pool = self.core.end(py);
         if let Some(pool) = &pool {
             pool.close();

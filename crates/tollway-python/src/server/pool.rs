@@ -169,6 +169,12 @@ impl<W: Work> Pool<W> {
         lock(&self.queue).jobs.len()
     }
 
+    /// Takes no more jobs and lets the threads end once they have done those that are there.
+    pub(super) fn finish(&self) {
+        lock(&self.queue).closed = true;
+        self.changed.notify_all();
+    }
+
     /// Takes no more jobs and lets the threads end. Jobs that have not begun are dropped, so the
     /// caller must hold the GIL.
     pub(super) fn close(&self) {

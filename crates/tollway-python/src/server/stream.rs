@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -329,11 +329,7 @@ impl Sink {
         held.bytes += piece.len();
         held.pieces.push_back(piece);
         let full = held.is_full();
-        let waker = held.waker.take();
-        drop(held);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake(held);
         full
     }
 
@@ -341,11 +337,7 @@ impl Sink {
     pub(super) fn end(&self, end: Result<(), StreamError>) {
         let mut held = lock(&self.held);
         held.end = Some(end);
-        let waker = held.waker.take();
-        drop(held);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake(held);
     }
 
     /// Whether nobody sends any more.
@@ -377,6 +369,15 @@ impl Sink {
             Some(Waiting::Future(future)) => drop(future),
             None => {}
         }
+    }
+}
+
+/// Tells the engine that there is something, once the lock is free.
+fn wake(mut held: MutexGuard<'_, Held>) {
+    let waker = held.waker.take();
+    drop(held);
+    if let Some(waker) = waker {
+        waker.wake();
     }
 }
 
