@@ -84,7 +84,8 @@ impl Verifier {
 
     /// The claims of a token that is to be believed at `now`, in seconds since 1970.
     ///
-    /// Costs one signature: about half a microsecond for HS256, twenty for RS256, sixty for ES256.
+    /// Costs one signature and the reading of the claims: 2.5 µs with HS256 and ten claims, 45 with RS256, 95 with
+    /// EdDSA, 140 with ES256, more than a millisecond with ES384, on a busy core.
     ///
     /// # Errors
     /// The first thing that is wrong with it. Nothing is read of claims whose signature is wrong.
