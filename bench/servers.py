@@ -219,8 +219,9 @@ def measure(rounds: int, progress: Progress) -> Section:
     section.notes += [
         f"The machine's load meanwhile was {min(loads):.1f} to {max(loads):.1f}; a server and its "
         "client are 2.",
-        f"tollway.bolt and django-bolt 0.13.0 on {version(python)}, both without access log and "
-        "compression; hyper on tokio sends the same bytes each time and calls no Python.",
+        f"tollway.bolt and django-bolt 0.13.0 on {version(python)}, both without access log, "
+        "compression and security headers; hyper on tokio sends the same bytes each time and "
+        "calls no Python.",
         "CPU is the server's user and system time by /proc, a request. Of limits, django-bolt "
         "keeps one for each process, and tells of them on refusals only; ours is one for both, in "
         "shared memory, and told on every answer. A def handler runs on a thread of ours unless "
