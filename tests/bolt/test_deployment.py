@@ -158,7 +158,7 @@ def test_behind_nginx(proxied: tuple[Served, httpx.Client]) -> None:
     seen = client.get("/seen", headers={"x-forwarded-for": "203.0.113.9"})
     told = seen.json()
     # What the client says of itself counts for nothing; what nginx says of it does.
-    assert (told["client"], told["host"]) == (CLIENT, "localhost")
+    assert (told["client"], told["scheme"], told["host"]) == (CLIENT, "https", "localhost")
     assert told["id"] == told["proxy_id"] == seen.headers["x-request-id"]
     statuses = [
         client.get("/limited", headers={"x-forwarded-for": f"203.0.113.{n}"}).status_code

@@ -90,7 +90,11 @@ class Answers:
     def native(self) -> dict[str, Any]:
         """The setting ``answers`` of the server."""
         log = self.settings.log
-        return {"log": log.native() if log else None, "elsewhere": self.elsewhere}
+        return {
+            "log": log.native() if log else None,
+            "elsewhere": self.elsewhere,
+            "secure": self.settings.secure,
+        }
 
     def _cors(
         self, handler: Callable[..., Any], path: str, scopes: tuple[Scope, ...]

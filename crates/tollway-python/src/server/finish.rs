@@ -24,22 +24,26 @@ use super::routes::Route;
 pub(super) struct Finishes {
     log: Option<Arc<AccessLog>>,
     elsewhere: Option<Arc<Finish>>,
+    /// When a request counts as one over TLS beside those that are.
+    pub(super) secure: Arc<Secure>,
     made: HashMap<usize, Option<Arc<Finish>>>,
 }
 
 impl Finishes {
-    /// The setting `answers`: `{"log": …, "elsewhere": …}`, the latter for requests that no route
-    /// answers.
+    /// The setting `answers`: `{"log": …, "elsewhere": …, "secure": …}`, the second for requests
+    /// that no route answers.
     ///
     /// # Errors
     /// `OSError` for a log that cannot be written, `ValueError` for anything else.
     pub(super) fn of(settings: &Bound<'_, PyDict>) -> PyResult<Finishes> {
-        let mut finishes = Finishes { log: None, elsewhere: None, made: HashMap::new() };
+        let mut finishes = Finishes { log: None, elsewhere: None, secure: Arc::default(), made: HashMap::new() };
         let Some(answers) = settings.get_item("answers")?.filter(|value| !value.is_none()) else { return Ok(finishes) };
         let log = answers.get_item("log")?;
         if !log.is_none() {
             finishes.log = Some(access_log(&log)?);
         }
+        let told = answers.cast::<PyDict>()?.get_item("secure")?.filter(|value| !value.is_none());
+        finishes.secure = Arc::new(told.map_or(Ok(Secure::Never), |value| secure(&value))?);
         finishes.elsewhere = finishes.read(&answers.get_item("elsewhere")?)?;
         Ok(finishes)
     }

@@ -140,10 +140,11 @@ impl Request {
         self.head.method.as_str()
     }
 
-    /// `https` where the connection to this server is encrypted, `http` otherwise.
+    /// `https` where the connection to this server is encrypted, or a proxy says with
+    /// `SECURE_PROXY_SSL_HEADER` that the client's is; `http` otherwise.
     #[getter]
     fn scheme(&self) -> &'static str {
-        if self.secure { "https" } else { "http" }
+        if self.secure || self.route.secure.is_secure(&self.head) { "https" } else { "http" }
     }
 
     /// The decoded path.

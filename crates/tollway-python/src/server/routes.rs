@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 use pyo3::{PyTraverseError, PyVisit};
 use tollway_http::ClientAddress;
-use tollway_server::app::{Binder, FileRules, Finish, Kind, ParamSpec, Router, Source, path_names};
+use tollway_server::app::{Binder, FileRules, Finish, Kind, ParamSpec, Router, Secure, Source, path_names};
 
 use super::auth::Auth;
 use super::finish::Finishes;
@@ -76,6 +76,8 @@ pub(super) struct Route {
     pub(super) max_body: Option<usize>,
     pub(super) auth: Option<Auth>,
     pub(super) address: Arc<ClientAddress>,
+    /// When a request counts as one over TLS beside those that are.
+    pub(super) secure: Arc<Secure>,
     pub(super) file_roots: Arc<[PathBuf]>,
     pub(super) finish: Option<Arc<Finish>>,
     /// A router with this route only, for the few who ask a request for its raw parameters.
@@ -225,6 +227,7 @@ fn route(fields: &Fields<'_, '_>, address: &Arc<ClientAddress>, finishes: &mut F
         status: status(&fields)?,
         max_body: fields.number("max_body")?,
         address: Arc::clone(address),
+        secure: Arc::clone(&finishes.secure),
         file_roots: Arc::default(),
         finish,
         method,
