@@ -147,6 +147,13 @@ mod tests {
     }
 
     #[test]
+    fn members_stand_in_the_order_in_which_people_read_them() {
+        let response = Problem::not_found("/a").response();
+        let start = br#"{"type":"about:blank","title":"Not Found","status":404,"detail":"#;
+        assert!(response.body().starts_with(start), "{:?}", response.body());
+    }
+
+    #[test]
     fn a_422_lists_every_error() {
         let error = |index| FieldError {
             code: "int_parsing",
