@@ -14,7 +14,7 @@ import pytest
 
 from tests.bolt.project import Project
 from tollway import ConfigError
-from tollway.bolt.answers import read_answers
+from tollway.bolt.compiling.answers import read_answers
 from tollway.bolt.logging import LoggingConfig
 
 API = """

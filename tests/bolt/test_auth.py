@@ -17,7 +17,6 @@ from tests.bolt.native import Answer, Running, running
 from tollway import ConfigError
 from tollway._tollway import SigningKey
 from tollway.bolt import BoltAPI, Router, rate_limit
-from tollway.bolt.assembly import assemble
 from tollway.bolt.auth import (
     AllowAny,
     APIKeyAuthentication,
@@ -32,6 +31,7 @@ from tollway.bolt.auth import (
     JWTAuthViews,
     Requires,
 )
+from tollway.bolt.compiling.assembly import assemble
 from tollway.bolt.conf import BoltSettings
 
 BY_TOKEN = JWTAuthentication(tokens.SECRET)

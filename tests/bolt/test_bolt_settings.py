@@ -10,9 +10,9 @@ import pytest
 
 from tollway import ConfigError
 from tollway._tollway import Server
-from tollway.bolt.assembly import assemble
-from tollway.bolt.bounds import BOUNDS
+from tollway.bolt.compiling.assembly import assemble
 from tollway.bolt.conf import READ, read_settings, unknown_settings
+from tollway.bolt.server.bounds import BOUNDS
 
 
 def settings(**values: Any) -> Any:

@@ -16,7 +16,7 @@ import pytest
 
 from tests.bolt.project import Project
 from tollway.bolt import BoltAPI, CompressionConfig, no_compress
-from tollway.bolt.answers import read_answers
+from tollway.bolt.compiling.answers import read_answers
 from tollway.errors import ConfigError
 
 API = """

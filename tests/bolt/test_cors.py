@@ -16,8 +16,8 @@ from tests.bolt.project import Project
 from tests.browser import browser
 from tollway import ConfigError
 from tollway.bolt import BoltAPI, CORSConfig, Router, cors, skip_middleware
-from tollway.bolt.answers import AnswerSettings, read_answers
-from tollway.bolt.assembly import assemble
+from tollway.bolt.compiling.answers import AnswerSettings, read_answers
+from tollway.bolt.compiling.assembly import assemble
 from tollway.bolt.conf import BoltSettings
 
 SHOP = "https://shop.example"

@@ -17,7 +17,7 @@ import pytest
 from tests.bolt.project import Project, Served
 from tollway import ConfigError
 from tollway.bolt import BoltAPI, Depends, Router
-from tollway.bolt.assembly import assemble
+from tollway.bolt.compiling.assembly import assemble
 from tollway.bolt.conf import BoltSettings
 
 APP = Path(__file__).with_name("depends_app.py").read_text()

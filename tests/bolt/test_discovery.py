@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tollway import ConfigError
-from tollway.bolt.discovery import find_apis, places
+from tollway.bolt.compiling.discovery import find_apis, places
 
 API = "from tollway.bolt import BoltAPI\napi = BoltAPI(prefix={prefix!r})\n"
 SETTINGS: Any = SimpleNamespace(

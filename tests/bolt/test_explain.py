@@ -8,8 +8,8 @@ from typing import Annotated, Any, NotRequired, TypedDict
 import msgspec
 import pytest
 
-from tollway.bolt.binding import BodyReader
-from tollway.bolt.explain import MOST_PROBLEMS
+from tollway.bolt.compiling.binding import BodyReader
+from tollway.bolt.compiling.explain import MOST_PROBLEMS
 
 
 class Line(msgspec.Struct):

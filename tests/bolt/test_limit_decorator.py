@@ -8,7 +8,7 @@ import pytest
 
 from tollway import ConfigError, Limiter, Policy, Rate, RateError
 from tollway.bolt import BoltAPI, rate_limit
-from tollway.bolt.assembly import assemble
+from tollway.bolt.compiling.assembly import assemble
 from tollway.bolt.conf import BoltSettings
 from tollway.bolt.limits import limits_of
 

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 
-from tollway.bolt.loop_thread import LoopThread, thread_of
+from tollway.bolt.server.loop_thread import LoopThread, thread_of
 
 NAME = "tollway-loop"
 

@@ -18,7 +18,7 @@ from tollway.bolt import (
     TimingMiddleware,
     middleware,
 )
-from tollway.bolt.assembly import assemble
+from tollway.bolt.compiling.assembly import assemble
 from tollway.bolt.conf import BoltSettings
 
 API = """

@@ -14,7 +14,7 @@ from django.db.models import Model
 from tests.bolt.project import Project, Served
 from tollway import ConfigError
 from tollway.bolt import BoltAPI
-from tollway.bolt.assembly import assemble
+from tollway.bolt.compiling.assembly import assemble
 from tollway.bolt.conf import BoltSettings
 
 APP = Path(__file__).with_name("models_app.py").read_text()

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from tollway import ConfigError
-from tollway.bolt import BoltAPI, Router, paths
-from tollway.bolt.assembly import Assembly, assemble
+from tollway.bolt import BoltAPI, Router
+from tollway.bolt.compiling import paths
+from tollway.bolt.compiling.assembly import Assembly, assemble
 from tollway.bolt.conf import BoltSettings
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from tests.bolt.project import Project, Served
 from tests.bolt.wire import Wire, get, post, wire
-from tollway.bolt.sockets import allow_files
+from tollway.bolt.server.sockets import allow_files
 
 API = """
 import asyncio

@@ -15,10 +15,10 @@ import pytest
 
 from tollway import ConfigError
 from tollway.bolt import Request
+from tollway.bolt.compiling.signature import Signature, compile_signature
 from tollway.bolt.cookies import Cookie as SetCookie
 from tollway.bolt.exceptions import RequestValidationError
 from tollway.bolt.params import Body, Cookie, Header, Path, Query
-from tollway.bolt.signature import Signature, compile_signature
 
 UserId = NewType("UserId", int)
 

@@ -31,6 +31,7 @@ from tollway.bolt.auth import (
     get_auth_context,
     get_current_user,
 )
+from tollway.bolt.compiling.scope import no_compress, skip_middleware
 from tollway.bolt.compression import CompressionConfig
 from tollway.bolt.cookies import Cookie
 from tollway.bolt.cors import CORSConfig, cors
@@ -73,7 +74,6 @@ from tollway.bolt.params import Body, Depends, File, Form, Header, Path, Query
 from tollway.bolt.request import Request
 from tollway.bolt.responses import HTML, JSON, PlainText, Redirect, Response
 from tollway.bolt.router import Router
-from tollway.bolt.scope import no_compress, skip_middleware
 from tollway.bolt.streaming import (
     EventSourceResponse,
     ServerSentEvent,

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Unpack
 
+from tollway.bolt.compiling.paths import TrailingSlash
+from tollway.bolt.compiling.scope import ScopeOptions
 from tollway.bolt.lifespan import Lifespan
 from tollway.bolt.params import Depends
-from tollway.bolt.paths import TrailingSlash
 from tollway.bolt.router import Routes
-from tollway.bolt.scope import ScopeOptions
 
 if TYPE_CHECKING:
     from tollway.bolt.auth.backends import BaseAuthentication
@@ -37,7 +37,7 @@ class BoltAPI(Routes):
     other spelling is redirected with 308. ``dependencies`` are called before every handler.
     ``validate_response=False`` sends what handlers return without looking at their models.
     ``auth`` and ``guards`` hold for every route that does not name its own. What else can be said
-    of all routes: :class:`tollway.bolt.scope.ScopeOptions`.
+    of all routes: :class:`tollway.bolt.compiling.scope.ScopeOptions`.
 
     ``lifespan`` is an async context manager made for the API, entered before the first request and
     left after the last, in each process that serves::

@@ -14,8 +14,8 @@ from typing import Any, Final, TypeVar
 
 from tollway import ClientAddress, Limiter, Policy, backends
 from tollway.backends import Backend
-from tollway.bolt.answers import AnswerSettings, read_answers
-from tollway.bolt.bounds import BOUNDS, flag, number, seconds, text, whole
+from tollway.bolt.compiling.answers import AnswerSettings, read_answers
+from tollway.bolt.server.bounds import BOUNDS, flag, number, seconds, text, whole
 from tollway.errors import ConfigError
 from tollway.rules import AccessList, Rules, stated_lists, stated_rules
 
@@ -74,7 +74,7 @@ class BoltSettings:
     rules: Rules | None = None
     answers: AnswerSettings = field(default_factory=AnswerSettings)
     bounds: dict[str, Any] = field(default_factory=dict)
-    """Every bound of :data:`tollway.bolt.bounds.BOUNDS` by its name."""
+    """Every bound of :data:`tollway.bolt.server.bounds.BOUNDS` by its name."""
     tls_cert: str | None = None
     tls_key: str | None = None
     auth: tuple[Any, ...] = ()

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from inspect import signature
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
-from tollway.bolt import paths
+from tollway.bolt.compiling import paths
+from tollway.bolt.compiling.paths import TrailingSlash
+from tollway.bolt.compiling.scope import Scope, ScopeOptions, refuse_unknown, scope_of
+from tollway.bolt.compiling.signature import describe
 from tollway.bolt.params import Depends
-from tollway.bolt.paths import TrailingSlash
-from tollway.bolt.scope import Scope, ScopeOptions, refuse_unknown, scope_of
-from tollway.bolt.signature import describe
 from tollway.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -106,7 +106,7 @@ def close_all(*items: Any) -> None:
             if close is not None:
                 close()
     finally:
-        databases: Any = sys.modules.get("tollway.bolt.databases")
+        databases: Any = sys.modules.get("tollway.bolt.server.databases")
         if databases is not None:
             databases.close_old_connections()
 

@@ -27,9 +27,9 @@ from asgiref.sync import sync_to_async
 from tollway import ConfigError
 from tollway._tollway import Server
 from tollway.bolt.api import BoltAPI
-from tollway.bolt.assembly import assemble
+from tollway.bolt.compiling.assembly import assemble
 from tollway.bolt.conf import read_settings
-from tollway.bolt.serving import event_loop_factory
+from tollway.bolt.server.serving import event_loop_factory
 
 try:
     import httpx

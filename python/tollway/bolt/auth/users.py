@@ -91,7 +91,7 @@ def _load(context: Mapping[str, Any]) -> Any:
 
 
 def _load_apart(context: Mapping[str, Any]) -> Any:
-    from tollway.bolt.databases import closing_old_connections
+    from tollway.bolt.server.databases import closing_old_connections
 
     return closing_old_connections(_load)(context)
 

@@ -1,5 +1,6 @@
 """What stands before a handler: limits, permissions for other origins, and code of yours."""
 
+from tollway.bolt.compiling.scope import no_compress, skip_middleware
 from tollway.bolt.compression import CompressionConfig
 from tollway.bolt.cors import cors
 from tollway.bolt.limits import rate_limit
@@ -23,7 +24,6 @@ from tollway.bolt.middleware.kinds import (
     MiddlewareType,
     middleware,
 )
-from tollway.bolt.scope import no_compress, skip_middleware
 
 __all__ = [
     "DEFAULT_EXCLUDED_MIDDLEWARE",

@@ -11,12 +11,12 @@ from typing import Any
 
 from asgiref.sync import ThreadSensitiveContext, async_to_sync, sync_to_async
 
+from tollway.bolt.compiling.scope import Scope, skipped
 from tollway.bolt.error_handlers import ErrorHandler
 from tollway.bolt.middleware.django_adapter import stack_of
 from tollway.bolt.middleware.kinds import Inner, Layer, layer_of, middleware_of
 from tollway.bolt.responses import PlainText, Response
-from tollway.bolt.scope import Scope, skipped
-from tollway.bolt.threads import Threads
+from tollway.bolt.server.threads import Threads
 
 __all__ = ["layers_of", "response_of", "wrapped"]
 

@@ -15,17 +15,17 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError, connections
 
 from tollway._tollway import Server
-from tollway.bolt import options as command_line
-from tollway.bolt import watching
-from tollway.bolt.assembly import Assembly, assemble
+from tollway.bolt.compiling.assembly import Assembly, assemble
+from tollway.bolt.compiling.discovery import find_apis
 from tollway.bolt.conf import BoltSettings, read_settings
-from tollway.bolt.databases import closing_old_connections
-from tollway.bolt.discovery import find_apis
-from tollway.bolt.recycling import Heritage, take_over
-from tollway.bolt.serving import End, Link, serve
-from tollway.bolt.sharing import segment, shared_url
-from tollway.bolt.sockets import Place, allow_files, opened
-from tollway.bolt.workers import Supervisor
+from tollway.bolt.server import options as command_line
+from tollway.bolt.server import watching
+from tollway.bolt.server.databases import closing_old_connections
+from tollway.bolt.server.recycling import Heritage, take_over
+from tollway.bolt.server.serving import End, Link, serve
+from tollway.bolt.server.sharing import segment, shared_url
+from tollway.bolt.server.sockets import Place, allow_files, opened
+from tollway.bolt.server.workers import Supervisor
 from tollway.errors import ConfigError
 
 

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import msgspec
 
+from tollway.bolt.compiling.explain import explain, problem
+from tollway.bolt.compiling.kinds import Unwrapped, converter
 from tollway.bolt.exceptions import RequestValidationError
-from tollway.bolt.explain import explain, problem
-from tollway.bolt.kinds import Unwrapped, converter
 from tollway.bolt.params import MISSING
 
 __all__ = ["BodyReader", "Group", "container"]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from tollway.bolt.recycling import Heritage, start_beside
+from tollway.bolt.server.recycling import Heritage, start_beside
 
 __all__ = ["MOST_FILES", "Watcher", "is_watched", "roots", "snapshot"]
 

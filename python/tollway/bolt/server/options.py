@@ -10,11 +10,11 @@ from typing import Any, Final
 
 from django.conf import settings as django_settings
 
-from tollway.bolt.answers import access_log
+from tollway.bolt.compiling.answers import access_log
 from tollway.bolt.conf import BoltSettings
-from tollway.bolt.recycling import Wear
-from tollway.bolt.sockets import SOCKET_MODE, Place
-from tollway.bolt.workers import Terms
+from tollway.bolt.server.recycling import Wear
+from tollway.bolt.server.sockets import SOCKET_MODE, Place
+from tollway.bolt.server.workers import Terms
 from tollway.errors import ConfigError
 
 __all__ = ["MOST_PROCESSES", "add_options", "apply", "place_of", "terms_of", "wear_of"]

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from tollway._tollway import Server
 from tollway.bolt.error_handlers import ErrorHandler
-from tollway.bolt.loop_thread import thread_of
-from tollway.bolt.recycling import (
+from tollway.bolt.server.loop_thread import thread_of
+from tollway.bolt.server.recycling import (
     Wear,
     check_command,
     hold_signals,
@@ -241,7 +241,7 @@ async def _close_old_connections() -> None:
         return
     from asgiref.sync import sync_to_async
 
-    from tollway.bolt.databases import close_old_connections
+    from tollway.bolt.server.databases import close_old_connections
 
     with suppress(RuntimeError):  # the thread is gone: the process ends
         await sync_to_async(close_old_connections, thread_sensitive=True)()

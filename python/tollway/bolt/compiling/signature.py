@@ -14,10 +14,9 @@ from typing import Annotated, Any, Final, Optional, get_args, get_origin, get_ty
 
 import msgspec
 
-from tollway.bolt.binding import BodyReader, Group, container
-from tollway.bolt.composing import ASYNC, GENERATORS, Call, Step, compose
-from tollway.bolt.datastructures import UploadFile, content
-from tollway.bolt.kinds import (
+from tollway.bolt.compiling.binding import BodyReader, Group, container
+from tollway.bolt.compiling.composing import ASYNC, GENERATORS, Call, Step, compose
+from tollway.bolt.compiling.kinds import (
     Scalar,
     Unwrapped,
     element_of,
@@ -29,9 +28,10 @@ from tollway.bolt.kinds import (
     sequence_of,
     unwrap,
 )
+from tollway.bolt.datastructures import UploadFile, content
 from tollway.bolt.params import MISSING, Depends, File, Param
+from tollway.bolt.server.threads import Threads
 from tollway.bolt.streaming import events_of
-from tollway.bolt.threads import Threads
 from tollway.errors import ConfigError
 
 __all__ = ["Around", "Signature", "compile_signature", "describe", "returns"]

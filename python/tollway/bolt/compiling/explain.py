@@ -13,8 +13,8 @@ from typing import Any, Final, get_args, get_origin, get_type_hints, is_typeddic
 
 import msgspec
 
+from tollway.bolt.compiling.kinds import fields_of, spelled, unwrap
 from tollway.bolt.exceptions import FieldProblem
-from tollway.bolt.kinds import fields_of, spelled, unwrap
 
 __all__ = ["MOST_PROBLEMS", "code_of", "explain", "problem"]
 

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from tollway.bolt.compiling.scope import Scope, skipped
 from tollway.bolt.compression import CompressionConfig, read_compression
 from tollway.bolt.cors import CORSConfig, cors_of
 from tollway.bolt.logging import LoggingConfig
-from tollway.bolt.scope import Scope, skipped
 from tollway.errors import ConfigError
 
 __all__ = ["AccessLog", "AnswerSettings", "Answers", "read_answers"]

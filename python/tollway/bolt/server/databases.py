@@ -32,7 +32,7 @@ def _remember(connection: Any, **_: Any) -> None:
         _opened.connections.append(connection)
 
 
-connection_created.connect(_remember, dispatch_uid="tollway.bolt.databases")
+connection_created.connect(_remember, dispatch_uid="tollway.bolt.server.databases")
 
 
 def close_old_connections() -> None:

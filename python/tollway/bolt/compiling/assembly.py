@@ -10,24 +10,15 @@ from urllib.parse import quote
 
 from django.http.response import HttpResponseBase
 
-from tollway.bolt import bounds, paths
-from tollway.bolt.answers import Answers
 from tollway.bolt.api import BoltAPI
 from tollway.bolt.auth.plan import Plan, plan_of
-from tollway.bolt.binding import BodyReader
 from tollway.bolt.carrying import carried
-from tollway.bolt.conf import BoltSettings
-from tollway.bolt.error_handlers import Answer, ErrorHandler, invalid
-from tollway.bolt.exceptions import FieldProblem
-from tollway.bolt.explain import MOST_PROBLEMS, code_of
-from tollway.bolt.lifespan import lifespans
-from tollway.bolt.limits import Limiters, limits_of
-from tollway.bolt.middleware.chain import layers_of, response_of, wrapped
-from tollway.bolt.middleware.signals import RequestSignals
-from tollway.bolt.response_models import promised
-from tollway.bolt.responses import Redirect, Response, encode_json
-from tollway.bolt.router import Route
-from tollway.bolt.signature import (
+from tollway.bolt.compiling import paths
+from tollway.bolt.compiling.answers import Answers
+from tollway.bolt.compiling.binding import BodyReader
+from tollway.bolt.compiling.explain import MOST_PROBLEMS, code_of
+from tollway.bolt.compiling.response_models import promised
+from tollway.bolt.compiling.signature import (
     Around,
     Signature,
     compile_signature,
@@ -35,7 +26,17 @@ from tollway.bolt.signature import (
     name_of,
     returns,
 )
-from tollway.bolt.threads import Threads, Wrapper
+from tollway.bolt.conf import BoltSettings
+from tollway.bolt.error_handlers import Answer, ErrorHandler, invalid
+from tollway.bolt.exceptions import FieldProblem
+from tollway.bolt.lifespan import lifespans
+from tollway.bolt.limits import Limiters, limits_of
+from tollway.bolt.middleware.chain import layers_of, response_of, wrapped
+from tollway.bolt.middleware.signals import RequestSignals
+from tollway.bolt.responses import Redirect, Response, encode_json
+from tollway.bolt.router import Route
+from tollway.bolt.server import bounds
+from tollway.bolt.server.threads import Threads, Wrapper
 from tollway.errors import ConfigError
 
 __all__ = ["Assembly", "assemble"]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tollway.bolt.exceptions import RequestValidationError
-from tollway.bolt.threads import Threads
+from tollway.bolt.server.threads import Threads
 
 __all__ = ["ASYNC", "GENERATORS", "Call", "Step", "compose"]
 

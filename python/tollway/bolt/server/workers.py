@@ -15,8 +15,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
-from tollway.bolt.recycling import Heritage, check_command, last_words, release_signals, take_over
-from tollway.bolt.serving import AT_ONCE, Link
+from tollway.bolt.server.recycling import (
+    Heritage,
+    check_command,
+    last_words,
+    release_signals,
+    take_over,
+)
+from tollway.bolt.server.serving import AT_ONCE, Link
 
 __all__ = ["NEVER_READY", "Child", "Supervisor", "Terms"]
 

@@ -14,9 +14,9 @@ import msgspec
 from django.http.response import HttpResponseBase
 
 from tollway.bolt.carrying import carried
+from tollway.bolt.compiling.explain import explain
+from tollway.bolt.compiling.kinds import element_of, fields_of, is_document, unwrap
 from tollway.bolt.exceptions import ResponseValidationError
-from tollway.bolt.explain import explain
-from tollway.bolt.kinds import element_of, fields_of, is_document, unwrap
 from tollway.bolt.responses import Response, encode_json
 from tollway.errors import ConfigError
 

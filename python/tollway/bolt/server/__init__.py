@@ -1,0 +1,1 @@
+"""Processes that serve: their command line, sockets, threads, bounds, ends and successors."""
