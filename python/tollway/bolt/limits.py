@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from tollway import Limiter, Policy, Rate, backends
+from tollway import ClientAddress, Limiter, Policy, Rate, backends
 from tollway.answer import policy_name
 from tollway.backends import Backend
 from tollway.bolt.conf import BoltSettings
@@ -15,7 +16,7 @@ from tollway.identity import parse_key
 from tollway.rules import Rules
 from tollway.stores import Store
 
-__all__ = ["Limit", "Limiters", "limits_of", "rate_limit"]
+__all__ = ["Counting", "Limit", "Limiters", "limits_of", "rate_limit"]
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 Rates = str | Rate | list[str | Rate] | tuple[str | Rate, ...]
@@ -181,6 +182,17 @@ def _checked_key(key: Any) -> str:
     return str(spec)
 
 
+class Counting(ABC):
+    """A dependency that counts by itself, where the limits of the server that runs it count."""
+
+    @abstractmethod
+    def counted_by(self, limiter: Limiter | None, address: ClientAddress) -> Callable[..., Any]:
+        """What is called in its place. Without a limiter limits are off."""
+
+    def __call__(self) -> Any:
+        raise ConfigError(f"{type(self).__name__} counts only as Depends(…) in a handler")
+
+
 class Limiters:
     """Builds what the server decides with: one limiter per backend, one policy per name."""
 
@@ -188,6 +200,7 @@ class Limiters:
         self.settings = settings
         self._limiters: dict[object, Limiter] = {}
         self._policies: dict[str, tuple[Policy, str]] = {}
+        self._bound: dict[Counting, Callable[..., Any]] = {}
 
     @property
     def urls(self) -> list[str]:
@@ -221,6 +234,16 @@ class Limiters:
         if rules is not None:
             found[0]["rules"] = rules
         return found
+
+    def bound(self, dependency: Any) -> Any:
+        """A dependency, or what stands for it here when it counts by itself."""
+        if not isinstance(dependency, Counting):
+            return dependency
+        if dependency not in self._bound:
+            limiter = self._limiter(None) if self.settings.limits_enabled else None
+            address = ClientAddress(ipv6_prefix=self.settings.ipv6_prefix)
+            self._bound[dependency] = dependency.counted_by(limiter, address)
+        return self._bound[dependency]
 
     def _charge(self, limit: Limit, scope: str) -> dict[str, Any]:
         limiter = self._limiter(limit.backend)

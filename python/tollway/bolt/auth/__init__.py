@@ -29,6 +29,7 @@ from tollway.bolt.auth.guards import (
     IsSuperuser,
     Requires,
 )
+from tollway.bolt.auth.lockout import LoginLockout, LoginTries
 from tollway.bolt.auth.revocation import (
     DjangoCacheRevocation,
     DjangoORMRevocation,
@@ -81,6 +82,8 @@ __all__ = [
     "JWTAuthViews",
     "JWTAuthentication",
     "LoginCredentials",
+    "LoginLockout",
+    "LoginTries",
     "OptionalCurrentUser",
     "Requires",
     "RevocationStore",

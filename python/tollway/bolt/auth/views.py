@@ -8,8 +8,10 @@ from typing import Any
 
 import msgspec
 
+from tollway import Rate
 from tollway.bolt.auth.backends import JWTAuthentication
 from tollway.bolt.auth.guards import IsAuthenticated
+from tollway.bolt.auth.lockout import LOGIN_LIMITS, LoginLockout, LoginTries
 from tollway.bolt.auth.revocation import RevocationStore
 from tollway.bolt.auth.tokens import (
     TokenPair,
@@ -20,6 +22,7 @@ from tollway.bolt.auth.tokens import (
 from tollway.bolt.auth.users import load_user
 from tollway.bolt.exceptions import Unauthorized
 from tollway.bolt.limits import rate_limit
+from tollway.bolt.params import Depends
 from tollway.bolt.request import Request
 from tollway.bolt.router import Router
 from tollway.errors import ConfigError
@@ -45,7 +48,9 @@ class JWTAuthViews(Router):
     takes either, and revokes every token of that login: give the same ``store`` to
     ``JWTAuthentication(revocation_store=store)`` where that has to hold at once.
 
-    ``login_rate`` limits the tries of one address; give it None to limit them yourself.
+    ``login_rate`` limits the tries of one address, right or wrong; ``lockout`` the failed ones, of
+    an account and of an address, as :class:`LoginLockout` counts them. Give None to either to limit
+    them yourself.
 
     ``claims(user)`` is what both tokens say beside the user: permissions for guards, the tier for
     limits. It is a plain function, called on a thread where it may ask the database, at login and
@@ -66,6 +71,7 @@ class JWTAuthViews(Router):
         access_ttl: int = 900,
         refresh_ttl: int = 604_800,
         login_rate: str | None = "10/m",
+        lockout: Mapping[str, str | Rate] | None = LOGIN_LIMITS,
         claims: Callable[[Any], Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__(prefix)
@@ -88,13 +94,11 @@ class JWTAuthViews(Router):
         def more(user: Any) -> Mapping[str, Any]:
             return {} if claims is None else claims(user)
 
-        # Plain: hashing a password takes a while, and all async queries share one thread.
-        def login(credentials: LoginCredentials) -> dict[str, Any]:
-            from django.contrib.auth import authenticate
+        counted = Depends(LoginLockout(lockout))
 
-            user = authenticate(username=credentials.username, password=credentials.password)
-            if user is None:
-                raise Unauthorized("the user name or the password is wrong")
+        # Plain: hashing a password takes a while, and all async queries share one thread.
+        def login(credentials: LoginCredentials, tries: Any = counted) -> dict[str, Any]:
+            user = user_of(credentials, tries)
             pair = create_token_pair(user, method="pwd", claims=more(user), **made)
             return told(pair, access_ttl)
 
@@ -124,6 +128,18 @@ class JWTAuthViews(Router):
         self.post("/login", auth=[], guards=[])(login)
         self.post("/refresh", auth=[exchange], guards=guards)(refresh)
         self.post("/logout", auth=[by(None), by("refresh")], guards=guards, status_code=204)(logout)
+
+
+def user_of(credentials: LoginCredentials, tries: LoginTries) -> Any:
+    """Whom the credentials belong to; 401 for nobody, whatever it is that was wrong."""
+    from django.contrib.auth import authenticate
+
+    with tries.attempt(credentials.username) as succeeded:
+        user = authenticate(username=credentials.username, password=credentials.password)
+        if user is None:
+            raise Unauthorized("the user name or the password is wrong")
+        succeeded()
+    return user
 
 
 async def end_login(shown: Mapping[str, Any], store: RevocationStore, refresh_ttl: int) -> None:

@@ -150,6 +150,7 @@ class _Builder:
             self.threads,
             promise.built,
             promise.checked,
+            self.limiters.bound,
         )
         names = paths.names(path)
         signature = compile_signature(handler, route.method, names, route.inline, around)

@@ -66,6 +66,8 @@ class Around:
     """Makes a response while dependencies are still open."""
     checked: Callable[[Any], Any] | None = None
     """Looks at what is returned."""
+    bound: Callable[[Any], Any] = lambda dependency: dependency
+    """What is called in the place of a dependency here."""
 
 
 def describe(handler: Callable[..., Any]) -> str:
@@ -208,6 +210,7 @@ class _Compiler:
             target = self.around.overrides[target]
             # What stands in may do without the piece of the path that the original took.
             self.used.update(self.path_names)
+        target = self.around.bound(target)
         if not callable(target):
             self._fail(f"Depends({target!r}) is not a function or a class", parameter)
         if fields_of(target) is not None:
