@@ -194,6 +194,35 @@ def test_a_slow_client_slows_the_generator_down(kind: str) -> None:
         served.wait_for("cancelled", 1)
 
 
+@pytest.mark.parametrize("piece", [b"", ""])
+def test_pieces_without_a_byte_hold_nobody_up(piece: Any) -> None:
+    watched = Watched()
+
+    async def endless() -> AsyncIterator[Any]:
+        try:
+            while not watched.over.is_set():
+                watched.asked += 1
+                yield piece
+            watched.note("told to end")
+        finally:
+            watched.note("closed")
+
+    async def small() -> str:
+        return "small"
+
+    routes = returns(lambda: StreamingResponse(endless())), route("/small", small)
+    with serving(*routes) as served:
+        client = served.open()
+        try:
+            assert [served.get("/small").body for _ in range(5)] == [b"small"] * 5
+            assert watched.asked > 256, "the stream has its turns too"
+            client.close()
+            served.wait_for("cancelled", 1)
+        finally:
+            watched.end()
+    assert watched.seen == ["closed"]
+
+
 def test_a_large_stream_takes_no_memory() -> None:
     count = 200 * 1024 * 1024 // len(PIECE)
 

@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -209,7 +210,8 @@ impl Frames {
             }
             Start::Task { pump, source: Source { items, encode, .. }, context, request } => {
                 let around = Surroundings { context: context.into_bound(py), ..self.core.surroundings(py)? };
-                let handle = Bound::new(py, Handle { sink: Arc::clone(&self.sink), encode })?;
+                let handle =
+                    Bound::new(py, Handle { sink: Arc::clone(&self.sink), encode, empty: AtomicUsize::new(0) })?;
                 let task = {
                     let _entered = Entered::new(&around.context)?;
                     let coroutine = calls::coroutine_of(pump.bind(py).call1((items, handle))?)?;
@@ -404,19 +406,29 @@ fn resume(py: Python<'_>, waiting: Waiting) {
 pub(super) struct Handle {
     sink: Arc<Sink>,
     encode: Option<Py<PyAny>>,
+    /// Pieces without a byte so far, which nobody sends and so nobody waits for.
+    empty: AtomicUsize,
 }
 
 #[pymethods]
 impl Handle {
-    /// Takes an item: bytes, text, a buffer, or what can be encoded. Returns None, or a future to wait for because the
-    /// client has to catch up.
+    /// Takes an item: bytes, text, a buffer, or what can be encoded. Returns None, or what to wait for because the
+    /// client has to catch up, or others have to have their turn.
     fn push<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = item.py();
+        let asyncio = || py.import(intern!(py, "asyncio"));
         let closed = self.sink.is_closed();
-        if !closed && !self.sink.push(piece_of(item, self.encode.as_ref())?) {
-            return Ok(None);
+        if !closed {
+            let piece = piece_of(item, self.encode.as_ref())?;
+            if piece.is_empty() {
+                let others = (self.empty.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(PIECES_AHEAD);
+                return others.then(|| asyncio()?.call_method1(intern!(py, "sleep"), (0,))).transpose();
+            }
+            if !self.sink.push(piece) {
+                return Ok(None);
+            }
         }
-        let event_loop = py.import(intern!(py, "asyncio"))?.call_method0(intern!(py, "get_running_loop"))?;
+        let event_loop = asyncio()?.call_method0(intern!(py, "get_running_loop"))?;
         let future = event_loop.call_method0(intern!(py, "create_future"))?;
         if closed {
             // The client is gone: whoever still sends is to hear of it.
