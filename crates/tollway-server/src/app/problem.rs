@@ -21,7 +21,8 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 pub struct Problem {
     status: StatusCode,
     members: Map<String, Json>,
-    header: Option<(http::HeaderName, HeaderValue)>,
+    /// Boxed: a result with a problem in it should stay small.
+    header: Option<Box<(http::HeaderName, HeaderValue)>>,
 }
 
 impl Problem {
@@ -45,7 +46,7 @@ impl Problem {
         let others = allow.to_str().unwrap_or("").to_owned();
         let detail = format!("{method} is not allowed here; allowed are {others}");
         let mut problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, &detail);
-        problem.header = Some((ALLOW, allow));
+        problem.header = Some(Box::new((ALLOW, allow)));
         problem
     }
 
@@ -61,7 +62,7 @@ impl Problem {
         let what = if sent.is_empty() { "a body that names none".to_owned() } else { shown };
         let detail = format!("this route reads {}, not {what}", accepted.replace(", ", " or "));
         let mut problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, &detail);
-        problem.header = Some((ACCEPT, HeaderValue::from_static(accepted)));
+        problem.header = Some(Box::new((ACCEPT, HeaderValue::from_static(accepted))));
         problem
     }
 
@@ -78,7 +79,7 @@ impl Problem {
     /// 503: the server has no room; the client may try again in `seconds`.
     pub fn busy(detail: &str, seconds: u32) -> Problem {
         let mut problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail);
-        problem.header = Some((RETRY_AFTER, HeaderValue::from(seconds)));
+        problem.header = Some(Box::new((RETRY_AFTER, HeaderValue::from(seconds))));
         problem
     }
 
@@ -99,7 +100,8 @@ impl Problem {
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
-        if let Some((name, value)) = self.header {
+        if let Some(header) = self.header {
+            let (name, value) = *header;
             headers.insert(name, value);
         }
         response
