@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import select
 import socket
 import threading
 import time
@@ -102,6 +103,33 @@ def test_plain_handlers_run_side_by_side_on_threads() -> None:
             assert client.recv(1000).startswith(b"HTTP/1.1 200")
             client.close()
     assert len(names) == 3
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+def test_a_plain_handler_that_blocks_holds_up_nobody_while_a_thread_is_free(threads: int) -> None:
+    first, gate, sent = threading.Lock(), threading.Event(), threading.Event()
+
+    def block_first() -> str:
+        if first.acquire(blocking=False):
+            gate.wait(20)
+        return "done"
+
+    with running(route("/", block_first, mode="sync"), threads=threads) as served:
+        # All of them come in one turn of the loop, which stands still until they are sent.
+        served.loop.call_soon_threadsafe(sent.wait, 10)
+        waiting = {served.open() for _ in range(8)}
+        sent.set()
+        while len(waiting) > 1:
+            answered, _, _ = select.select(list(waiting), [], [], 10)
+            assert answered, f"{len(waiting)} of 8 wait for one that blocks"
+            for client in answered:
+                assert client.recv(1000).startswith(b"HTTP/1.1 200")
+                client.close()
+            waiting.difference_update(answered)
+        gate.set()
+        last = waiting.pop()
+        assert last.recv(1000).startswith(b"HTTP/1.1 200")
+        last.close()
 
 
 def test_a_loop_that_ends_cancels_suspended_handlers() -> None:

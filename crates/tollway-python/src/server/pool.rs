@@ -109,7 +109,8 @@ struct Queue<W> {
     alive: usize,
     /// Threads that wait for a job.
     idle: usize,
-    /// Whether a thread was woken that has not looked at the queue yet.
+    /// Whether a thread is on its way that has not looked at the queue yet: one that was woken, or
+    /// one that waits for the GIL to go on.
     rising: bool,
 }
 
@@ -225,6 +226,7 @@ impl<W: Work> Pool<W> {
                 queue.rising = false;
             }
         }
+        queue.rising = true;
         true
     }
 
