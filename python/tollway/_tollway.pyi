@@ -160,7 +160,11 @@ class Decision:
     def shadow(self) -> Decision | None: ...
     def headers(self, x_ratelimit: bool = True, ietf: bool = True) -> list[tuple[str, str]]: ...
     def asgi_headers(
-        self, x_ratelimit: bool, ietf: bool, waits: bool
+        self,
+        x_ratelimit: bool,
+        ietf: bool,
+        waits: bool,
+        among: Iterable[tuple[bytes, bytes]] | None = None,
     ) -> list[tuple[bytes, bytes]]: ...
     def write_headers(
         self, store: dict[str, tuple[str, str]], x_ratelimit: bool, ietf: bool, waits: bool

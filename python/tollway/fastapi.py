@@ -11,7 +11,7 @@ handler signatures stay as they are.
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -32,14 +32,17 @@ from tollway.asgi import (
     get_limiter,
     set_limiter,
 )
-from tollway.asgi.answering import decision_headers, pacer_detail, put, refusal, unavailable
+from tollway.asgi.answering import decision_headers, pacer_detail, refusal, unavailable
 from tollway.asgi.limits import (
     Charge,
+    Plain,
     RouteLimit,
     Share,
     charges_of,
     check,
     due,
+    plain,
+    plain_charges,
     refuse_twins,
     route_name,
 )
@@ -133,7 +136,8 @@ class Limit(RouteLimit):
         if not decision.allowed:
             await self.refuse(connection, response, decision)
         if passage.decision is not None:
-            put(response.raw_headers, decision_headers(passage.decision, 200))
+            told = decision_headers(passage.decision, 200, response.raw_headers)
+            response.raw_headers[:] = told
         return decision
 
     async def refuse(
@@ -255,6 +259,7 @@ class _Route:
 
     name: str
     limits: tuple[Limit, ...]
+    plain: Plain | None
 
 
 _KNOWN: Final = "_tollway_routes"
@@ -282,7 +287,7 @@ def _route_of(connection: HTTPConnection) -> _Route:
         if known is None:
             limits = tuple(dict.fromkeys(_limits_in(getattr(found, "dependant", None))))
             refuse_twins(name, limits)
-            known = routes[name] = _Route(name, limits)
+            known = routes[name] = _Route(name, limits, plain(limits, name))
         if root == scope.get("app_root_path", root) or not scope.get("path_params"):
             routes[place] = known
     return known
@@ -299,6 +304,25 @@ _SPARED: Final = Limiter("memory://", max_keys=64)
 """What decides for requests that every limit skips: nothing is counted."""
 
 
+def _due_with(
+    own: Limit,
+    route: _Route,
+    limiter: Limiter,
+    passage: Passage,
+    overridden: Mapping[Any, Any],
+) -> list[Limit]:
+    """A limit and those of its route that are still to be checked and can be with it."""
+    return [own] + [
+        item
+        for item in route.limits
+        if item is not own
+        and item not in passage.answers
+        and item not in overridden
+        and item.own_limiter() is limiter
+        and not item.waits()
+    ]
+
+
 async def _check_together(own: Limit, connection: HTTPConnection, passage: Passage) -> Decision:
     """Check a limit with all others of its route that are due, in one round trip.
 
@@ -308,21 +332,19 @@ async def _check_together(own: Limit, connection: HTTPConnection, passage: Passa
     route = _route_of(connection)
     limiter = own.own_limiter()
     overridden = getattr(connection.scope.get("app"), "dependency_overrides", {})
-    group = [own] + [
-        item
-        for item in route.limits
-        if item is not own
-        and item not in passage.answers
-        and item not in overridden
-        and item.own_limiter() is limiter
-        and not item.waits()
-    ]
-    asked = await due(group, connection)
-    if not asked:
-        spared = _SPARED.check(own.own_policies()[0], "spared", 0)
-        passage.answers.update(dict.fromkeys(group, spared))
-        return spared
-    charges = await charges_of(asked, connection.scope, connection, route.name)
+    is_first = own in route.limits[:1] and not passage.answers and not overridden
+    group: Sequence[Limit] = route.limits
+    if route.plain is not None and is_first:
+        passage.route = route.name
+        charges = plain_charges(route.plain, connection.scope, connection)
+    else:
+        group = _due_with(own, route, limiter, passage, overridden)
+        asked = await due(group, connection)
+        if not asked:
+            spared = _SPARED.check(own.own_policies()[0], "spared", 0)
+            passage.answers.update(dict.fromkeys(group, spared))
+            return spared
+        charges = await charges_of(asked, connection.scope, connection, route.name)
     try:
         decision = await check(limiter, charges, connection.scope)
     except StoreError:  # the limiter has told the log

@@ -24,7 +24,7 @@ from tollway.asgi import (
     rate_limit_of,
     set_limiter,
 )
-from tollway.asgi.answering import Answer, decision_headers, put, refuse
+from tollway.asgi.answering import Answer, decision_headers, refuse
 from tollway.asgi.limits import STACK, Decorator, Stack, route_name
 
 __all__ = [
@@ -55,7 +55,8 @@ def _limited(endpoint: Any, stack: Stack) -> Any:
             response = await run_in_threadpool(endpoint, *arguments, **named)
         decision = rate_limit_of(scope)
         if decision is not None and isinstance(response, Response):
-            put(response.raw_headers, decision_headers(decision, response.status_code))
+            told = decision_headers(decision, response.status_code, response.raw_headers)
+            response.raw_headers[:] = told
         return response
 
     setattr(limited, STACK, stack)

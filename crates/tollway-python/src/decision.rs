@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use http::header::RETRY_AFTER;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyString};
+use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 use tollway::{Mode, NEVER, Outcome, Policy};
 use tollway_http::{Fields, describe, fields, problem, refusal_status};
 
@@ -178,21 +178,37 @@ impl Decision {
         fields.into_iter().map(|(name, value)| (names(py, name.as_str()).1, value)).collect()
     }
 
-    /// The same as ASGI wants them: names in lower case, all of it bytes. `Retry-After` is among
-    /// them only with `waits`.
+    /// The same as ASGI wants them: names in lower case, all of it bytes, behind those of `among`
+    /// that are not named so. `Retry-After` is among them only with `waits`.
+    #[pyo3(signature = (x_ratelimit, ietf, waits, among = None))]
     fn asgi_headers<'py>(
         &self,
         py: Python<'py>,
         x_ratelimit: bool,
         ietf: bool,
         waits: bool,
-    ) -> Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
+        among: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyList>> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let fields = fields(&self.inner, &self.policies, now, Fields { x_ratelimit, ietf });
-        let wanted = fields.into_iter().filter(|(name, _)| waits || name != RETRY_AFTER);
-        wanted
-            .map(|(name, value)| (PyBytes::new(py, name.as_str().as_bytes()), PyBytes::new(py, value.as_bytes())))
-            .collect()
+        let mut own = fields(&self.inner, &self.policies, now, Fields { x_ratelimit, ietf });
+        own.retain(|(name, _)| waits || name != RETRY_AFTER);
+        let all = PyList::empty(py);
+        if let Some(others) = among {
+            for other in others.try_iter()? {
+                let other = other?;
+                let name = other.get_item(0)?;
+                let is_ours = name.cast::<PyBytes>().is_ok_and(|name| {
+                    own.iter().any(|(own, _)| name.as_bytes().eq_ignore_ascii_case(own.as_str().as_bytes()))
+                });
+                if !is_ours {
+                    all.append(other)?;
+                }
+            }
+        }
+        for (name, value) in own {
+            all.append((PyBytes::new(py, name.as_str().as_bytes()), PyBytes::new(py, value.as_bytes())))?;
+        }
+        Ok(all)
     }
 
     /// The same, put into a dict of lower-case names to pairs of name and value: where Django's

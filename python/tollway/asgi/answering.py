@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from tollway import ConfigError, Decision
@@ -26,34 +26,37 @@ JSON (anything else); a pair is a media type and one of these. Status and header
 
 
 def decision_headers(
-    decision: Decision, status: int = 429, *, x_headers: bool = True, ietf: bool = True
+    decision: Decision,
+    status: int = 429,
+    among: Iterable[tuple[bytes, bytes]] = (),
+    *,
+    x_headers: bool = True,
+    ietf: bool = True,
 ) -> Headers:
     """A decision's headers as ASGI wants them, for an answer of that status: how long to wait is
-    for refusals."""
-    return decision.asgi_headers(x_headers, ietf, status >= 400)
+    for refusals. They take the place of those so named ``among`` the answer's others."""
+    return decision.asgi_headers(x_headers, ietf, status >= 400, among)
 
 
-def with_headers(passage: Passage, send: Send, headers: Callable[[Decision, int], Headers]) -> Send:
-    """``send`` with headers of the decision that speaks by then, in place of others so named.
+def with_headers(
+    passage: Passage,
+    send: Send,
+    headers: Callable[[Decision, int, Iterable[tuple[bytes, bytes]]], Headers],
+) -> Send:
+    """``send`` with headers of the decision that speaks by then.
 
-    ``headers`` is given the decision and the status that is sent.
+    ``headers`` is given the decision, the status that is sent, and the headers that are, and
+    answers with those to send.
     """
 
     def send_with_headers(message: Message) -> Awaitable[None]:
-        if message["type"] in _STARTS and passage.decision is not None:
-            told = list(message.get("headers", ()))
-            put(told, headers(passage.decision, message.get("status", 101)))
+        decision = passage.decision
+        if decision is not None and message["type"] in _STARTS:
+            told = headers(decision, message.get("status", 101), message.get("headers", ()))
             message = {**message, "headers": told}
         return send(message)
 
     return send_with_headers
-
-
-def put(headers: Headers, own: Headers) -> None:
-    """Put these headers among others, in place of those of the same names."""
-    names = dict(own)
-    headers[:] = [item for item in headers if item[0].lower() not in names]
-    headers += own
 
 
 def refusal(decision: Decision, scope: Scope, body: Body) -> Answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from inspect import iscoroutinefunction
 from typing import Any, Final, Literal, TypeVar
 
 from tollway import ConfigError, Decision, Limiter, Policy, Rate
@@ -10,7 +11,14 @@ from tollway.answer import policy_name
 from tollway.asgi.answering import Answer, Body, read_body, refusal, unavailable
 from tollway.asgi.asking import Cost, answered, cost_of, read_cost
 from tollway.asgi.extractors import Extractor, Key, extractor, settled, waits
-from tollway.asgi.passage import Passage, body_of, get_limiter, rules_of, subject_of
+from tollway.asgi.passage import (
+    Passage,
+    address_rule,
+    body_of,
+    get_limiter,
+    rules_of,
+    subject_of,
+)
 from tollway.asgi.wire import Scope
 from tollway.errors import StoreError
 from tollway.rules import Rules
@@ -95,6 +103,8 @@ class RouteLimit:
             raise ConfigError(f"skip_if={skip_if!r}: it is a function of the request")
         self.skip_if = skip_if
         self._asked = None if self.policies is None else self._asking(self.policies)
+        self.is_plain = skip_if is None and self._names_at_once()
+        """Whether a request tells at once that it is limited, and whom it is counted for."""
         self._scoped: dict[tuple[str, str], Policy] = {}
 
     def __deepcopy__(self, known: object) -> RouteLimit:
@@ -123,6 +133,14 @@ class RouteLimit:
     def waits(self) -> bool:
         """Whether its key is a function, which may need what others before it leave."""
         return any(waits(self.key or policy.key) for policy in self.own_policies())
+
+    def _names_at_once(self) -> bool:
+        if self.limiter is None and type(self).own_limiter is not RouteLimit.own_limiter:
+            return False
+        return self._asked is not None and all(
+            isinstance(self.key or policy.key or "ip", str) and not iscoroutinefunction(extract)
+            for policy, extract in self._asked
+        )
 
     def asked(self) -> list[tuple[Policy, Extractor]]:
         """Its policies, each with what tells who is counted."""
@@ -174,12 +192,35 @@ async def charges_of(
     return charges if len(charges) == 1 else list(dict.fromkeys(charges))
 
 
+Plain = list[tuple[Policy, Extractor, int]]
+
+
+def plain(limits: Sequence[RouteLimit], route: str) -> Plain | None:
+    """What limits of one limiter ask of every request of a route, when each of them is plain."""
+    asked: Plain = []
+    for item in limits:
+        cost = item.cost
+        if not item.is_plain or item.limiter is not limits[0].limiter or not isinstance(cost, int):
+            return None
+        asked += [(item.counted(policy, route), extract, cost) for policy, extract in item.asked()]
+    return asked or None
+
+
+def plain_charges(asked: Plain, scope: Scope, argument: object) -> list[Charge]:
+    """What :func:`charges_of` answers for plain limits, at once."""
+    charges = []
+    for policy, extract, cost in asked:
+        found = extract(scope, argument) or address_rule(scope).key(scope)
+        charges.append((policy, found, cost))
+    return charges if len(charges) == 1 else list(dict.fromkeys(charges))
+
+
 class Stack:
     """The limits of one route, checked together: one check for each limiter there is."""
 
     def __init__(self, limits: Iterable[RouteLimit] = ()) -> None:
         self.limits = list(limits)
-        self._checked: set[str] = set()
+        self._plain: dict[str, Plain | None] = {}
 
     @classmethod
     def on(cls, endpoint: Any, limit: RouteLimit) -> Stack | None:
@@ -188,21 +229,29 @@ class Stack:
         if not isinstance(found, cls):
             return None
         found.limits.insert(0, limit)
+        found._plain.clear()
         return found
 
     async def turned_away(
         self, scope: Scope, argument: object, route: str, ask: Ask = check
     ) -> Answer | None:
         """What to answer in place of the endpoint, if it shall not be called."""
-        if route not in self._checked:
+        if route not in self._plain:
             refuse_twins(route, self.limits)
-            self._checked.add(route)
+            self._plain[route] = plain(self.limits, route)
+        known = self._plain[route]
         passage = Passage.of(scope)
-        for limiter, group in self._groups():
-            asked = await due(group, argument)
-            if not asked:
-                continue
-            charges = await charges_of(asked, scope, argument, route)
+        if route:
+            passage.route = route
+        groups = self._groups() if known is None else ((self.limits[0].own_limiter(), self.limits),)
+        for limiter, group in groups:
+            if known is not None:
+                charges = plain_charges(known, scope, argument)
+            else:
+                asked = await due(group, argument)
+                if not asked:
+                    continue
+                charges = await charges_of(asked, scope, argument, route)
             try:
                 decision = await ask(limiter, charges, scope)
             except StoreError:  # the limiter has told the log
@@ -214,8 +263,6 @@ class Stack:
 
     def _groups(self) -> Iterable[tuple[Limiter, list[RouteLimit]]]:
         """The limits by where they are counted."""
-        if len(self.limits) == 1:
-            return [(self.limits[0].own_limiter(), self.limits)]
         groups: dict[Limiter, list[RouteLimit]] = {}
         for item in self.limits:
             groups.setdefault(item.own_limiter(), []).append(item)

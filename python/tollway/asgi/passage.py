@@ -125,7 +125,8 @@ def client_ip(scope: Scope) -> str:
 
 def address_rule(scope: Scope) -> Addresses:
     """How the client's address is found: as the middleware around says, else the default."""
-    return Passage.of(scope).address or (_UNTRUSTING if _default is None else _default.address)
+    passage = scope.get(_SCOPE_KEY) or Passage.of(scope)
+    return passage.address or (_UNTRUSTING if _default is None else _default.address)
 
 
 def facts_of(scope: Scope) -> Facts | None:
@@ -145,7 +146,8 @@ def body_of(scope: Scope) -> Body:
 
 def rules_of(scope: Scope) -> Rules | None:
     """The rules for a request: of the middleware around, else the default."""
-    return Passage.of(scope).rules or (None if _default is None else _default.rules)
+    passage = scope.get(_SCOPE_KEY) or Passage.of(scope)
+    return passage.rules or (None if _default is None else _default.rules)
 
 
 async def subject_of(scope: Scope) -> Subject:

@@ -41,8 +41,12 @@ class SlowAPIASGIMiddleware:
         endpoint = _endpoint(scope["app"].routes, scope)
         decorated = hasattr(endpoint, WRITTEN) or hasattr(endpoint, EXEMPT)
 
-        def headers(decision: Decision, status: int) -> Headers:
-            return [(name.lower().encode(), v.encode()) for name, v in limiter.headers(decision)]
+        def headers(
+            decision: Decision, status: int, among: Iterable[tuple[bytes, bytes]]
+        ) -> Headers:
+            own = [(name.lower().encode(), v.encode()) for name, v in limiter.headers(decision)]
+            names = dict(own)
+            return [*(item for item in among if item[0].lower() not in names), *own]
 
         send = with_headers(Passage.of(scope), send, headers)
         if endpoint is not None and not decorated and limiter.auto_check:
