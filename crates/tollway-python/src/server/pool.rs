@@ -109,8 +109,7 @@ struct Queue<W> {
     alive: usize,
     /// Threads that wait for a job.
     idle: usize,
-    /// Whether a thread is on its way that has not looked at the queue yet: one that was woken, or
-    /// one that waits for the GIL to go on.
+    /// Whether a thread was woken that has not looked at the queue yet.
     rising: bool,
 }
 
@@ -226,7 +225,6 @@ impl<W: Work> Pool<W> {
                 queue.rising = false;
             }
         }
-        queue.rising = true;
         true
     }
 
