@@ -24,7 +24,8 @@ FILES = [snippet for page in sorted(DOCS.glob("bolt*.md")) for snippet in files(
 
 @pytest.mark.parametrize("snippet", FILES, ids=lambda snippet: f"{snippet.page}:{snippet.line}")
 def test_every_file_of_the_page_can_be_served(project: Project, snippet: Snippet) -> None:
-    project.settings('INSTALLED_APPS += ["django.contrib.contenttypes"]')
+    apps = [f"django.contrib.{name}" for name in ("contenttypes", "auth", "sessions")]
+    project.settings(f"INSTALLED_APPS += {apps}")
     project.write("shop/api.py", snippet.text)
     told = project.manage("runbolt", "--check")
     assert (told.returncode, told.stderr) == (0, "")
