@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
+
+from tests.servers import wait
 
 PATIENCE = 30.0
 
@@ -100,6 +104,7 @@ def browser() -> Iterator[Page]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         try:
             port = _port(Path(folder) / "DevToolsActivePort", process)
@@ -109,11 +114,24 @@ def browser() -> Iterator[Page]:
                 yield Page(socket)
         finally:
             process.terminate()
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            # Its helpers go on writing into the folder for a moment, and would keep it.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            wait("all of chromium is gone", lambda: not _lives(process.pid))
+
+
+def _lives(group: int) -> bool:
+    """Whether a process of the group is there that has not ended."""
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # Behind the name, which stands in parentheses: state, parent, group.
+            state, _, its_group, *_ = file.read_text().rpartition(") ")[2].split()
+            if int(its_group) == group and state not in "ZX":
+                return True
+    return False
 
 
 def _port(file: Path, process: subprocess.Popen[bytes]) -> int:
