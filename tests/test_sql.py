@@ -130,9 +130,13 @@ def test_rows_that_have_expired_are_deleted_at_once(url: str) -> None:
     for number in range(10):
         limiter.check(quick, f"k{number}")
     end = time.monotonic() + 20
-    deleted = 0
-    while deleted < 10:
-        assert time.monotonic() < end, f"{deleted} of 10 rows are deleted"
-        deleted += limiter.cleanup(4)
+    deleted = idle = 0
+    # The store deletes some of them by itself, so how many are left for us is not known.
+    while deleted == 0 or idle < 50:
+        assert time.monotonic() < end, "no row is deleted"
+        some = limiter.cleanup(4)
+        assert some <= 4
+        deleted, idle = deleted + some, 0 if some else idle + 1
+    assert deleted <= 10
     assert limiter.cleanup() == 0
     assert Limiter().cleanup() == 0
