@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tollway import Limiter, Policy
@@ -49,35 +51,49 @@ def _exit_after(answer: Callable[[], bool]) -> None:
 def _serve_and_fork(url: str) -> None:
     """In a process of its own: what children are told that are forked while threads are served."""
     limiter, policy = patient(url), Policy("forked", "100000/d", algorithm="fixed_window")
-    stop, counts = threading.Event(), [0] * 4
+    stop, counts = threading.Event(), [0] * 5
 
     def serve(number: int) -> None:
         while not stop.is_set():
             assert limiter.check(policy, "k").allowed
             counts[number] += 1
 
-    threads = [threading.Thread(target=serve, args=(number,)) for number in range(len(counts))]
-    for thread in threads:
-        thread.start()
-    children = 0
-    for _ in range(25):
+    async def serve_tasks() -> None:
+        while not stop.is_set():
+            decisions = await asyncio.gather(*(limiter.acheck(policy, "k") for _ in range(8)))
+            assert all(decision.allowed for decision in decisions)
+            counts[-1] += len(decisions)
+
+    def answer() -> bool:
+        return limiter.check(policy, "k").allowed
+
+    def fork() -> int:
         child = os.fork()
         if child == 0:  # pragma: no cover - the child
-            _exit_after(lambda: limiter.check(policy, "k").allowed)
-        other = multiprocessing.get_context("fork").Process(
-            target=_exit_after, args=(lambda: limiter.check(policy, "k").allowed,)
-        )
-        other.start()
-        _, status = os.waitpid(child, 0)
-        assert os.waitstatus_to_exitcode(status) == 0
-        other.join()
-        assert other.exitcode == 0
-        children += 2
+            _exit_after(answer)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    def start() -> int | None:
+        process = multiprocessing.get_context("fork").Process(target=_exit_after, args=(answer,))
+        process.start()
+        process.join()
+        return process.exitcode
+
+    threads = [threading.Thread(target=serve, args=(number,)) for number in range(4)]
+    threads.append(threading.Thread(target=lambda: asyncio.run(serve_tasks())))
+    for thread in threads:
+        thread.start()
+    with ThreadPoolExecutor(2) as forking:
+        forks = [
+            forking.submit(lambda step=step: [step() for _ in range(30)]) for step in (fork, start)
+        ]
+        exits = [code for codes in forks for code in codes.result()]
     stop.set()
     for thread in threads:
         thread.join()
+    assert exits == [0] * 60, exits
     assert min(counts) > 0
-    assert limiter.check(policy, "k", 0).remaining == 100_000 - children - sum(counts)
+    assert limiter.check(policy, "k", 0).remaining == 100_000 - len(exits) - sum(counts)
 
 
 def forked_children_are_answered(url: str) -> None:

@@ -38,12 +38,7 @@ def test_eight_processes_get_one_limit(url: str) -> None:
     eight_processes_get_one_limit(url, calls=60)
 
 
-def test_forked_children_use_their_own_connection_whatever_the_parent_does(
-    url: str, request: pytest.FixtureRequest
-) -> None:
-    if url.startswith("mysql"):
-        fault = "a fork in the midst of calls can hold mysql:// up until the command's time-out"
-        request.applymarker(pytest.mark.xfail(reason=fault, strict=False))
+def test_forked_children_use_their_own_connection_whatever_the_parent_does(url: str) -> None:
     forked_children_are_answered(url)
 
 

@@ -4,10 +4,13 @@
 //! middle of our frames, and the process aborts. So foreign threads enter through [`enter`], and
 //! before finalizing begins an exit handler closes the door and waits for those inside.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
+
+use crate::runtime::Still;
 
 /// Set when nobody may enter any more; below it the threads that are inside.
 const CLOSED: usize = 1 << (usize::BITS - 1);
@@ -51,27 +54,36 @@ fn _leave(py: Python<'_>) {
     });
 }
 
-#[cfg(feature = "sqlite")]
 thread_local! {
     /// What a fork of this thread keeps from happening meanwhile.
-    static FORKING: std::cell::Cell<Option<tollway_stores::sql::Forking>> = const { std::cell::Cell::new(None) };
+    static FORKING: Cell<Option<Forking>> = const { Cell::new(None) };
 }
 
-/// Before a fork. With the GIL held, so that nobody who waits for it can be waited for here: threads
-/// that drive stores never do.
-#[pyfunction]
-fn _forking() {
+struct Forking {
+    _still: Option<Still>,
     #[cfg(feature = "sqlite")]
-    {
-        drop(FORKING.take());
-        FORKING.set(Some(tollway_stores::sql::before_fork()));
-    }
+    _files: tollway_stores::sql::Forking,
+}
+
+/// Before a fork: waits until what a child would wait for in vain is held by nobody. Without the GIL,
+/// as somebody who is waited for may need it.
+#[pyfunction]
+fn _forking(py: Python<'_>) {
+    drop(FORKING.take());
+    let still = Still::stand(py);
+    py.detach(|| {
+        let forking = Forking {
+            _still: still,
+            #[cfg(feature = "sqlite")]
+            _files: tollway_stores::sql::before_fork(),
+        };
+        FORKING.set(Some(forking));
+    });
 }
 
 /// After a fork, in the parent and in the child.
 #[pyfunction]
 fn _forked() {
-    #[cfg(feature = "sqlite")]
     drop(FORKING.take());
 }
 
