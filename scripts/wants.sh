@@ -83,6 +83,8 @@ test)
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || debian initdb postgresql
     [ -x /usr/sbin/mariadbd ] || debian mariadbd mariadb-server
     [ -x /usr/sbin/nginx ] || debian nginx nginx
+    debian ss iproute2
+    debian systemd-analyze systemd
     debian faketime faketime
     debian promtool prometheus
     debian chromium chromium

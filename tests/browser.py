@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -17,6 +16,7 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
+from tests.programs import program
 from tests.servers import wait
 
 PATIENCE = 30.0
@@ -91,13 +91,11 @@ class Page:
 @contextmanager
 def browser() -> Iterator[Page]:
     """A fresh Chromium without a window. Raises RuntimeError with the line to install it."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        raise RuntimeError("chromium is not installed: run `apt-get install -y chromium`")
+    chromium = program("chromium", "chromium")
     with tempfile.TemporaryDirectory(prefix="tollway-chromium-") as folder:
         process = subprocess.Popen(
             [
-                *(program, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"),
+                *(chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"),
                 *("--disable-dev-shm-usage", "--disable-background-networking"),
                 *("--remote-debugging-port=0", f"--user-data-dir={folder}", "about:blank"),
             ],

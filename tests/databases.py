@@ -12,17 +12,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tests.programs import program
 from tests.servers import START_WITHIN, free_port, stand_still
-
-
-def program(name: str, package: str) -> str:
-    """A program on the path, or where Debian keeps it."""
-    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    places = os.pathsep.join([*map(str, folders), os.environ["PATH"], "/usr/sbin"])
-    found = shutil.which(name, path=places)
-    if found is None:
-        raise RuntimeError(f"{name} is not installed: run `apt-get install -y {package}`")
-    return found
 
 
 def as_user(user: str, command: Sequence[str]) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,8 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from tests.programs import program
+
 START_WITHIN = 20.0
-INSTALL = "apt-get install -y redis-server"
 FAKETIME = "apt-get install -y faketime"
 
 
@@ -42,10 +42,7 @@ class RedisServer:
         return f"redis+unix://{self.folder}/redis.sock"
 
     def program(self) -> str:
-        found = shutil.which("redis-server")
-        if found is None:
-            raise RuntimeError(f"redis-server is not installed: run `{INSTALL}`")
-        return found
+        return program("redis-server", "redis-server")
 
     def environment(self) -> dict[str, str]:
         return dict(os.environ)

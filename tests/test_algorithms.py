@@ -144,7 +144,6 @@ async def test_held_permits_for_await() -> None:
     assert (await limiter.apeek(exports, "org", 3)).allowed
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_renews_its_own_permits() -> None:
     limiter = Limiter("memory://")
     exports = Policy("exports", "1/600ms", algorithm="concurrency")

@@ -100,7 +100,6 @@ def starlette_shop() -> Shop:
 
 
 def litestar_shop() -> Shop:
-    pytest.importorskip("litestar", reason="see requirements/test.in")
     from litestar import Litestar, Router, get, websocket
     from litestar.connection import WebSocket
     from litestar.params import PathParameter
@@ -153,7 +152,6 @@ def litestar_shop() -> Shop:
 
 
 def quart_shop() -> Shop:
-    pytest.importorskip("quart", reason="see requirements/test.in")
     from quart import Quart, websocket
 
     from tollway.quart import rate_limit
@@ -204,7 +202,6 @@ def quart_shop() -> Shop:
 
 
 def flask_shop() -> Shop:
-    pytest.importorskip("flask", reason="see requirements/test.in")
     from flask import Flask
 
     from tollway.flask import rate_limit
@@ -360,7 +357,6 @@ def test_the_middleware_around_them(limiter: Limiter) -> None:
 
 
 def test_a_litestar_application_limited_as_a_whole(limiter: Limiter) -> None:
-    pytest.importorskip("litestar", reason="see requirements/test.in")
     from litestar import Litestar, get
 
     from tollway.litestar import LimiterPlugin
@@ -377,7 +373,6 @@ def test_a_litestar_application_limited_as_a_whole(limiter: Limiter) -> None:
 
 
 def test_a_flask_application_limited_as_a_whole(limiter: Limiter) -> None:
-    pytest.importorskip("flask", reason="see requirements/test.in")
     from tollway.flask import limit_app, rate_limit
 
     shop = flask_shop()

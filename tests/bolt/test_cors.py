@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.server
 import json
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -314,7 +313,6 @@ async def closed():
 """
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
 def test_a_browser_agrees(project: Project) -> None:
     project.write("shop/api.py", BROWSER_API)
     with page_server() as origin:

@@ -19,9 +19,9 @@ import pytest
 
 from tests.bolt.project import Project, Served
 from tests.bolt.wire import certificate, trusting
+from tests.programs import program
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "bolt-deployment.md"
-NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 CLIENT = "127.0.0.2"
 
 API = """
@@ -86,7 +86,6 @@ def shop(project: Project) -> Project:
 @contextmanager
 def nginx(folder: Path, site: str) -> Iterator[subprocess.Popen[str]]:
     """A master process with one worker, which has read `site`."""
-    assert NGINX is not None
     for name in ("client", "proxy", "fastcgi", "uwsgi", "scgi"):
         site = f"{name}_{'body_' if name == 'client' else ''}temp_path {folder}/{name};\n{site}"
     whole = f"""
@@ -103,7 +102,8 @@ def nginx(folder: Path, site: str) -> Iterator[subprocess.Popen[str]]:
     """
     file = folder / "nginx.conf"
     file.write_text(whole)
-    command = [NGINX, "-p", str(folder), "-c", str(file), "-e", str(folder / "error.log")]
+    command = [program("nginx", "nginx")]
+    command += ["-p", str(folder), "-c", str(file), "-e", str(folder / "error.log")]
     tried = subprocess.run([*command, "-t"], capture_output=True, text=True, timeout=20)
     assert tried.returncode == 0, tried.stderr
     assert "warn" not in tried.stderr.replace('the "user" directive', ""), tried.stderr
@@ -149,10 +149,6 @@ def proxied(shop: Project) -> Iterator[tuple[Served, httpx.Client]]:
         yield served, client
 
 
-needs_nginx = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
-
-
-@needs_nginx
 def test_behind_nginx(proxied: tuple[Served, httpx.Client]) -> None:
     _, client = proxied
     seen = client.get("/seen", headers={"x-forwarded-for": "203.0.113.9"})
@@ -175,7 +171,6 @@ def test_behind_nginx(proxied: tuple[Served, httpx.Client]) -> None:
         assert json.loads(next(lines).removeprefix("data: ")) == {"n": 1}
 
 
-@needs_nginx
 def test_a_reload_behind_nginx_loses_nothing(proxied: tuple[Served, httpx.Client]) -> None:
     served, client = proxied
     statuses: list[int] = []
@@ -208,7 +203,6 @@ def workers(served: Served) -> set[int]:
     return {int(x) for x in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
 def test_the_unit_is_one_that_systemd_understands(tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.symlink_to(shutil.which("true") or "/bin/true")
@@ -216,7 +210,7 @@ def test_the_unit_is_one_that_systemd_understands(tmp_path: Path) -> None:
     file = tmp_path / "shop.service"
     file.write_text(unit.replace("/srv/shop", str(tmp_path)).replace("=shop\n", "=root\n", 1))
     told = subprocess.run(
-        ["systemd-analyze", "verify", "--recursive-errors=no", str(file)],
+        [program("systemd-analyze", "systemd"), "verify", "--recursive-errors=no", str(file)],
         capture_output=True,
         text=True,
         timeout=60,

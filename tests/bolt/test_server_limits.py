@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import pytest
 from tests.bolt.frames import INITIAL_WINDOW, SETTINGS, frames
 from tests.bolt.project import Project, Served
 from tests.bolt.wire import Wire, certificate, get, wire
+from tests.programs import program
 
 API = """
 import asyncio
@@ -102,10 +102,10 @@ def test_to_the_byte(served: Served, inside: str, beyond: str, status: int) -> N
         assert client.send(beyond).answer().status == status
 
 
-@pytest.mark.skipif(shutil.which("ss") is None, reason="ss is not installed")
 def test_the_queue_of_connections(served: Served) -> None:
     port = served.url.rpartition(":")[2]
-    told = subprocess.run(["ss", "-ltnH", f"sport = :{port}"], capture_output=True, text=True)
+    command = [program("ss", "iproute2"), "-ltnH", f"sport = :{port}"]
+    told = subprocess.run(command, capture_output=True, text=True)
     # State, waiting, and how many may wait.
     assert told.stdout.split()[:3] == ["LISTEN", "0", "7"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import signal
 import ssl
 import subprocess
@@ -19,6 +18,7 @@ import pytest
 from tests.bolt.http2 import Http2
 from tests.bolt.project import Project, Served
 from tests.bolt.wire import certificate, get, trusting, wire
+from tests.programs import program
 
 API = """
 import asyncio
@@ -110,9 +110,8 @@ def test_http2_requests_run_side_by_side(served: Served, files: tuple[Path, Path
     assert time.monotonic() - began < 10  # one after the other would take 25 s
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_curl_speaks_http2_and_tls_1_2(served: Served, files: tuple[Path, Path]) -> None:
-    base = ["curl", "-sS", "--cacert", str(files[0]), "-o", "/dev/null"]
+    base = [program("curl", "curl"), "-sS", "--cacert", str(files[0]), "-o", "/dev/null"]
     for extra, expected in (
         (["--http2", "-w", "%{http_version}"], "2"),
         (["--http1.1", "-w", "%{http_version}"], "1.1"),
@@ -195,9 +194,9 @@ def test_http2_streams_have_a_bound(shop: Project, files: tuple[Path, Path]) -> 
         client.socket.close()
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_a_stop_lets_http2_finish(served: Served, shop: Project, files: tuple[Path, Path]) -> None:
-    command = ["curl", "-sS", "--http2", "--cacert", str(files[0]), f"{served.url}/slow?seconds=1"]
+    command = [program("curl", "curl"), "-sS", "--http2", "--cacert", str(files[0])]
+    command.append(f"{served.url}/slow?seconds=1")
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as curl:
         wait_for(shop.folder / "shop" / "slow")
         served.process.send_signal(signal.SIGTERM)

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
+import pymysql
 import pytest
 from django.core.management import call_command
 from django.db import connections, transaction
@@ -44,7 +45,6 @@ def known_as(alias: str, **stated: Any) -> str:
 @pytest.fixture
 def postgres(postgres_url: str) -> str:
     """A real PostgreSQL as a database of Django."""
-    pytest.importorskip("psycopg")
     url = urlsplit(postgres_url)
     return known_as(
         "postgres",
@@ -59,7 +59,6 @@ def postgres(postgres_url: str) -> str:
 @pytest.fixture
 def mysql(mysql_url: str) -> str:
     """A real MariaDB as a database of Django, over a driver that needs no compiler."""
-    pymysql = pytest.importorskip("pymysql")
     pymysql.version_info = (2, 2, 8, "final", 0)  # what Django wants of mysqlclient
     pymysql.install_as_MySQLdb()
     url = urlsplit(mysql_url)

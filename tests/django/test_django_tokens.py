@@ -7,6 +7,7 @@ import json
 import time
 from typing import Any
 
+import jwt
 import pytest
 from django.test import RequestFactory, override_settings
 
@@ -14,8 +15,6 @@ from tests.django.conftest import codes
 from tests.django.test_django_keys import asked, ok
 from tollway import ConfigError
 from tollway.django import generate_key, rate_limit
-
-jwt = pytest.importorskip("jwt")  # `make test` brings it
 
 SECRET = "a secret that is long enough for HS256"
 JWT = {"KEY": SECRET, "ALGORITHMS": ["HS256"]}

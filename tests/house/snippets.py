@@ -10,7 +10,6 @@ top-level `await` allowed. A comment right above the fence says what else it nee
     <!-- snippet: redis -->                redis://127.0.0.1:6379 is a server of the test run
     <!-- snippet: postgres -->             postgres://me@127.0.0.1/shop is one too
     <!-- snippet: mysql -->                mysql://me@127.0.0.1/shop is one too
-    <!-- snippet: needs=flask -->          skipped where that package is not installed
     <!-- snippet: raises=RateError -->     the block must end in that exception
     <!-- snippet: write=shop/urls.py -->   the block is written to that file, and nothing is run
     <!-- snippet: append=shop/urls.py -->  the block is added to the end of that file
@@ -26,7 +25,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-WORDS = {"continues", "django", "settings", "redis", "postgres", "mysql", "file", "needs", "raises"}
+WORDS = {"continues", "django", "settings", "redis", "postgres", "mysql", "file", "raises"}
 WORDS |= {"write", "append", "run", "serve"}
 COMMENT = re.compile(r"^\s*<!--\s*snippet:\s*(.*?)\s*-->\s*$")
 OPENING = re.compile(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import textwrap
@@ -103,7 +102,6 @@ def test_names_of_policies_are_bounded() -> None:
     assert run(code) == "257 44 300"
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_child_counts_for_itself() -> None:
     code = """
         import os

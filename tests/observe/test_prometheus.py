@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,13 +19,13 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from tests.asgi.serving import serve_asgi, serve_wsgi
+from tests.programs import program
 from tests.servers import free_port, redis_server, wait
 from tollway import Limiter, Policy
 from tollway.asgi import LimiterMiddleware
 from tollway.observe import prometheus
 from tollway.observe.sharing import Sharing, merged, without_gauges
 
-INSTALL = "apt-get install -y prometheus"
 CONFIG = """
 global:
   scrape_interval: 200ms
@@ -36,12 +35,6 @@ scrape_configs:
     static_configs:
       - targets: ["{target}"]
 """
-
-
-def program(name: str) -> str:
-    found = shutil.which(name)
-    assert found is not None, f"{name} is not installed: run `{INSTALL}`"
-    return found
 
 
 class Prometheus:
@@ -76,7 +69,7 @@ def scraping(target: str, folder: Path) -> Iterator[Prometheus]:
     config = folder / "prometheus.yml"
     config.write_text(CONFIG.format(target=target))
     port = free_port()
-    command = [program("prometheus"), f"--config.file={config}"]
+    command = [program("prometheus", "prometheus"), f"--config.file={config}"]
     command += [f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address=127.0.0.1:{port}"]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
@@ -89,7 +82,7 @@ def scraping(target: str, folder: Path) -> Iterator[Prometheus]:
 
 def judged(text: str) -> None:
     """What promtool says of it: nothing."""
-    command = [program("promtool"), "check", "metrics"]
+    command = [program("promtool", "prometheus"), "check", "metrics"]
     told = subprocess.run(command, input=text, capture_output=True, text=True)
     assert (told.returncode, told.stdout, told.stderr) == (0, "", ""), text
 
@@ -159,7 +152,7 @@ def test_promtool_knows_the_alerts_of_the_manual(tmp_path: Path) -> None:
     page = Path(__file__).resolve().parents[2] / "docs" / "observability.md"
     [rules] = re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)
     (tmp_path / "rules.yml").write_text(rules)
-    command = [program("promtool"), "check", "rules", str(tmp_path / "rules.yml")]
+    command = [program("promtool", "prometheus"), "check", "rules", str(tmp_path / "rules.yml")]
     told = subprocess.run(command, capture_output=True, text=True)
     assert (told.returncode, "4 rules found" in told.stdout) == (0, True), told.stdout + told.stderr
 
