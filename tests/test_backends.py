@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -54,6 +55,31 @@ def test_several_loops_share_a_limiter(server: RedisServer) -> None:
 
     left = [decision.remaining for _ in range(3) for decision in asyncio.run(twice())]
     assert left == [99, 98, 97, 96, 95, 94]
+
+
+def test_threads_and_tasks_come_and_go(server: RedisServer) -> None:
+    """Whoever waits drives the stores, or a thread of their own does: nobody waits for nobody."""
+    limiter, policy = patient(server.url), Policy("p", "1000000/d", algorithm="fixed_window")
+    # Shorter and longer than a thread that drives is waited for.
+    pauses = [0, 0, 0, 0, 0.001, 0, 0.006, 0, 0.012, 0.003]
+
+    def block(number: int) -> int:
+        for turn in range(100):
+            assert limiter.check(policy, "k")
+            time.sleep(pauses[(turn + number) % len(pauses)])
+        return 100
+
+    async def await_some() -> int:
+        for turn in range(100):
+            assert await limiter.acheck(policy, "k")
+            await asyncio.sleep(pauses[turn % len(pauses)] * 2)
+        return 100
+
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(block, number) for number in range(3)]
+        calls.append(pool.submit(lambda: asyncio.run(await_some())))
+        spent = sum(call.result() for call in calls)
+    assert limiter.check(policy, "k", 0).remaining == 1_000_000 - spent
 
 
 def test_a_frozen_server_costs_one_time_out(server: RedisServer) -> None:

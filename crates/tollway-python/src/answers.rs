@@ -8,7 +8,8 @@ use pyo3::prelude::*;
 use tollway::{Charge, StoreError};
 
 use crate::decision::Decision;
-use crate::{errors, runtime};
+use crate::errors;
+use crate::runtime::runtime;
 
 /// The policies of a decision's charges.
 pub(crate) type Policies = Arc<[Arc<tollway::Policy>]>;
@@ -47,6 +48,15 @@ pub(crate) fn wait<T: Send>(py: Python<'_>, answer: impl Future<Output = T> + Se
     if let Poll::Ready(value) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         return Ok(value);
     }
-    let runtime = runtime::handle()?;
-    Ok(py.detach(|| runtime.block_on(answer)))
+    Ok(runtime()?.wait(py, answer))
+}
+
+/// The same for what surely has to be waited for. The question is put by whoever drives the stores,
+/// who need not be woken for it.
+pub(crate) fn ask_and_wait<T, F>(py: Python<'_>, ask: impl FnOnce() -> F + Send) -> PyResult<T>
+where
+    T: Send,
+    F: Future<Output = T> + Send,
+{
+    Ok(runtime()?.wait(py, async { ask().await }))
 }

@@ -10,7 +10,7 @@ use tollway::conformance;
 use tollway_stores::cas::CasStore;
 
 use crate::cell::PyCell;
-use crate::runtime;
+use crate::runtime::runtime;
 
 /// How long one call of an async backend may take here.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -24,11 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[pyo3(signature = (store, seed = "1"))]
 pub fn check_store(py: Python<'_>, store: &Bound<'_, PyAny>, seed: &str) -> PyResult<()> {
     let store = CasStore::new(Arc::new(PyCell::new(store, PATIENCE)?), "conformance");
-    let runtime = runtime::handle()?;
-    let outcome = py.detach(|| {
-        let suite = conformance::run(Arc::new(store), seed);
-        catch_unwind(AssertUnwindSafe(|| runtime.block_on(suite)))
-    });
+    let runtime = runtime()?;
+    let suite = conformance::run(Arc::new(store), seed);
+    let outcome = catch_unwind(AssertUnwindSafe(|| runtime.wait(py, suite)));
     outcome.map_err(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
         PyAssertionError::new_err(text.unwrap_or("the suite stopped without a reason").to_owned())

@@ -40,6 +40,11 @@ pub struct Limiter {
 }
 
 impl Limiter {
+    /// Whether the answer is there at once.
+    pub(crate) fn is_here(&self) -> bool {
+        self.recipe.is_here()
+    }
+
     /// The limiter of this process.
     pub(crate) fn shared(&self) -> PyResult<Arc<tollway::Limiter>> {
         if let Some(local) = &self.local {

@@ -1,61 +1,183 @@
-//! The one tokio runtime of a process, made when a remote store is first used.
+//! The one tokio runtime of a process, made when a remote store is first used, and who drives it.
+//!
+//! A thread that blocks until it is answered has nothing else to do. So where such callers come one
+//! soon after the other they drive the runtime themselves, and nobody is woken for them but by the
+//! server. Otherwise a thread of its own does: while answers are awaited elsewhere, as by an event
+//! loop, while several callers wait, and while nobody does.
 
-use std::mem::ManuallyDrop;
-use std::sync::{Mutex, PoisonError, mpsc};
-use std::time::Duration;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
+use std::thread::{Builder, Thread};
+use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::{PyResult, Python};
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::Notify;
 
-/// The longest a fork waits for the runtime's thread.
+/// How long a caller that drives stays the newest before the thread takes over again, and how often
+/// the thread looks.
+const SOON: Duration = Duration::from_millis(5);
+/// The longest a fork waits for whoever drives.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The process it was made in, and the runtime. A forked child must not touch its parent's, not
 /// even to drop it: its threads are not there.
-static RUNTIME: Mutex<Option<(u32, ManuallyDrop<Runtime>)>> = Mutex::new(None);
+static RUNTIME: Mutex<Option<(u32, &'static Runtime)>> = Mutex::new(None);
 
 /// The runtime of this process.
-pub(crate) fn handle() -> PyResult<Handle> {
+pub(crate) fn runtime() -> PyResult<&'static Runtime> {
     let mut runtime = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
     let here = std::process::id();
-    if let Some(handle) = made_in(&runtime, here) {
-        return Ok(handle);
+    if let Some((process, runtime)) = *runtime
+        && process == here
+    {
+        return Ok(runtime);
     }
-    let made = Builder::new_multi_thread().worker_threads(1).thread_name("tollway").enable_all().build();
+    let made = Runtime::make();
     let made = made.map_err(|error| PyRuntimeError::new_err(format!("no thread for the stores: {error}")))?;
-    let handle = made.handle().clone();
-    *runtime = Some((here, ManuallyDrop::new(made)));
-    Ok(handle)
+    *runtime = Some((here, made));
+    Ok(made)
 }
 
-fn made_in(runtime: &Option<(u32, ManuallyDrop<Runtime>)>, process: u32) -> Option<Handle> {
-    runtime.as_ref().filter(|(made_in, _)| *made_in == process).map(|(_, runtime)| runtime.handle().clone())
+/// A runtime that anybody who waits can drive, one at a time; tokio passes it on.
+pub(crate) struct Runtime {
+    tokio: tokio::runtime::Runtime,
+    /// Its own thread.
+    thread: OnceLock<Thread>,
+    /// Whether the thread is at it, and not at rest.
+    driving: AtomicBool,
+    /// Tells the thread that a caller drives.
+    leave: Notify,
+    /// How many wait for answers elsewhere.
+    wanted: AtomicUsize,
+    /// How many callers block.
+    callers: AtomicUsize,
+    made: Instant,
+    /// When the newest caller came, in microseconds after `made`.
+    newest: AtomicU64,
 }
 
-/// The runtime's one thread stands still while this lives.
+impl Runtime {
+    fn make() -> std::io::Result<&'static Self> {
+        let made: &'static Self = Box::leak(Box::new(Self {
+            tokio: tokio::runtime::Builder::new_current_thread().enable_all().build()?,
+            thread: OnceLock::new(),
+            driving: AtomicBool::new(true),
+            leave: Notify::new(),
+            wanted: AtomicUsize::new(0),
+            callers: AtomicUsize::new(0),
+            made: Instant::now(),
+            newest: AtomicU64::new(0),
+        }));
+        let thread = Builder::new().name("tollway".into()).spawn(|| made.drive())?;
+        made.thread.get_or_init(|| thread.thread().clone());
+        Ok(made)
+    }
+
+    /// The thread's work.
+    fn drive(&self) {
+        loop {
+            self.tokio.block_on(self.leave.notified());
+            self.driving.store(false, SeqCst);
+            while !self.needs_the_thread() {
+                std::thread::park_timeout(SOON);
+            }
+            self.driving.store(true, SeqCst);
+        }
+    }
+
+    fn needs_the_thread(&self) -> bool {
+        let callers = self.callers.load(SeqCst);
+        self.wanted.load(SeqCst) > 0
+            || callers > 1
+            || callers == 0 && !self.is_soon(self.newest.load(SeqCst), self.now())
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.made.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn is_soon(&self, before: u64, now: u64) -> bool {
+        Duration::from_micros(now.saturating_sub(before)) < SOON
+    }
+
+    /// Where stores are driven. What is waited for there and not by [`Self::wait`] needs the thread:
+    /// say so by [`Self::want_thread`].
+    pub(crate) fn handle(&self) -> &tokio::runtime::Handle {
+        self.tokio.handle()
+    }
+
+    /// Blocks until the answer is there, without the GIL. Stores bound the wait.
+    pub(crate) fn wait<T: Send>(&'static self, py: Python<'_>, answer: impl Future<Output = T> + Send) -> T {
+        py.detach(|| {
+            let others = self.callers.fetch_add(1, SeqCst);
+            let _caller = Counted(&self.callers);
+            let now = self.now();
+            let before = self.newest.swap(now, SeqCst);
+            // One that comes alone and rarely is answered as soon by the thread.
+            let drives = others == 0 && self.wanted.load(SeqCst) == 0 && self.is_soon(before, now);
+            if drives && self.driving.load(SeqCst) {
+                self.leave.notify_one();
+            }
+            self.tokio.block_on(answer)
+        })
+    }
+
+    /// The thread drives while this lives.
+    pub(crate) fn want_thread(&'static self) -> Wanted {
+        self.wanted.fetch_add(1, SeqCst);
+        if !self.driving.load(SeqCst)
+            && let Some(thread) = self.thread.get()
+        {
+            thread.unpark();
+        }
+        Wanted { _count: Counted(&self.wanted) }
+    }
+}
+
+/// One that is counted while this lives.
+#[derive(Debug)]
+struct Counted(&'static AtomicUsize);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+}
+
+/// Somebody waits who does not block.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    _count: Counted,
+}
+
+/// Whoever drives the runtime stands still while this lives.
 ///
-/// A forked child gets what the thread was in the middle of, and not the thread: a lock that it held,
+/// A forked child gets what that thread was in the middle of, and not the thread: a lock that it held,
 /// or a value of the whole process that it was the first to make, would be waited for in the child
-/// for ever. Inside this task the thread holds nothing.
+/// for ever. Inside this task it holds nothing.
 pub(crate) struct Still {
     process: u32,
+    _wanted: Wanted,
     release: Option<mpsc::Sender<()>>,
 }
 
 impl Still {
-    /// Waits without the GIL, which the thread may need before it gets here, for at most a second.
+    /// Waits without the GIL, which whoever drives may need before it gets here, for at most a second.
     pub(crate) fn stand(py: Python<'_>) -> Option<Self> {
         let process = std::process::id();
-        let handle = made_in(&RUNTIME.lock().unwrap_or_else(PoisonError::into_inner), process)?;
+        let made = *RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, runtime) = made.filter(|(made_in, _)| *made_in == process)?;
         let (arrived, arrival) = mpsc::sync_channel(1);
         let (release, released) = mpsc::channel::<()>();
-        handle.spawn(async move {
+        runtime.handle().spawn(async move {
             let _ = arrived.send(());
             let _ = released.recv();
         });
+        let wanted = runtime.want_thread();
         py.detach(move || arrival.recv_timeout(PATIENCE).ok());
-        Some(Self { process, release: Some(release) })
+        Some(Self { process, _wanted: wanted, release: Some(release) })
     }
 }
 

@@ -20,7 +20,7 @@ use tollway_stores::sql::{SqlOptions, SqlStore};
 use crate::cell::PyCell;
 use crate::errors;
 use crate::observe::{FailureLog, metrics};
-use crate::runtime;
+use crate::runtime::runtime;
 
 /// Where state lives.
 #[derive(Clone)]
@@ -95,7 +95,7 @@ impl Recipe {
         let store = match self.lease {
             Some(settings) if !self.is_here() => {
                 let leases = Leases::new(store, settings);
-                runtime::handle()?.spawn(leases.watch());
+                runtime()?.handle().spawn(leases.watch());
                 Arc::new(leases)
             }
             _ => store,
@@ -127,7 +127,7 @@ impl Recipe {
     fn watch(&self, failover: &Failover) -> PyResult<()> {
         for (backend, guard) in self.backends.iter().zip(failover.guards()) {
             if let Backend::Url(_) = backend {
-                runtime::handle()?.spawn(guard.watch());
+                runtime()?.handle().spawn(guard.watch());
             }
         }
         Ok(())
@@ -173,7 +173,7 @@ impl Recipe {
                     command_timeout: self.command_timeout,
                     queue: self.queue,
                 };
-                let store = RedisStore::open(url, options, &runtime::handle()?);
+                let store = RedisStore::open(url, options, runtime()?.handle());
                 Ok(Arc::new(store.map_err(|error| errors::from_config(&error))?))
             }
             #[cfg(feature = "sql")]
@@ -185,7 +185,7 @@ impl Recipe {
                     queue: self.queue,
                     ..SqlOptions::default()
                 };
-                let store = SqlStore::open(url, options, &runtime::handle()?);
+                let store = SqlStore::open(url, options, runtime()?.handle());
                 Ok(Arc::new(store.map_err(|error| errors::from_config(&error))?))
             }
             _ => Err(errors::config(unknown_scheme(scheme))),

@@ -8,12 +8,13 @@ use pyo3::sync::PyOnceLock;
 use tollway::{Charge, StoreError};
 
 use super::Limiter;
-use crate::answers::{Policies, ask_now, finish, finish_many, wait};
+use crate::answers::{Policies, ask_and_wait, ask_now, finish, finish_many, wait};
 use crate::awaiting::{Convert, Mailbox, Ready};
 use crate::charges::Charges;
 use crate::decision::Decision;
+use crate::errors;
 use crate::observe::hooks::{self, Ear};
-use crate::{errors, runtime};
+use crate::runtime::runtime;
 
 /// A call: whom to ask, and who is told of the answer.
 pub(crate) struct Asking {
@@ -73,7 +74,7 @@ impl Limiter {
         if !self.has_ears() {
             return Ok(Asking { limiter, ear: None });
         }
-        let ear = Ear::new(self.hooks.as_ref(), operation, limiter.store().name(), charges, !self.recipe.is_here());
+        let ear = Ear::new(self.hooks.as_ref(), operation, limiter.store().name(), charges, !self.is_here());
         // Memory does not fail, and a copy is saved.
         let limiter = if self.local.is_some() { limiter } else { Arc::new(ear.beside(&limiter)) };
         Ok(Asking { limiter, ear: Some(Box::new(ear)) })
@@ -111,7 +112,7 @@ impl Limiter {
             }
             None => {
                 let limiter = &asking.limiter;
-                wait(py, if peek { limiter.peek(charges) } else { limiter.check(charges) })?
+                ask_and_wait(py, || if peek { limiter.peek(charges) } else { limiter.check(charges) })?
             }
         };
         asking.told_one(py, finish(answer, policies))
@@ -175,10 +176,13 @@ impl Limiter {
         let mailbox = Mailbox::of(&event_loop)?;
         let future = event_loop.call_method0(pyo3::intern!(py, "create_future"))?;
         let waiting = future.clone().unbind();
-        runtime::handle()?.spawn(async move {
+        let runtime = runtime()?;
+        let wanted = runtime.want_thread();
+        runtime.handle().spawn(async move {
             let answer = answer.await;
             let convert: Convert = Box::new(move |py| convert(py, answer));
             Mailbox::post(&mailbox, waiting, convert);
+            drop(wanted);
         });
         Ok(future)
     }

@@ -13,6 +13,7 @@ use crate::decision::Decision;
 use crate::limiter::Limiter;
 use crate::policy::Policy;
 use crate::rules::Rules;
+use crate::runtime::{Wanted, runtime};
 
 /// The limits of one route as Python gave them, and the gate they become.
 ///
@@ -35,6 +36,8 @@ struct Gates {
     /// What is looked at before a caller is known and when one is, and charged by the answer.
     looks: [Option<Gate>; 2],
     outcomes: Option<Arc<[Outcome]>>,
+    /// The server's loop does not drive the stores that it asks.
+    _driven: Option<Wanted>,
 }
 
 impl Limits {
@@ -92,7 +95,8 @@ impl Limits {
     /// limits that count them are asked after those that do not: a flood of forged tokens is refused by
     /// its address before a single one is verified. Rules may speak of anybody, so they come last.
     pub(super) fn open(&self, py: Python<'_>, address: &Arc<ClientAddress>, known: bool) -> PyResult<()> {
-        let limiter = self.limiter.bind(py).get().shared()?;
+        let limiter = self.limiter.bind(py).get();
+        let (here, limiter) = (limiter.is_here(), limiter.shared()?);
         let gate = |charges: Vec<_>| {
             let gate = Gate::new(Arc::clone(&limiter), charges, Arc::clone(address));
             match &self.rules {
@@ -117,6 +121,7 @@ impl Limits {
             after: (!after.is_empty() || rules_alone && known).then(|| gate(after)),
             looks: [look(false), look(true)],
             outcomes: (!self.outcomes.is_empty()).then(|| self.outcomes.iter().map(outcome).collect()),
+            _driven: if here { None } else { Some(runtime()?.want_thread()) },
         };
         // A second opening finds the first one's gates, which are as good.
         let _ = self.gates.set(gates);
