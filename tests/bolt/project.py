@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -11,9 +12,11 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests.servers import wait
 
 SETTINGS = """
 from pathlib import Path
@@ -83,6 +86,19 @@ class Served:
             assert time.monotonic() < deadline, "\n".join(self.lines)
             time.sleep(0.01)
 
+    def memory(self) -> int:
+        """Bytes of memory that it has in use."""
+        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
+        return int(pages) * resource.getpagesize()
+
+    def open_sockets(self) -> int:
+        """Sockets that it has open, the listening one included."""
+        found = 0
+        for entry in os.scandir(f"/proc/{self.process.pid}/fd"):
+            with suppress(OSError):  # it was closed meanwhile
+                found += os.readlink(entry.path).startswith("socket:")
+        return found
+
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Ask it to stop and return its exit code."""
         self.process.send_signal(number)
@@ -134,6 +150,17 @@ class Project:
             text=True,
             timeout=60,
         )
+
+    def run(self, *arguments: str) -> str:
+        """The same, which must succeed; what it printed."""
+        done = self.manage(*arguments)
+        if done.returncode != 0:
+            raise AssertionError(f"{' '.join(arguments)}:\n{done.stderr}")
+        return done.stdout
+
+    def wait_for_mark(self, name: str) -> None:
+        """Wait until a handler of `shop` has made a file of that name beside itself."""
+        wait(f"{name} is there", (self.folder / "shop" / name).exists)
 
     @contextmanager
     def serve(self, *arguments: str) -> Iterator[Served]:

@@ -177,11 +177,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     project = Project(tmp_path_factory.mktemp("site"))
     project.settings(SETTINGS)
     project.write("shop/api.py", API)
-    done = project.manage("migrate", "-v0")
-    assert done.returncode == 0, done.stderr
-    seeded = project.manage("shell", "-v0", "-c", SEED)
-    assert seeded.returncode == 0, seeded.stderr
-    people = json.loads(seeded.stdout.splitlines()[-1])
+    project.run("migrate", "-v0")
+    seeded = project.run("shell", "-v0", "-c", SEED)
+    people = json.loads(seeded.splitlines()[-1])
     with project.serve("--processes", "2") as served:
         yield Site(served, people, project)
 
@@ -282,9 +280,7 @@ def test_a_key_of_the_command_is_good_until_it_is_revoked(site: Site) -> None:
     """Issued, rotated and revoked by the command while both processes serve."""
 
     def command(*arguments: str) -> Any:
-        done = site.project.manage("ratelimit_keys", *arguments, "--json")
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        return json.loads(site.project.run("ratelimit_keys", *arguments, "--json"))
 
     def becomes(key: str, status: int) -> bool:
         """Whether every process answers so within some seconds."""

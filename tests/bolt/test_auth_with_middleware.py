@@ -128,12 +128,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
     project = Project(tmp_path_factory.mktemp("joined"))
     project.settings(SETTINGS)
     project.write("shop/api.py", API)
-    done = project.manage("migrate", "-v0")
-    assert done.returncode == 0, done.stderr
-    seeded = project.manage("shell", "-v0", "-c", SEED)
-    assert seeded.returncode == 0, seeded.stderr
+    project.run("migrate", "-v0")
+    seeded = project.run("shell", "-v0", "-c", SEED)
     with project.serve() as served:
-        yield served.url, json.loads(seeded.stdout.splitlines()[-1])
+        yield served.url, json.loads(seeded.splitlines()[-1])
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ def test_templates_and_responses_of_django(project: Project) -> None:
     project.settings(SETTINGS)
     project.write("shop/templates/shop/page.html", "<p>{{ name }} at {{ request.path }}</p>")
     project.write("shop/api.py", API)
-    project.manage("migrate")
+    project.run("migrate", "-v0")
     with project.serve() as served, httpx.Client(base_url=served.url) as client:
         page = client.get("/page/<b>")
         assert page.text == "<p>&lt;b&gt; at /page/&lt;b&gt;</p>"

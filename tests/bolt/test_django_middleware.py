@@ -155,14 +155,13 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated database with one user, to be copied."""
     project = Project(tmp_path_factory.mktemp("template"))
     project.settings(SETTINGS)
-    assert project.manage("migrate", "--verbosity", "0").returncode == 0
-    made = project.manage(
+    project.run("migrate", "-v0")
+    project.run(
         "shell",
         "--command",
         "from django.contrib.auth.models import User\n"
         "User.objects.create_user('ada', password='x')",
     )
-    assert made.returncode == 0, made.stderr
     return project.folder / "db.sqlite3"
 
 

@@ -101,10 +101,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     project.settings(SETTINGS)
     project.write("shop/hashing.py", HASHING)
     project.write("shop/api.py", API)
-    done = project.manage("migrate", "-v0")
-    assert done.returncode == 0, done.stderr
-    seeded = project.manage("shell", "-v0", "-c", SEED)
-    assert seeded.returncode == 0, seeded.stderr
+    project.run("migrate", "-v0")
+    project.run("shell", "-v0", "-c", SEED)
     # A connection for each request, so that both processes get some.
     alone = httpx.Limits(max_keepalive_connections=0)
     with (

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from pathlib import Path
 
 import httpx
 import pytest
@@ -155,8 +154,7 @@ async def die():
 def migrated(project: Project) -> Project:
     """The same project with the API above and its database."""
     project.write("shop/api.py", API)
-    done = project.manage("migrate", "-v0")
-    assert done.returncode == 0, done.stderr
+    project.run("migrate", "-v0")
     return project
 
 
@@ -181,14 +179,6 @@ def pids_of(client: httpx.Client, requests: int = 100) -> set[int]:
         with suppress(httpx.TransportError):
             found.add(client.get("/whoami").json()["pid"])
     return found
-
-
-def wait_for(path: Path) -> None:
-    """Wait for a file that a handler makes."""
-    deadline = time.monotonic() + 10
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path.name} never came"
-        time.sleep(0.01)
 
 
 def spread(url: str) -> httpx.Client:
@@ -345,7 +335,7 @@ def test_a_stop_lets_requests_in_flight_finish(shop: Project) -> None:
         (shop.folder / "shop" / "began").unlink(missing_ok=True)
         with shop.serve() as served, ThreadPoolExecutor() as threads:
             pending = threads.submit(httpx.get, served.url + path, timeout=20)
-            wait_for(shop.folder / "shop" / "began")
+            shop.wait_for_mark("began")
             assert served.stop() == 0
             assert pending.result().status_code == 200
             with pytest.raises(httpx.ConnectError):
@@ -358,20 +348,20 @@ def test_a_stop_does_not_wait_longer_than_grace(shop: Project, path: str, proces
     arguments = ("--grace", "0.2", "--processes", processes)
     with shop.serve(*arguments) as served, ThreadPoolExecutor() as threads:
         pending = threads.submit(httpx.get, f"{served.url}{path}?seconds=60", timeout=30)
-        wait_for(shop.folder / "shop" / "began")
+        shop.wait_for_mark("began")
         began = time.monotonic()
         served.stop()
         assert time.monotonic() - began < 4
         assert pending.exception() is not None or pending.result().status_code >= 500
     if path == "/slow":
-        wait_for(shop.folder / "shop" / "cancelled")
+        shop.wait_for_mark("cancelled")
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_a_second_signal_ends_at_once(shop: Project, processes: str) -> None:
     with shop.serve("--processes", processes) as served, ThreadPoolExecutor() as threads:
         pending = threads.submit(httpx.get, f"{served.url}/slow?seconds=60", timeout=30)
-        wait_for(shop.folder / "shop" / "began")
+        shop.wait_for_mark("began")
         served.process.send_signal(signal.SIGTERM)
         with pytest.raises(subprocess.TimeoutExpired):
             served.process.wait(timeout=0.5)
@@ -382,7 +372,7 @@ def test_a_second_signal_ends_at_once(shop: Project, processes: str) -> None:
 def test_a_signal_to_the_whole_group_is_one_signal(shop: Project) -> None:
     with shop.serve("--processes", "2") as served, ThreadPoolExecutor() as threads:
         pending = threads.submit(httpx.get, f"{served.url}/slow?seconds=1", timeout=30)
-        wait_for(shop.folder / "shop" / "began")
+        shop.wait_for_mark("began")
         os.killpg(served.process.pid, signal.SIGTERM)
         assert pending.result().status_code == 200
         assert served.process.wait(timeout=20) == 0
@@ -393,8 +383,8 @@ def test_a_client_that_goes_away_cancels_its_handler(shop: Project) -> None:
         host, port = served.url.removeprefix("http://").split(":")
         with closing(socket.create_connection((host, int(port)))) as client:
             client.sendall(b"GET /slow?seconds=60 HTTP/1.1\r\nHost: x\r\n\r\n")
-            wait_for(shop.folder / "shop" / "began")
-        wait_for(shop.folder / "shop" / "cancelled")
+            shop.wait_for_mark("began")
+        shop.wait_for_mark("cancelled")
 
 
 def test_two_processes_share_the_port_and_warn_of_memory(shop: Project) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import resource
 import socket
 import time
 from collections.abc import Iterator
@@ -19,53 +17,7 @@ from tests.bolt.project import Project, Served
 from tests.bolt.wire import Wire, get, post, wire
 from tollway.bolt.server.sockets import allow_files
 
-API = """
-import asyncio
-import os
-from pathlib import Path
-from typing import Annotated
-
-from tollway.bolt import BoltAPI, PlainText, Request
-from tollway.bolt.params import Body
-
-api = BoltAPI()
-MARKS = Path(__file__).parent
-
-
-@api.get("/ping")
-async def ping():
-    return {"ok": True}
-
-
-@api.get("/items/{name}")
-async def item(name: str, q: str = "", request: Request = None):
-    return {"name": name, "q": q, "seen": request.headers.get("x-seen")}
-
-
-@api.post("/echo")
-async def echo(request: Request):
-    return PlainText(request.body)
-
-
-@api.get("/big")
-async def big():
-    return PlainText(b"x" * 8_000_000)
-
-
-@api.get("/never")
-async def never():
-    (MARKS / "began").touch()
-    try:
-        await asyncio.Event().wait()
-    finally:
-        (MARKS / "ended").touch()
-
-
-@api.get("/slow/{number}")
-async def slow(number: int):
-    await asyncio.sleep(0.05)
-    return number
-"""
+API = Path(__file__).with_name("wire_app.py").read_text()
 
 
 @pytest.fixture
@@ -274,32 +226,27 @@ def test_a_gigabyte_is_refused_before_it_is_sent(served: Served) -> None:
 
 
 def test_a_chunked_gigabyte_is_refused_at_the_limit(served: Served) -> None:
-    before = rss_of(served)
+    before = served.memory()
     with wire(served.url) as client:
         client.send(head(CHUNKED))
         piece = b"10000\r\n" + b"x" * 65_536 + b"\r\n"
         for _ in range(64):
             client.send(piece)
         assert client.answer().status == 413
-    assert rss_of(served) < before + 8 * 1_048_576
+    assert served.memory() < before + 8 * 1_048_576
 
 
 def test_pipelined_requests_are_answered_in_order_and_within_bounds(served: Served) -> None:
     with wire(served.url) as client:
         client.send("".join(get(f"/slow/{number}") for number in range(10)))
         assert [int(client.answer().body) for _ in range(10)] == list(range(10))
-    before = rss_of(served)
+    before = served.memory()
     with wire(served.url) as client:
         # Answers of 8 MB, none of which is read: a few are made, not all.
         client.send(get("/big") * 500)
         with wire(served.url) as other:
             assert other.send(get("/ping")).answer().status == 200
-        assert rss_of(served) < before + 64 * 1_048_576
-
-
-def rss_of(served: Served) -> int:
-    status = Path(f"/proc/{served.process.pid}/statm").read_text()
-    return int(status.split()[1]) * resource.getpagesize()
+        assert served.memory() < before + 64 * 1_048_576
 
 
 def test_a_half_closed_client_is_answered_what_needs_no_wait(served: Served) -> None:
@@ -316,7 +263,7 @@ def test_ten_thousand_idle_connections(shop: Project) -> None:
         place = urlsplit(served.url)
         with httpx.Client(base_url=served.url) as client:
             assert client.get("/ping").status_code == 200
-            before = rss_of(served)
+            before = served.memory()
             for number in range(count):
                 # More than one address: ports for one pair of addresses are finite.
                 source = (f"127.0.0.{2 + number % 8}", 0)
@@ -325,7 +272,7 @@ def test_ten_thousand_idle_connections(shop: Project) -> None:
             # The last one is accepted, and so are all before it.
             last = Wire(idle)
             assert last.send(get("/ping")).answer().status == 200
-            each = (rss_of(served) - before) / count
+            each = (served.memory() - before) / count
             assert each < 16 * 1024, f"{each:.0f} bytes for each idle connection"
             assert client.get("/ping").status_code == 200
 
@@ -341,7 +288,7 @@ def test_slow_clients_are_given_up(shop: Project) -> None:
         """
     )
     with shop.serve() as served, ThreadPoolExecutor() as threads, ExitStack() as stack:
-        before = open_sockets(served)
+        before = served.open_sockets()
         clients = [stack.enter_context(wire(served.url)) for _ in range(5)]
         slow_head, drip, slow_body, idle, deaf = clients
         slow_head.send("GET /ping HTTP/1.1\r\n")
@@ -354,7 +301,7 @@ def test_slow_clients_are_given_up(shop: Project) -> None:
         assert dripping.result() == 408
         assert idle.rest() == b""
         deadline = time.monotonic() + 15
-        while open_sockets(served) > before:
+        while served.open_sockets() > before:
             assert time.monotonic() < deadline, "a client that does not read is kept"
             time.sleep(0.05)
         assert len(deaf.rest()) < 8_000_000
@@ -376,29 +323,18 @@ def drip_until_answered(client: Wire) -> int:
     raise AssertionError("never answered")
 
 
-def open_sockets(served: Served) -> int:
-    """Sockets that the server has open, the listening one included."""
-    found = 0
-    for entry in os.scandir(f"/proc/{served.process.pid}/fd"):
-        try:
-            found += os.readlink(entry.path).startswith("socket:")
-        except OSError:
-            continue
-    return found
-
-
 def test_a_handler_that_never_returns(shop: Project) -> None:
     shop.settings("BOLT_HANDLER_TIMEOUT = 0.5")
     marks = shop.folder / "shop"
     with shop.serve("--grace", "0.3") as served, wire(served.url) as client:
         answer = client.send(get("/never")).answer()
         assert answer.status == 504
-        wait_for(marks / "ended")
+        shop.wait_for_mark("ended")
         (marks / "began").unlink()
         shop_again = wire(served.url)
         with shop_again as other:
             other.send(get("/never"))
-            wait_for(marks / "began")
+            shop.wait_for_mark("began")
             # Shutdown does not wait for it longer than the grace.
             assert served.stop() in (0, 1)
 
@@ -407,14 +343,14 @@ def test_a_client_that_leaves_cancels_and_frees(shop: Project) -> None:
     with shop.serve() as served:
         for _ in range(3):  # buffers grow once
             read_a_part(served)
-        before = rss_of(served)
+        before = served.memory()
         for _ in range(20):
             read_a_part(served)
         with wire(served.url) as client:
             client.send(get("/never"))
-            wait_for(shop.folder / "shop" / "began")
-        wait_for(shop.folder / "shop" / "ended")
-        assert rss_of(served) < before + 24 * 1_048_576
+            shop.wait_for_mark("began")
+        shop.wait_for_mark("ended")
+        assert served.memory() < before + 24 * 1_048_576
 
 
 def read_a_part(served: Served) -> None:
@@ -429,7 +365,7 @@ def test_connections_and_handlers_have_a_bound(shop: Project) -> None:
         clients = [stack.enter_context(wire(served.url)) for _ in range(3)]
         for client in clients[:2]:
             client.send(get("/never"))
-        wait_for(shop.folder / "shop" / "began")
+        shop.wait_for_mark("began")
         while clients[2].send(get("/slow/1")).answer().status != 503:
             pass  # the second one has not begun yet
         assert clients[2].send(get("/nowhere")).answer().status == 404
@@ -441,10 +377,3 @@ def test_connections_and_handlers_have_a_bound(shop: Project) -> None:
             clients[2].peer.close()
             waiting.peer.settimeout(15)
             assert waiting.answer().status == 404
-
-
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 15
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path.name} never came"
-        time.sleep(0.01)

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from tests.bolt.project import Project, Served
-from tests.bolt.test_safety import open_sockets, rss_of
 from tests.bolt.wire import Wire, get, wire
 
 API = """
@@ -110,7 +109,7 @@ def test_streams_end_when_their_clients_go(shop: Project, path: str) -> None:
     """Half of them in the middle of reading, half without having read anything."""
     count = 24
     with shop.serve() as served:
-        before, sockets = rss_of(served), open_sockets(served)
+        before, sockets = served.memory(), served.open_sockets()
         for round_ in range(1, 4):
             with ExitStack() as stack:
                 clients = [stack.enter_context(wire(served.url)) for _ in range(count)]
@@ -124,11 +123,11 @@ def test_streams_end_when_their_clients_go(shop: Project, path: str) -> None:
             while sum(left(served).values()) < round_ * count:
                 assert time.monotonic() < deadline, left(served)
                 time.sleep(0.02)
-        while open_sockets(served) > sockets:
+        while served.open_sockets() > sockets:
             assert time.monotonic() < deadline, "a connection is kept"
             time.sleep(0.02)
         # One such round holds 24 MB; three that were kept would be seen.
-        assert rss_of(served) < before + 40 * 1_048_576
+        assert served.memory() < before + 40 * 1_048_576
 
 
 @pytest.mark.parametrize(

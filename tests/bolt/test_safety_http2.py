@@ -33,36 +33,9 @@ from tests.bolt.frames import (
     plain,
 )
 from tests.bolt.project import Project, Served
-from tests.bolt.test_safety import open_sockets, rss_of
 from tests.bolt.wire import certificate, trusting
 
-API = """
-import asyncio
-
-from tollway.bolt import BoltAPI, PlainText, Request
-
-api = BoltAPI()
-
-
-@api.get("/ping")
-async def ping(request: Request):
-    return sorted(request.headers)
-
-
-@api.post("/echo")
-async def echo(request: Request):
-    return PlainText(request.body)
-
-
-@api.get("/big")
-async def big():
-    return PlainText(b"x" * 1_000_000)
-
-
-@api.get("/never")
-async def never():
-    await asyncio.Event().wait()
-"""
+API = Path(__file__).with_name("wire_app.py").read_text()
 
 MEBIBYTE = 1_048_576
 Files = tuple[Path, Path]
@@ -94,15 +67,15 @@ def served(tmp_path_factory: pytest.TempPathFactory, files: Files) -> Iterator[S
 @pytest.fixture(autouse=True)
 def unharmed(served: Served, files: Files) -> Iterator[None]:
     """After each attack others are served, and nothing of it is kept."""
-    sockets, memory = open_sockets(served), rss_of(served)
+    sockets, memory = served.open_sockets(), served.memory()
     yield
     answer = httpx.get(f"{served.url}/ping", verify=trusting(files[0]), timeout=15)
     assert answer.status_code == 200
     deadline = time.monotonic() + 15
-    while open_sockets(served) > sockets:
+    while served.open_sockets() > sockets:
         assert time.monotonic() < deadline, "a connection is kept"
         time.sleep(0.02)
-    assert rss_of(served) < memory + 32 * MEBIBYTE
+    assert served.memory() < memory + 32 * MEBIBYTE
 
 
 def flood(client: Frames, make: Callable[[int], bytes], most: int) -> None:
@@ -145,12 +118,12 @@ def test_empty_continuations_without_end(served: Served, files: Files) -> None:
     ids=["settings", "pings"],
 )
 def test_questions_whose_answers_are_not_read(served: Served, files: Files, piece: bytes) -> None:
-    before = rss_of(served)
+    before = served.memory()
     with frames(served, files) as client:
         sent = unread(client, piece * 1000)
         # What is held is what the kernel holds; the server stops reading.
         assert sent < 64 * MEBIBYTE
-        assert rss_of(served) < before + 16 * MEBIBYTE
+        assert served.memory() < before + 16 * MEBIBYTE
 
 
 def test_a_small_block_that_names_a_large_header_often(served: Served, files: Files) -> None:
@@ -203,7 +176,7 @@ def test_more_streams_than_were_offered(served: Served, files: Files) -> None:
 def test_a_client_that_makes_no_room_for_answers(served: Served, files: Files) -> None:
     with frames(served, files, window=0) as client:
         for _ in range(5):
-            client.open(head("/big"))
+            client.open(head("/big?size=1000000"))
         # The write time-out ends it, whatever else it says.
         while client.send(frame(PING, 0, 0, b"12345678")) and client.read() is not None:
             time.sleep(0.05)
@@ -212,7 +185,7 @@ def test_a_client_that_makes_no_room_for_answers(served: Served, files: Files) -
 def test_a_client_that_reads_slowly_and_steadily(served: Served, files: Files) -> None:
     """Longer than the write time-out in all, never without progress for as long."""
     with frames(served, files, window=0) as client:
-        stream = client.open(head("/big"))
+        stream = client.open(head("/big?size=1000000"))
         received = 0
         for _ in range(5):
             client.send(frame(WINDOW, 0, 0, struct.pack(">I", 200_000)))
@@ -285,14 +258,14 @@ def test_a_handshake_that_drips(served: Served) -> None:
 
 
 def test_handshakes_that_stop(served: Served, files: Files) -> None:
-    before = open_sockets(served)
+    before = served.open_sockets()
     silent = [plain(served) for _ in range(200)]
     record = [plain(served) for _ in range(200)]
     for peer in record:
         # A record of 16 KiB is announced and does not come.
         peer.sendall(b"\x16\x03\x01\x40\x00\x01")
     deadline = time.monotonic() + 15
-    while open_sockets(served) > before:
+    while served.open_sockets() > before:
         assert time.monotonic() < deadline, "handshakes are waited for without end"
         time.sleep(0.02)
     for peer in silent + record:

@@ -108,8 +108,7 @@ def shop(
         origin = f"http://127.0.0.1:{window.server_port}"
         project = Shop(folder, database(request.param, folder, request), origin)
         for command in (["migrate", "-v0"], ["fill"]):
-            done = project.manage(*command)
-            assert done.returncode == 0, done.stderr
+            project.run(*command)
         yield Open(stack.enter_context(project.serve("--processes", "2")), origin)
 
 
@@ -261,8 +260,8 @@ def test_the_page_of_another_origin(shop: Open) -> None:
 
 def test_nothing_is_left_to_be_said_about_the_shop(tmp_path: Path) -> None:
     project = Shop(tmp_path, f"sqlite:///{tmp_path / 'db.sqlite3'}", "http://127.0.0.1:8001")
-    assert project.manage("check", "--fail-level", "WARNING").returncode == 0
-    assert project.manage("makemigrations", "--check").returncode == 0
+    project.run("check", "--fail-level", "WARNING")
+    project.run("makemigrations", "--check")
 
 
 def test_one_command_opens_the_shop(tmp_path: Path) -> None:

@@ -562,7 +562,7 @@ def test_handlers_that_yield_are_streams_of_events(project: Project, tmp_path: P
             return StreamingResponse(rows, media_type="text/csv").set_cookie("a", "b")
         """,
     )
-    project.manage("migrate")
+    project.run("migrate", "-v0")
     with project.serve() as served, httpx.Client(base_url=served.url) as client:
         answer = client.get("/ticks/2?name=ann")
         assert answer.headers["content-type"] == "text/event-stream"

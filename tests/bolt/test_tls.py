@@ -20,46 +20,7 @@ from tests.bolt.project import Project, Served
 from tests.bolt.wire import certificate, get, trusting, wire
 from tests.programs import program
 
-API = """
-import asyncio
-from pathlib import Path
-
-from tollway.bolt import BoltAPI, PlainText, Request
-
-api = BoltAPI()
-MARKS = Path(__file__).parent
-
-
-@api.get("/seen")
-async def seen(request: Request):
-    return {"scheme": request.scheme, "host": request.headers["host"], "path": request.path}
-
-
-@api.post("/echo")
-async def echo(request: Request):
-    return PlainText(request.body)
-
-
-@api.get("/big")
-async def big():
-    return PlainText(b"x" * 5_000_000)
-
-
-@api.get("/slow")
-async def slow(seconds: float = 0.2):
-    (MARKS / "slow").touch()
-    await asyncio.sleep(seconds)
-    return seconds
-
-
-@api.get("/never")
-async def never():
-    (MARKS / "began").touch()
-    try:
-        await asyncio.Event().wait()
-    finally:
-        (MARKS / "ended").touch()
-"""
+API = Path(__file__).with_name("wire_app.py").read_text()
 
 
 @pytest.fixture
@@ -92,7 +53,7 @@ def test_requests_over_tls(served: Served, files: tuple[Path, Path], version: st
         body = bytes(range(256)) * 3000
         assert client.post("/echo", content=body).content == body
         assert client.post("/echo", content=iter([b"a", b"b" * 70_000])).content[-3:] == b"bbb"
-        assert client.get("/big").content == b"x" * 5_000_000
+        assert client.get("/big").content == b"x" * 8_000_000
         assert client.get("/nowhere").status_code == 404
         assert client.head("/seen").status_code == 200
 
@@ -102,7 +63,7 @@ def test_http2_requests_run_side_by_side(served: Served, files: tuple[Path, Path
         trust = trusting(files[0])
         async with httpx.AsyncClient(base_url=served.url, verify=trust, http2=True) as client:
             await client.get("/seen")
-            answers = await asyncio.gather(*(client.get("/slow?seconds=0.5") for _ in range(50)))
+            answers = await asyncio.gather(*(client.get("/slow/1?seconds=0.5") for _ in range(50)))
             return [answer.status_code for answer in answers]
 
     began = time.monotonic()
@@ -156,18 +117,18 @@ def test_http2_handlers_are_cancelled_and_timed(
 ) -> None:
     marks = shop.folder / "shop"
     stream = client.open(client.headers("/never"))
-    wait_for(marks / "began")
+    shop.wait_for_mark("began")
     client.state.reset_stream(stream)
     client.flush()
-    wait_for(marks / "ended")
+    shop.wait_for_mark("ended")
     assert client.status(client.open(client.headers("/seen"))) == 200
     assert client.status(client.open(client.headers("/never"))) == 504
     (marks / "ended").unlink()
     (marks / "began").unlink()
     client.open(client.headers("/never"))
-    wait_for(marks / "began")
+    shop.wait_for_mark("began")
     client.socket.close()
-    wait_for(marks / "ended")
+    shop.wait_for_mark("ended")
 
 
 def test_http2_rapid_reset_ends_the_connection(client: Http2) -> None:
@@ -196,11 +157,11 @@ def test_http2_streams_have_a_bound(shop: Project, files: tuple[Path, Path]) -> 
 
 def test_a_stop_lets_http2_finish(served: Served, shop: Project, files: tuple[Path, Path]) -> None:
     command = [program("curl", "curl"), "-sS", "--http2", "--cacert", str(files[0])]
-    command.append(f"{served.url}/slow?seconds=1")
+    command.append(f"{served.url}/slow/1?seconds=1")
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as curl:
-        wait_for(shop.folder / "shop" / "slow")
+        shop.wait_for_mark("slow")
         served.process.send_signal(signal.SIGTERM)
-        assert curl.communicate(timeout=20)[0] == "1.0"
+        assert curl.communicate(timeout=20)[0] == "1"
     assert served.process.wait(timeout=20) == 0
 
 
@@ -243,10 +204,3 @@ def test_sighup_takes_a_new_certificate(served: Served, files: tuple[Path, Path]
             time.sleep(0.05)
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{served.url}/seen", verify=old)
-
-
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 15
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path.name} never came"
-        time.sleep(0.01)
