@@ -79,19 +79,32 @@ pub struct Decision {
 }
 
 impl Decision {
-    fn of(part: &Part<'_>, verdict: Verdict, allowed: bool, now: Timestamp) -> Self {
-        let reason = match (allowed, verdict.retry_after) {
+    /// The decision of a request of one charge with one limit, of which `verdict` is the outcome at
+    /// `cost` and the time `now`.
+    ///
+    /// ```
+    /// use tollway_core::{Algorithm, Decision, Policy, Reason, Timestamp, decide_one};
+    ///
+    /// let policy = Policy::new("mail", "10/s", Algorithm::Gcra)?;
+    /// let (limit, now) = (&policy.limits()[0], Timestamp::from_nanos(0));
+    /// let (verdict, _) = decide_one(limit, None, now, 11);
+    /// assert_eq!(Decision::of_one(limit, verdict, 11, now).reason, Reason::CostAboveLimit);
+    /// # Ok::<(), tollway_core::ConfigError>(())
+    /// ```
+    #[inline]
+    pub fn of_one(limit: &Limit, verdict: Verdict, cost: u32, now: Timestamp) -> Self {
+        let reason = match (verdict.allowed, verdict.retry_after) {
             (true, _) => Reason::Allowed,
             (false, NEVER) => Reason::CostAboveLimit,
             (false, _) => Reason::RateLimited,
         };
         Self {
-            allowed,
-            charge: part.charge,
-            index: part.index,
-            limit: part.limit.capacity(),
+            allowed: verdict.allowed,
+            charge: 0,
+            index: 0,
+            limit: limit.capacity(),
             remaining: verdict.remaining,
-            cost: part.cost,
+            cost,
             reset_after: verdict.reset_after,
             retry_after: verdict.retry_after,
             at: now,
@@ -99,6 +112,12 @@ impl Decision {
             degraded: false,
             reason,
         }
+    }
+
+    /// The same for one part of several, which pass together or not at all.
+    fn of(part: &Part<'_>, verdict: Verdict, allowed: bool, now: Timestamp) -> Self {
+        let one = Self::of_one(part.limit, Verdict { allowed, ..verdict }, part.cost, now);
+        Self { charge: part.charge, index: part.index, ..one }
     }
 
     /// Nanoseconds this request has to wait for its turn, when `policy` (the one that speaks here) is

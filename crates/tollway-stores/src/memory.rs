@@ -31,7 +31,7 @@ use tollway_core::{
 use crate::SystemClock;
 use crate::own::has_own;
 use crate::prefixes::MOST;
-use crate::table::{Applied, Moment, Room, Together, together, worded};
+use crate::table::{Applied, Moment, Room, Together, together};
 use map::{Before, Map};
 use own::Own;
 use policies::{Known, Policies};
@@ -121,7 +121,7 @@ impl MemoryStore {
                 && let Some(verdict) =
                     home.table.charge_plainly(self.id(charge.policy, charge.key), charge.cost, moment.now)
             {
-                return worded(home.table.layout().limit(), verdict, charge.cost, moment.now);
+                return Decision::of_one(home.table.layout().limit(), verdict, charge.cost, moment.now);
             }
             return self.known(charge.policy, moment.now, |known| self.one(known, charge, request.peek, &mut moment));
         }
@@ -142,7 +142,7 @@ impl MemoryStore {
                 home.table.charge(id, charge.cost, moment, &self.room).map(|charged| charged.verdict)
             };
             if let Ok(verdict) = verdict {
-                return worded(limit, verdict, charge.cost, moment.now);
+                return Decision::of_one(limit, verdict, charge.cost, moment.now);
             }
         }
         self.map.charge(charge, before(known, id), moment.now, peek, false).decision
@@ -156,7 +156,7 @@ impl MemoryStore {
                 && let Ok(state) = home.table.adjust(id, change, &mut moment, &self.room)
             {
                 let limit = home.table.layout().limit();
-                return worded(limit, decide_one(limit, state, moment.now, 0).0, 0, moment.now);
+                return Decision::of_one(limit, decide_one(limit, state, moment.now, 0).0, 0, moment.now);
             }
             self.map.adjust(policy, key, change, before(known, id), moment.now)
         })
@@ -204,7 +204,7 @@ impl Together<(usize, Charge<'_>)> for MemoryStore {
             {
                 let layout = home.table.layout();
                 return Applied {
-                    decision: worded(layout.limit(), charged.verdict, charge.cost, moment.now),
+                    decision: Decision::of_one(layout.limit(), charged.verdict, charge.cost, moment.now),
                     before: layout.state(charged.before).map(|state| Kept::from_iter([state])),
                     after: layout.state(charged.after).into_iter().collect(),
                 };

@@ -34,7 +34,7 @@ use tollway_core::{
 };
 
 use crate::places::Places;
-use crate::table::{Applied, Blocked, Moment, Together, together, worded};
+use crate::table::{Applied, Blocked, Moment, Together, together};
 use address::Address;
 use directory::{Directory, Refused, Seat};
 use resets::Resets;
@@ -281,7 +281,7 @@ impl ShmStore {
             {
                 let id = self.id(charge.policy, charge.key);
                 if let Some(verdict) = seat.level.charge_plainly(&seat.layout, id, charge.cost, moment.now) {
-                    return Ok(worded(seat.layout.limit(), verdict, charge.cost, moment.now));
+                    return Ok(Decision::of_one(seat.layout.limit(), verdict, charge.cost, moment.now));
                 }
             }
             return self
@@ -381,7 +381,7 @@ impl<'a> Together<Part<'a>> for ShmStore {
         let layout = &seat.layout;
         let charged = seat.level.charge(layout, *id, *cost, moment, false);
         let charged = charged.map_err(|blocked| self.broken(blocked))?;
-        let decision = worded(layout.limit(), charged.verdict, *cost, moment.now);
+        let decision = Decision::of_one(layout.limit(), charged.verdict, *cost, moment.now);
         Ok(Applied {
             decision: Decision { charge: *charge, index: seat.index, ..decision },
             before: layout.state(charged.before),
