@@ -3,13 +3,11 @@
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures_timer::Delay;
-use tokio::sync::Notify;
 use tollway_core::{
     Breaker, BreakerSettings, BreakerState, Capabilities, Change, Condition, ConfigError, Decision, Permit, Policy,
     Reply, Request, Store, StoreError, StoreErrorKind, Timestamp,
@@ -17,6 +15,7 @@ use tollway_core::{
 
 use crate::deadline::before;
 use crate::observe::CallCounts;
+use crate::watch::Watch;
 
 /// A store with a circuit breaker in front of every operation. Only failures that may pass by
 /// themselves count; a store that answers "no" is alive, and a queue that is full says nothing.
@@ -36,11 +35,8 @@ struct Shared {
     max_pause: Duration,
     start: Instant,
     dice: RandomState,
-    /// Whether a watch asks in place of the requests.
-    is_watched: AtomicBool,
-    /// Rings when the breaker opens, and when the guard is gone.
-    bell: Notify,
-    is_gone: AtomicBool,
+    /// Asks in place of the requests; is rung when the breaker opens.
+    watch: Arc<Watch>,
     calls: CallCounts,
 }
 
@@ -66,7 +62,7 @@ impl Shared {
         let mut breaker = self.lock();
         breaker.record(spell, succeeded, now, self.dice.hash_one(now.nanos()));
         if !succeeded && matches!(breaker.state(), BreakerState::Open(_)) {
-            self.bell.notify_one();
+            self.watch.ring();
         }
     }
 
@@ -98,9 +94,7 @@ impl Guard {
             max_pause: Duration::from_nanos(settings.max_pause),
             start: Instant::now(),
             dice: RandomState::new(),
-            is_watched: AtomicBool::new(false),
-            bell: Notify::new(),
-            is_gone: AtomicBool::new(false),
+            watch: Arc::default(),
             calls: CallCounts::default(),
         };
         Self { inner, shared: Arc::new(shared) }
@@ -116,14 +110,12 @@ impl Guard {
     /// the guard. While it runs no request finds out by its own time-out whether the store is back.
     pub fn watch(&self) -> impl Future<Output = ()> + Send + use<> {
         let (shared, store) = (Arc::clone(&self.shared), Arc::downgrade(&self.inner));
-        shared.is_watched.store(true, Ordering::Relaxed);
-        let watching = Watching(shared);
+        let watching = shared.watch.begin();
         async move {
-            let shared = &watching.0;
-            while !shared.is_gone.load(Ordering::Relaxed) {
+            while !watching.is_over() {
                 let state = shared.lock().state();
                 let BreakerState::Open(until) = state else {
-                    shared.bell.notified().await;
+                    watching.rung().await;
                     continue;
                 };
                 Delay::new(Duration::from_nanos(until.since(shared.now()))).await;
@@ -144,7 +136,7 @@ impl Guard {
         let now = self.shared.now();
         let mut breaker = self.shared.lock();
         let permit = match breaker.state() {
-            BreakerState::Open(until) if self.shared.is_watched.load(Ordering::Relaxed) => Permit::Refused(until),
+            BreakerState::Open(until) if self.shared.watch.is_running() => Permit::Refused(until),
             _ => breaker.permit(now),
         };
         match permit {
@@ -173,17 +165,7 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.shared.is_gone.store(true, Ordering::Relaxed);
-        self.shared.bell.notify_one();
-    }
-}
-
-/// A watch that runs; without one, requests find out again.
-struct Watching(Arc<Shared>);
-
-impl Drop for Watching {
-    fn drop(&mut self) {
-        self.0.is_watched.store(false, Ordering::Relaxed);
+        self.shared.watch.end();
     }
 }
 

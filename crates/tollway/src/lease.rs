@@ -3,11 +3,9 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
 use tollway_core::{
     Algorithm, Capabilities, Change, Charge, Clock, ConfigError, Decision, Leak, Limit, Policy, Reason, Reply, Request,
     Store, StoreError, Timestamp,
@@ -15,6 +13,7 @@ use tollway_core::{
 
 use crate::deadline::before;
 use crate::owned::OwnedRequest;
+use crate::watch::Watch;
 
 /// The most keys looked at; further ones are asked for as if there were no leases.
 const ROOM: usize = 65_536;
@@ -88,11 +87,8 @@ struct Table {
     clock: Arc<dyn Clock>,
     hasher: RandomState,
     leases: Mutex<HashMap<u64, Lease>>,
-    /// Whether somebody gives back what is not handed out.
-    is_watched: AtomicBool,
-    is_gone: AtomicBool,
-    /// Rings when there is something to watch over, and when the store is gone.
-    bell: Notify,
+    /// Gives back what is not handed out; is rung when there is something to watch over.
+    watch: Arc<Watch>,
 }
 
 /// What is known of a key that was asked for lately.
@@ -152,12 +148,8 @@ impl Table {
         let is_plain = |limit: &Limit| limit.bucket().per_request == 1 && !limit.bucket().partial;
         // So that who is given more is also given what it came for.
         let fits = charge.cost > 0 && charge.cost <= self.settings.permits / 2;
-        (counts
-            && fits
-            && charge.policy.limits().iter().all(is_plain)
-            && !request.peek
-            && self.is_watched.load(Ordering::Relaxed))
-        .then_some(*charge)
+        (counts && fits && charge.policy.limits().iter().all(is_plain) && !request.peek && self.watch.is_running())
+            .then_some(*charge)
     }
 
     /// Hands permits out, if enough are held.
@@ -201,7 +193,7 @@ impl Table {
                 );
             }
             if count == 0 {
-                self.bell.notify_one();
+                self.watch.ring();
             }
             return (0, 0);
         };
@@ -272,15 +264,8 @@ impl Leases {
 
     /// The same on another clock: for tests.
     pub fn with_clock(inner: Arc<dyn Store>, settings: LeaseSettings, clock: Arc<dyn Clock>) -> Self {
-        let table = Table {
-            settings,
-            clock,
-            hasher: RandomState::new(),
-            leases: Mutex::default(),
-            is_watched: AtomicBool::new(false),
-            is_gone: AtomicBool::new(false),
-            bell: Notify::new(),
-        };
+        let table =
+            Table { settings, clock, hasher: RandomState::new(), leases: Mutex::default(), watch: Arc::default() };
         Self { inner, table: Arc::new(table) }
     }
 
@@ -289,22 +274,21 @@ impl Leases {
     /// everything and ends.
     pub fn watch(&self) -> impl Future<Output = ()> + Send + use<> {
         let (table, store) = (Arc::clone(&self.table), Arc::clone(&self.inner));
-        table.is_watched.store(true, Ordering::Relaxed);
-        let watching = Watching(table);
+        let watching = table.watch.begin();
         async move {
-            let table = &watching.0;
             let pause = (table.settings.hold / 4).max(Duration::from_millis(1));
-            while !table.is_gone.load(Ordering::Relaxed) {
+            while !watching.is_over() {
                 if table.lock().is_empty() {
-                    table.bell.notified().await;
+                    watching.rung().await;
                 } else {
-                    before(Instant::now() + pause, table.bell.notified()).await;
+                    before(Instant::now() + pause, watching.rung()).await;
                 }
                 let unspent = table.take(false);
                 // A store that is away keeps them; the breaker bounds the wait.
                 let _ = give_back(&*store, unspent).await;
             }
             let unspent = table.take(true);
+            // The last chance: what a store that is away does not take stays charged until it expires.
             let _ = give_back(&*store, unspent).await;
         }
     }
@@ -343,17 +327,7 @@ impl Leases {
 
 impl Drop for Leases {
     fn drop(&mut self) {
-        self.table.is_gone.store(true, Ordering::Relaxed);
-        self.table.bell.notify_one();
-    }
-}
-
-/// A watch that runs; without one nothing is leased.
-struct Watching(Arc<Table>);
-
-impl Drop for Watching {
-    fn drop(&mut self) {
-        self.0.is_watched.store(false, Ordering::Relaxed);
+        self.table.watch.end();
     }
 }
 

@@ -35,6 +35,7 @@ mod observe;
 mod owned;
 mod reserve;
 pub mod rules;
+mod watch;
 
 pub use fail::Share;
 pub use failover::{Failover, Strategy};
