@@ -80,6 +80,7 @@ impl Wire {
     }
 
     fn hush(&self) {
+        // Whatever it says: the letters are looked at either way.
         let _ = (&self.ear).read(&mut [0; 16]);
     }
 }
@@ -130,6 +131,7 @@ impl Mailbox {
         let letters = Mutex::new(Vec::new());
         let made = Py::new(py, Self { event_loop: event_loop.clone().unbind(), letters, wire: OnceLock::new() })?;
         if let Some(wire) = Wire::between(event_loop, made.bind(py)) {
+            // The mailbox is new: it has none yet.
             let _ = made.get().wire.set(wire);
         }
         let made = Arc::new(made);

@@ -1,7 +1,7 @@
 //! A backend written in Python: two methods, sync or async.
 
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -146,7 +146,7 @@ fn send(awaitable: &Bound<'_, PyAny>) -> PyResult<oneshot::Receiver<PyResult<Py<
     let py = awaitable.py();
     let (sender, receiver) = oneshot::channel();
     let future = SUBMIT.import(py, "tollway.stores", "_submit")?.call1((awaitable,))?;
-    let done = Bound::new(py, Done { sender: std::sync::Mutex::new(Some(sender)) })?;
+    let done = Bound::new(py, Done { sender: Mutex::new(Some(sender)) })?;
     future.call_method1(intern!(py, "add_done_callback"), (done,))?;
     Ok(receiver)
 }
@@ -154,14 +154,14 @@ fn send(awaitable: &Bound<'_, PyAny>) -> PyResult<oneshot::Receiver<PyResult<Py<
 /// Passes a concurrent future's outcome on.
 #[pyclass(frozen)]
 struct Done {
-    sender: std::sync::Mutex<Option<oneshot::Sender<PyResult<Py<PyAny>>>>>,
+    sender: Mutex<Option<oneshot::Sender<PyResult<Py<PyAny>>>>>,
 }
 
 #[pymethods]
 impl Done {
     fn __call__(&self, future: &Bound<'_, PyAny>) {
         let outcome = future.call_method0("result").map(Bound::unbind);
-        if let Some(sender) = self.sender.lock().ok().and_then(|mut sender| sender.take()) {
+        if let Some(sender) = self.sender.lock().unwrap_or_else(PoisonError::into_inner).take() {
             // A caller that gave up does not want it any more.
             let _ = sender.send(outcome);
         }

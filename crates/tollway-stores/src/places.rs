@@ -50,6 +50,7 @@ impl<T: Clone> Places<T> {
     #[cold]
     fn keep(&self, policy: &Arc<Policy>, known: T) -> T {
         if let Some(place) = self.places(policy).find(|place| place.get().is_none()) {
+            // Who was faster has the place; what is known here is found out again the next time.
             let _ = place.set((Arc::clone(policy), known.clone()));
         }
         known

@@ -1,6 +1,6 @@
 //! Failures in Python's log, sampled.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
@@ -25,7 +25,7 @@ impl FailureLog {
 
     /// How many failures to mention now, if it is time to.
     fn due(&self) -> Option<u64> {
-        let mut last = self.last.lock().ok()?;
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         last.1 += 1;
         if last.0.is_some_and(|at| at.elapsed() < PAUSE) {
             return None;
@@ -40,9 +40,11 @@ impl Observer for FailureLog {
         let Some(count) = self.due() else { return };
         let message = format!("{error} ({count} failed since last said; fail mode {} decides)", self.fail_mode.name());
         // Without an interpreter, at exit, there is nobody to tell.
-        let _ = interpreter::enter(|py| -> PyResult<()> {
-            py.import("logging")?.call_method1("getLogger", ("tollway",))?.call_method1("warning", ("%s", message))?;
-            Ok(())
+        interpreter::enter(|py| {
+            let logger = py.import("logging").and_then(|logging| logging.call_method1("getLogger", ("tollway",)));
+            if let Err(error) = logger.and_then(|logger| logger.call_method1("warning", ("%s", message))) {
+                error.write_unraisable(py, None);
+            }
         });
     }
 }

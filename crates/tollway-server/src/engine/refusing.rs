@@ -49,7 +49,7 @@ impl<H: Handler> Shared<H> {
     pub(super) fn refuse(&self, reason: Reason, refused: &Refused) -> Response {
         self.refused.set(self.refused.get() + 1);
         let mut answer = reason.answer();
-        // What fails here is missing from the answer, and that is all.
+        // What fails here is missing from the answer; the panic itself was reported by its hook.
         let _ = catch_unwind(AssertUnwindSafe(|| self.handler.refuse(refused, &mut answer)));
         answer
     }
@@ -57,6 +57,7 @@ impl<H: Handler> Shared<H> {
     /// The answer in place of the one that `future` did not give.
     pub(super) fn replace(&self, reason: Reason, future: Pin<&mut H::Future>) -> Response {
         let mut answer = reason.answer();
+        // As above: the answer goes out without what failed, and the panic was reported.
         let _ = catch_unwind(AssertUnwindSafe(|| self.handler.replace(future, &mut answer)));
         answer
     }

@@ -294,6 +294,7 @@ impl Transport {
     pub(super) fn reset_on_close(&self) {
         self.abrupt.set(true);
         if let Plain::Tcp(socket) = &self.plain {
+            // A socket that cannot be told so closes in the ordinary way.
             let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
         }
     }

@@ -52,6 +52,7 @@ impl<D> Wish<D> {
     fn fulfil(&self, outcome: Result<D, StoreError>) {
         let sender = self.sender().take();
         if let Some(sender) = sender {
+            // A caller that gave up does not want it any more.
             let _ = sender.send(outcome);
         }
     }

@@ -147,7 +147,8 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Not left to closing: a child forked meanwhile has the file open too.
+        // Not left to closing: a child forked meanwhile has the file open too. Where it fails, closing
+        // is all there is.
         let _ = self.0.unlock();
     }
 }

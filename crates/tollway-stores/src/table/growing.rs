@@ -83,6 +83,7 @@ impl<W: Word> Table<W> {
             closed: AtomicBool::new(false),
         };
         room.taken.fetch_add(first * WAYS, Ordering::AcqRel);
+        // Nobody else has the table yet.
         let _ = table.levels[0].set(Level::new(Heap::new(first)));
         table
     }

@@ -43,6 +43,7 @@ impl<G: Ground> Level<G> {
             for slot in self.ground.bucket(home) {
                 let word = slot.load();
                 if word & ID == u128::from(id) {
+                    // It fails only where another thread has wiped it: nothing else changes any more.
                     let _ = slot.exchange(word, FROZEN);
                 }
             }

@@ -68,6 +68,12 @@ struct Buffer {
     finished: bool,
 }
 
+/// Lines that could not be written since the last that could.
+struct Lost {
+    lines: u64,
+    why: io::ErrorKind,
+}
+
 /// Refusals of the current span.
 #[derive(Debug, Default)]
 struct Refusals {
@@ -139,7 +145,7 @@ impl AccessLog {
         }
     }
 
-    /// Lines dropped so far because nobody took them in time.
+    /// Lines dropped so far because nobody took them in time, or because they could not be written.
     pub fn dropped(&self) -> u64 {
         self.shared.dropped.load(Ordering::Relaxed)
     }
@@ -174,9 +180,13 @@ impl Shared {
     /// The life of the thread.
     fn work(&self, mut sink: Sink) {
         let mut batch = Vec::new();
+        let mut lost = None;
         loop {
-            let closed = self.gather(&mut batch);
-            sink.write(&batch);
+            let closed = self.gather(&mut batch, lost.as_ref());
+            lost = match sink.write(&batch) {
+                Ok(()) => None,
+                Err(error) => Some(self.lose(&batch, lost, &error)),
+            };
             batch.clear();
             if closed {
                 break;
@@ -186,8 +196,17 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Waits for lines and takes them all. Returns whether they were the last.
-    fn gather(&self, batch: &mut Vec<u8>) -> bool {
+    /// Counts the lines of a batch that was not written, of which one tells of those `before` it.
+    fn lose(&self, batch: &[u8], before: Option<Lost>, error: &io::Error) -> Lost {
+        let lines = batch.iter().filter(|&&byte| byte == b'\n').count() as u64;
+        let more = lines - u64::from(before.is_some());
+        self.dropped.fetch_add(more, Ordering::Relaxed);
+        Lost { lines: before.map_or(0, |lost| lost.lines) + more, why: error.kind() }
+    }
+
+    /// Waits for lines and takes them all, with a word on those that were `lost` before. Returns
+    /// whether they were the last.
+    fn gather(&self, batch: &mut Vec<u8>, lost: Option<&Lost>) -> bool {
         let mut buffer = lock(&self.buffer);
         while buffer.bytes.is_empty()
             && !buffer.closed
@@ -203,6 +222,9 @@ impl Shared {
         let mut buffer = waited.unwrap_or_else(PoisonError::into_inner).0;
         std::mem::swap(&mut buffer.bytes, batch);
         let stamp = buffer.stamp.at(now()).to_owned();
+        if let Some(Lost { lines, why }) = lost {
+            line::note(self.format, &stamp, *lines, &format!("lines lost: they could not be written: {why}"), batch);
+        }
         let dropped = std::mem::take(&mut buffer.dropped);
         if dropped > 0 {
             line::note(self.format, &stamp, dropped, "lines dropped: the log was not written in time", batch);

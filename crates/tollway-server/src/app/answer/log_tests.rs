@@ -68,6 +68,32 @@ fn a_full_buffer_drops_and_says_how_many() {
 }
 
 #[test]
+fn lines_that_cannot_be_written_are_counted_and_told_of_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    // A device that is always full.
+    std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+    let log = kept(&path, 4096, 9);
+    let rule = rule(&log, 1.0, 0, vec![]);
+    log.start().unwrap();
+    let end = Instant::now() + Duration::from_secs(20);
+    for number in 1..=2 {
+        rule.log(&line("/a", vec![]), &outcome(OK, 1));
+        while log.dropped() < number {
+            assert!(Instant::now() < end, "nobody says that a line was lost");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+    fs::remove_file(&path).unwrap();
+    rule.log(&line("/b", vec![]), &outcome(OK, 1));
+    log.close();
+    let text = fs::read_to_string(&path).unwrap();
+    let (line, told) = text.trim_end().split_once('\n').unwrap();
+    assert_eq!((line, log.dropped()), ("\"/b\" 200", 2));
+    assert!(told.ends_with("WARNING 2 lines lost: they could not be written: no storage space"), "{told}");
+}
+
+#[test]
 fn a_flood_of_refusals_is_a_few_lines_and_a_count() {
     let (lines, dropped) = written(4096, 2, |log| {
         let rule = rule(log, 1.0, 0, vec![]);
@@ -112,9 +138,9 @@ fn a_moved_file_is_followed_by_a_new_one() {
     let folder = tempfile::tempdir().unwrap();
     let (path, moved) = (folder.path().join("access.log"), folder.path().join("access.log.1"));
     let mut sink = Sink::open(&LogTarget::File(path.clone())).unwrap();
-    sink.write(b"one\n");
+    sink.write(b"one\n").unwrap();
     fs::rename(&path, &moved).unwrap();
-    sink.write(b"two\n");
+    sink.write(b"two\n").unwrap();
     assert_eq!((fs::read(&moved).unwrap(), fs::read(&path).unwrap()), (b"one\n".to_vec(), b"two\n".to_vec()));
 }
 

@@ -14,6 +14,7 @@ use crate::sql::secure::NAMES;
 pub(super) fn options(address: &Address) -> SslOpts {
     // The driver takes the process's provider, and panics where two are built in and none was chosen.
     if CryptoProvider::get_default().is_none() {
+        // Who was faster has chosen one.
         let _ = ring::default_provider().install_default();
     }
     let file = |name| address.value(name).map(PathBuf::from);

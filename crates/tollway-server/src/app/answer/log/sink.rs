@@ -29,14 +29,15 @@ impl Sink {
         }
     }
 
-    /// Writes lines with one call. What cannot be written is lost: there is nowhere else to say so.
-    pub(super) fn write(&mut self, lines: &[u8]) {
+    /// Writes lines with one call.
+    pub(super) fn write(&mut self, lines: &[u8]) -> io::Result<()> {
         if lines.is_empty() {
-            return;
+            return Ok(());
         }
-        let _ = match self {
+        match self {
             Sink::Stderr => io::stderr().lock().write_all(lines),
             Sink::File { path, file } => {
+                // Until there can be a new file the old one goes on: it is there under another name.
                 if has_moved(path, file)
                     && let Ok(fresh) = append(path)
                 {
@@ -44,7 +45,7 @@ impl Sink {
                 }
                 file.write_all(lines)
             }
-        };
+        }
     }
 }
 
