@@ -120,6 +120,13 @@ def test_the_memory_backend_is_mentioned_where_it_matters(
     assert checks.memory_backend not in registered.registered_checks
 
 
+def test_urls_that_do_not_load_are_told_of() -> None:
+    with override_settings(ROOT_URLCONF="no_such_urls"):
+        (message,) = checks.stated_limits(None)
+    assert message.id == "tollway.W005"
+    assert "no_such_urls" in message.msg
+
+
 def test_forwarded_headers_trusted_from_everywhere() -> None:
     assert ids(RATELIMIT_TRUSTED_PROXIES=["10.0.0.0/8"]) == []
     for everywhere in ("0.0.0.0/0", "::/0"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from difflib import get_close_matches
 from typing import Any, Final
 
@@ -127,19 +126,23 @@ def _kinds(limit: Limit) -> set[str]:
 
 def stated_limits(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
     """E003: a decorator that cannot work: no rate, an unknown backend, a key without its setting.
+    W005: nobody knows, because the URLs do not load.
 
     It loads the URLs first, as Django's own checks do, so that the views are known.
     """
     found, problems = settings.read()
     if problems:
         return []  # E001 says those
-    with suppress(Exception):  # Django's own checks say what is wrong with the URLs
+    messages: list[checks.CheckMessage] = []
+    try:
         _load_urls()
+    except Exception as error:  # any module of the project may be imported by them
+        text = f"The URLs do not load, so limits on their views were not all looked at: {error!r}"
+        messages.append(checks.Warning(text, id="tollway.W005"))
     try:
         setup = conf.Setup(found, follows=False)
     except ConfigError:
-        return []
-    messages: list[checks.CheckMessage] = []
+        return messages  # E001 says it
     for limit in sorted(limits.STATED, key=lambda limit: limit.serial):
         for text in _wrong_with(limit, setup):
             messages.append(checks.Error(f"rate_limit at {limit.where}: {text}", id="tollway.E003"))
@@ -187,14 +190,14 @@ def throttle_rates(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[ch
 
 def many_processes(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
     """W003: ``memory://`` where the environment says that there are several processes."""
-    with suppress(ValueError):
-        if int(os.environ.get("WEB_CONCURRENCY", "1")) > 1 and _in_memory():
-            text = (
-                "RATELIMIT_BACKEND is memory://, but WEB_CONCURRENCY asks for "
-                f"{os.environ['WEB_CONCURRENCY']} processes: each counts on its own."
-            )
-            return [checks.Warning(text, hint=_ONE_COUNT, id="tollway.W003")]
-    return []
+    stated = os.environ.get("WEB_CONCURRENCY", "")
+    if not stated.isdecimal() or int(stated) < 2 or not _in_memory():
+        return []
+    text = (
+        f"RATELIMIT_BACKEND is memory://, but WEB_CONCURRENCY asks for {stated} processes: "
+        "each counts on its own."
+    )
+    return [checks.Warning(text, hint=_ONE_COUNT, id="tollway.W003")]
 
 
 def memory_backend(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:

@@ -468,13 +468,10 @@ def _depends(parameter: inspect.Parameter, annotation: Any) -> Depends | None:
 
 
 def returns(handler: Callable[..., Any]) -> Any:
-    """The return annotation of a handler, or None where there is none that can be read.
+    """The return annotation of a handler whose parameters were read, or None without one.
 
     What a generator yields are events: its annotation promises no answer.
     """
     if _kind(handler) in GENERATORS:
         return None
-    try:
-        return get_type_hints(_code(handler), include_extras=True).get("return")
-    except Exception:
-        return None
+    return get_type_hints(_code(handler), include_extras=True).get("return")

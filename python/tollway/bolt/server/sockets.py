@@ -84,7 +84,7 @@ def opened(
         for listener in sockets:
             listener.close()
         if place.path is not None:
-            with suppress(OSError):
+            with suppress(OSError):  # what stays there the next server clears away
                 os.unlink(place.path)
 
 
