@@ -53,8 +53,12 @@ def blocks_of(who: str) -> Any:
     return AccessEntry.objects.filter(access="deny", who=spelled.who)
 
 
-def reset(who: Who, limits: Iterable[Stated] | None = None) -> list[Standing]:
+def reset(
+    who: Who, limits: Iterable[Stated] | None = None, *, dry_run: bool = False
+) -> list[Standing]:
     """Begin the counts of somebody again; what they had been. Two round trips for each limit.
+
+    With ``dry_run`` they go on.
 
     Raises ConfigError when the counts are in the memory of other processes.
     """
@@ -63,19 +67,25 @@ def reset(who: Who, limits: Iterable[Stated] | None = None) -> list[Standing]:
     if limits and not reachable:
         raise ConfigError(IN_MEMORY.format(names=", ".join(one.name for one in limits[:3])))
     found = list(standings(who, reachable, counts=False))
-    for standing in found:
+    for standing in [] if dry_run else found:
         standing.stated.limiter.reset(standing.policy, standing.key)
     return found
 
 
-def unblock(who: str) -> tuple[int, list[Standing]]:
-    """Let somebody in again: take blocks of theirs away, and begin their counts again."""
+def unblock(who: str, *, dry_run: bool = False) -> tuple[int, list[Standing]]:
+    """Let somebody in again: take blocks of theirs away, and begin their counts again.
+
+    What there is of both; with ``dry_run`` it stays there.
+    """
     lifted = 0
     with suppress(ValidationError):  # a key as it is counted: no list names it
         blocks = blocks_of(who)
-        with transaction.atomic(using=blocks.db):
-            lifted = blocks.delete()[0]
+        if dry_run:
+            lifted = blocks.count()
+        else:
+            with transaction.atomic(using=blocks.db):
+                lifted = blocks.delete()[0]
     if "/" in who:
         return lifted, []  # a network: limits count single addresses
     shared = [one for one in inventory() if not one.in_memory]
-    return lifted, reset(Who(who), shared)
+    return lifted, reset(Who(who), shared, dry_run=dry_run)

@@ -19,7 +19,6 @@ __all__ = [
     "BaseAuthentication",
     "JWTAuthentication",
     "SessionAuthentication",
-    "checked_backends",
 ]
 
 KEY_MIN: Final = 16
@@ -237,15 +236,3 @@ class SessionAuthentication(BaseAuthentication):
         from django.conf import settings
 
         return ("session", settings.SESSION_COOKIE_NAME, self.csrf)
-
-
-def checked_backends(given: Any, where: str) -> list[BaseAuthentication]:
-    """A list of backends, checked. Raises ConfigError that names the place."""
-    found = []
-    for item in given:
-        if isinstance(item, type) and issubclass(item, BaseAuthentication):
-            raise ConfigError(f"{where}: write {item.__name__}(), not {item.__name__}")
-        if not isinstance(item, BaseAuthentication):
-            raise ConfigError(f"{where}: {item!r} is no backend such as JWTAuthentication()")
-        found.append(item)
-    return found

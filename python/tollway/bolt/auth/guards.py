@@ -18,7 +18,6 @@ __all__ = [
     "IsStaff",
     "IsSuperuser",
     "Requires",
-    "checked_guards",
 ]
 
 PERMISSIONS: Final = "permissions"
@@ -153,16 +152,4 @@ def _flat(permissions: Iterable[str | Sequence[str]]) -> list[str]:
     found: list[str] = []
     for item in permissions:
         found.extend([item] if isinstance(item, str) else item)
-    return found
-
-
-def checked_guards(given: Any, where: str) -> list[BaseGuard]:
-    """A list of guards, checked. Raises ConfigError that names the place."""
-    found = []
-    for item in given:
-        if isinstance(item, type) and issubclass(item, BaseGuard):
-            raise ConfigError(f"{where}: write {item.__name__}(), not {item.__name__}")
-        if not isinstance(item, BaseGuard):
-            raise ConfigError(f"{where}: {item!r} is no guard such as IsAuthenticated()")
-        found.append(item)
     return found

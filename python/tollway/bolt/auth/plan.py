@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from tollway.bolt.auth.admission import admission
 from tollway.bolt.auth.backends import (
     BaseAuthentication,
     JWTAuthentication,
     SessionAuthentication,
-    checked_backends,
 )
-from tollway.bolt.auth.guards import AllowAny, BaseGuard, checked_guards
+from tollway.bolt.auth.guards import AllowAny, BaseGuard
 from tollway.bolt.auth.users import get_registered_backend, register_auth_backend
 from tollway.bolt.params import Depends
 from tollway.errors import ConfigError
@@ -23,6 +22,11 @@ __all__ = ["Plan", "plan_of", "stated_backends", "stated_guards"]
 
 VERIFIED: Final = ("user", "user_or_ip", "api_key", "org", "jwt")
 """Kinds of keys that only a verified caller has."""
+
+_BACKENDS: Final = (BaseAuthentication, "backend such as JWTAuthentication()")
+_GUARDS: Final = (BaseGuard, "guard such as IsAuthenticated()")
+
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +52,8 @@ def plan_of(
 
     Raises ConfigError that names the place, for what could never let anybody pass.
     """
-    backends = checked_backends(auth, f"{where}: auth")
-    conditions = checked_guards(guards, f"{where}: guards")
+    backends = _checked(auth, *_BACKENDS, f"{where}: auth")
+    conditions = _checked(guards, *_GUARDS, f"{where}: guards")
     closed = [guard for guard in conditions if not isinstance(guard, AllowAny)]
     if closed and not backends:
         raise ConfigError(
@@ -110,12 +114,24 @@ def _loads_users(backend: BaseAuthentication, where: str) -> None:
 
 def stated_backends(value: Any) -> tuple[BaseAuthentication, ...]:
     """The setting ``BOLT_AUTHENTICATION_CLASSES``."""
-    return tuple(checked_backends(_stated(value), "it"))
+    return tuple(_checked(_stated(value), *_BACKENDS, "it"))
 
 
 def stated_guards(value: Any) -> tuple[BaseGuard, ...]:
     """The setting ``BOLT_DEFAULT_PERMISSION_CLASSES``."""
-    return tuple(checked_guards(_stated(value), "it"))
+    return tuple(_checked(_stated(value), *_GUARDS, "it"))
+
+
+def _checked(given: Any, kind: type[Kind], what: str, where: str) -> list[Kind]:
+    """A list of objects of one kind. Raises ConfigError that names the place."""
+    found = []
+    for item in given:
+        if isinstance(item, type) and issubclass(item, kind):
+            raise ConfigError(f"{where}: write {item.__name__}(), not {item.__name__}")
+        if not isinstance(item, kind):
+            raise ConfigError(f"{where}: {item!r} is no {what}")
+        found.append(item)
+    return found
 
 
 def _stated(value: Any) -> list[Any]:

@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from tollway.django.command import MISTAKEN, NO, RateLimitCommand, pick
-from tollway.django.inventory import Stated, Who, inventory, standings
+from tollway.django.inventory import Stated, Who, inventory
 from tollway.django.remedies import IN_MEMORY, reset
 
 
@@ -43,11 +43,7 @@ class Command(RateLimitCommand):
         if options["prefix"] is not None:
             return self._prefix(limits, **options)
         who = Who(options["who"])
-        if options["dry_run"]:
-            shared = [one for one in limits if not one.in_memory]
-            found = list(standings(who, shared, counts=False))
-        else:
-            found = reset(who, limits)
+        found = reset(who, limits, dry_run=options["dry_run"])
         if not found:
             raise CommandError(f"nothing is counted for {who.text}", returncode=NO)
         return [one.as_dict() for one in found]

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
-from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError, CommandParser
 
 from tollway.django.command import NO, RateLimitCommand
-from tollway.django.inventory import Who, inventory, standings
-from tollway.django.remedies import blocks_of, unblock
+from tollway.django.remedies import unblock
 
 
 class Command(RateLimitCommand):
@@ -31,16 +28,7 @@ class Command(RateLimitCommand):
     def act(self, **options: Any) -> dict[str, Any]:
         """Unblock; what was lifted."""
         who = options["who"]
-        if options["dry_run"]:
-            blocks = 0
-            with suppress(ValidationError):
-                blocks = blocks_of(who).count()
-            counts = []
-            if "/" not in who:
-                shared = [one for one in inventory() if not one.in_memory]
-                counts = list(standings(Who(who), shared, counts=False))
-        else:
-            blocks, counts = unblock(who)
+        blocks, counts = unblock(who, dry_run=options["dry_run"])
         if not blocks and not counts:
             raise CommandError(f"{who} was not blocked, and nothing is counted", returncode=NO)
         return {"who": who, "entries": blocks, "counts": [one.as_dict() for one in counts]}
