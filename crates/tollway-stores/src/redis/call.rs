@@ -248,6 +248,24 @@ struct Chunk<'a> {
     script: Script,
 }
 
+impl Chunk<'_> {
+    /// The script for what it asks, when that is about one limit.
+    fn lone(&self) -> Option<Script> {
+        let [ask] = self.asks.as_slice() else { return None };
+        let [due] = ask.dues.as_slice() else { return None };
+        let [limit] = due.policy.limits() else { return None };
+        if self.script != Script::Plain || ask.change.is_some() || !ask.swaps.is_empty() {
+            return None;
+        }
+        match limit.algorithm() {
+            Algorithm::Gcra | Algorithm::TokenBucket | Algorithm::LeakyBucket(_) => Some(Script::Bucket),
+            Algorithm::FixedWindow(_) => Some(Script::Window),
+            Algorithm::SlidingWindow => Some(Script::Sliding),
+            _ => None,
+        }
+    }
+}
+
 impl<'a> Packer<'a> {
     fn command<T: AsRef<[u8]>>(&mut self, step: Step, words: impl IntoIterator<Item = T>) {
         self.close();
@@ -303,7 +321,8 @@ impl<'a> Packer<'a> {
         }
         let size = chunk.asks.iter().flat_map(|ask| &ask.dues).map(|due| due.key.len() + 12).sum::<usize>();
         let mut cmd = Cmd::with_capacity(chunk.keys + chunk.shapes.len() + 5, size + 128 * (chunk.shapes.len() + 1));
-        cmd.arg("EVALSHA").arg(chunk.script.digest()).arg(chunk.keys);
+        let script = chunk.lone().unwrap_or(chunk.script);
+        cmd.arg("EVALSHA").arg(script.digest()).arg(chunk.keys);
         for due in chunk.asks.iter().flat_map(|ask| &ask.dues) {
             cmd.arg(&due.key);
         }
