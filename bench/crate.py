@@ -5,6 +5,7 @@ import os
 import subprocess
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from bench.progress import Progress
 from bench.results import Row, Section, Target
@@ -25,13 +26,22 @@ def program(name: str) -> Path:
     return TOP / "target" / "release" / name
 
 
+def told(
+    section: Section, name: str, cases: str, rounds: int, checks: int, progress: Progress
+) -> dict[str, Any]:
+    """What one of the programs says of each of its cases."""
+    progress.at(section.title, "building the program")
+    command: list[str | Path] = [program(name), str(rounds), str(checks)]
+    progress.at(section.title, cases)
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
 def share(rounds: int, progress: Progress) -> Section:
     section = Section("A check over shared memory, from Rust", "ns")
-    progress.at(section.title, "building the program")
-    command: list[str | Path] = [program("shared"), str(rounds), str(CHECKS)]
-    progress.at(section.title, "one and two processes, one key and 100,000")
-    told = subprocess.run(command, check=True, capture_output=True, text=True)
-    for case, found in json.loads(told.stdout).items():
+    cases = "one and two processes, one key and 100,000"
+    for case, found in told(section, "shared", cases, rounds, CHECKS, progress).items():
         section.rows.append(Row(case, "tollway", found))
         section.targets[case] = Target(cost=150)
     section.notes.append(
@@ -42,11 +52,8 @@ def share(rounds: int, progress: Progress) -> Section:
 
 def measure(rounds: int, progress: Progress) -> Section:
     section = Section("A keyed check from Rust, in memory", "ns")
-    progress.at(section.title, "building the program")
-    command: list[str | Path] = [program("limiters"), str(rounds), str(CHECKS)]
-    progress.at(section.title, "eight cases, tollway and governor in turns")
-    told = subprocess.run(command, check=True, capture_output=True, text=True)
-    for case, contenders in json.loads(told.stdout).items():
+    cases = "eight cases, tollway and governor in turns"
+    for case, contenders in told(section, "limiters", cases, rounds, CHECKS, progress).items():
         for name, found in contenders.items():
             extra = {"bytes a key": [found["bytes"]]} if found["bytes"] else {}
             section.rows.append(Row(case, name, found["ns"], extra))
@@ -65,11 +72,8 @@ def measure(rounds: int, progress: Progress) -> Section:
 
 def layers(rounds: int, progress: Progress) -> Section:
     section = Section("What a tower layer adds to a request through axum", "CPU us")
-    progress.at(section.title, "building the program")
-    command: list[str | Path] = [program("layers"), str(rounds), str(CHECKS // 10)]
-    progress.at(section.title, "three cases, both layers in turns")
-    told = subprocess.run(command, check=True, capture_output=True, text=True)
-    for case, contenders in json.loads(told.stdout).items():
+    cases = "three cases, both layers in turns"
+    for case, contenders in told(section, "layers", cases, rounds, CHECKS // 10, progress).items():
         for name, found in contenders.items():
             section.rows.append(Row(case, name, [nanoseconds / 1000 for nanoseconds in found]))
         section.targets[case] = Target(4, ("tower_governor",), 5)

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -56,13 +56,10 @@ def contending(app: Path, name: str, door: str, store: str) -> Iterator[Contende
 
 def measure(rounds: int, progress: Progress) -> Section:
     section = Section("What a limit adds to a request through Django", "us")
-    with tempfile.TemporaryDirectory() as folder, redis_server(Path(folder)) as port:
-        for door, names in DOORS.items():
-            for title, place in (("in memory", "memory://"), ("Redis", f"redis://{HOST}:{port}/0")):
-                case = f"{TITLES[door]}, {title}"
-                compare(section, case, APP, door, names, place, rounds, progress)
-                if not place.startswith("redis:"):
-                    section.targets[case] = Target(ratio=RATIO, against=tuple(names[1:]))
+    doors = {TITLES[door]: (door, names) for door, names in DOORS.items()}
+    for case, names, over_redis in compared(section, APP, doors, rounds, progress):
+        if not over_redis:
+            section.targets[case] = Target(ratio=RATIO, against=tuple(names[1:]))
     section.notes += [
         "A request costs so much more with the limit than without, in blocks of each in turns; "
         "2,000 clients, none refused.",
@@ -73,6 +70,26 @@ def measure(rounds: int, progress: Progress) -> Section:
         "cheapest it has).",
     ]
     return section
+
+
+def compared(
+    section: Section,
+    app: Path,
+    doors: Mapping[str, tuple[str, list[str]]],
+    rounds: int,
+    progress: Progress,
+) -> Iterator[tuple[str, list[str], bool]]:
+    """Compare everybody at every door, in memory and over Redis.
+
+    What was compared: the case, the names, and whether it was over Redis.
+    """
+    with tempfile.TemporaryDirectory() as folder, redis_server(Path(folder)) as port:
+        places = {"in memory": "memory://", "Redis": f"redis://{HOST}:{port}/0"}
+        for title, (door, names) in doors.items():
+            for where, place in places.items():
+                case = f"{title}, {where}"
+                compare(section, case, app, door, names, place, rounds, progress)
+                yield case, names, where == "Redis"
 
 
 def compare(

@@ -157,12 +157,6 @@ class Run:
         }
 
 
-def rss(pid: int) -> float:
-    """MiB."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1_048_576
-
-
 def measure(
     run: Run, served: Served, clients: Sequence[Callable[[Run, int], None]], count: int
 ) -> Run:
@@ -174,12 +168,12 @@ def measure(
         while not all(one.done() for one in running):
             done = sum(run.kinds.values())
             if done >= len(run.samples) * count / SAMPLES:
-                run.samples.append((done, rss(served.process.pid)))
+                run.samples.append((done, served.memory() / 1_048_576))
                 progress.at("soak", f"{run.title}, {done * 10 // count * 10} %")
             time.sleep(0.005)
         for one in running:
             one.result()
-    run.samples.append((sum(run.kinds.values()), rss(served.process.pid)))
+    run.samples.append((sum(run.kinds.values()), served.memory() / 1_048_576))
     run.seconds = time.monotonic() - began
     return run
 

@@ -1,12 +1,9 @@
 """What a limit adds to a request through FastAPI: middleware, dependency, decorator."""
 
-import tempfile
 from pathlib import Path
 
-from bench.door import compare
-from bench.http_load import HOST
+from bench.door import compared
 from bench.progress import Progress
-from bench.redis_server import redis_server
 from bench.results import Section, Target
 
 APP = Path(__file__).resolve().parent / "apps" / "web_limits.py"
@@ -20,15 +17,11 @@ DOORS = {
 
 def measure(rounds: int, progress: Progress) -> Section:
     section = Section("What a limit adds to a request through FastAPI", "CPU us")
-    with tempfile.TemporaryDirectory() as folder, redis_server(Path(folder)) as port:
-        for door, names in DOORS.items():
-            for title, place in (("in memory", "memory://"), ("Redis", f"redis://{HOST}:{port}/0")):
-                case = f"a {door}, {title}"
-                compare(section, case, APP, door, names, place, rounds, progress)
-                remote = place.startswith("redis:")
-                section.targets[case] = (
-                    Target(ratio=RATIO, against=tuple(names[1:])) if remote else Target(cost=COST)
-                )
+    doors = {f"a {door}": (door, names) for door, names in DOORS.items()}
+    for case, names, over_redis in compared(section, APP, doors, rounds, progress):
+        section.targets[case] = (
+            Target(ratio=RATIO, against=tuple(names[1:])) if over_redis else Target(cost=COST)
+        )
     section.notes += [
         "Processor time of the whole process, in blocks with the limit and without it in turns: "
         "64 requests at once on one event loop, 2,000 clients, none refused. The garbage "

@@ -8,6 +8,20 @@ import pytest
 
 from tests.databases import mariadb_server, postgres_server
 from tests.servers import redis_server
+from tollway import Limiter
+from tollway.testing import ManualClock
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """Time as a value."""
+    return ManualClock()
+
+
+@pytest.fixture
+def limiter(clock: ManualClock) -> Limiter:
+    """A limiter that lives on that clock."""
+    return Limiter("memory://", clock=clock)
 
 
 @pytest.fixture(scope="session")

@@ -34,11 +34,6 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def limiter(clock: ManualClock) -> Limiter:
-    return Limiter("memory://", clock=clock)
-
-
-@pytest.fixture
 def remote(server: RedisServer) -> Limiter:
     server.ask("FLUSHALL")
     return patient(server)

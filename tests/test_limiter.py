@@ -13,16 +13,6 @@ from tollway import ConfigError, Limiter, Policy, Rate, RateError, StoreUnavaila
 from tollway.testing import ManualClock
 
 
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock(1_700_000_000)
-
-
-@pytest.fixture
-def limiter(clock: ManualClock) -> Limiter:
-    return Limiter("memory://", clock=clock)
-
-
 def test_five_pass_and_the_sixth_is_told_when(limiter: Limiter, clock: ManualClock) -> None:
     login = Policy("login", "5/10s")
     assert [limiter.check(login, "a").remaining for _ in range(5)] == [4, 3, 2, 1, 0]

@@ -3,19 +3,8 @@
 import asyncio
 from typing import Any
 
-import msgspec
 from litestar import Litestar, get, post
-
-
-class Line(msgspec.Struct):
-    item_id: int
-    count: int
-    note: str | None = None
-
-
-class Order(msgspec.Struct):
-    customer: str
-    lines: list[Line]
+from stock.orders import Order
 
 
 @get("/items/{item_id:int}")

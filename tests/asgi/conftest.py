@@ -10,19 +10,6 @@ from tests.asgi.serving import dead_port
 from tollway import Limiter
 from tollway.asgi import passage
 from tollway.asgi.addresses import Addresses
-from tollway.testing import ManualClock
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    """Time as a value."""
-    return ManualClock()
-
-
-@pytest.fixture
-def limiter(clock: ManualClock) -> Limiter:
-    """A limiter that lives on that clock."""
-    return Limiter("memory://", clock=clock)
 
 
 @pytest.fixture

@@ -18,11 +18,6 @@ from tollway.compat.fastapi_limiter.depends import RateLimiter, WebSocketRateLim
 from tollway.testing import ManualClock
 
 
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
 @pytest.fixture(autouse=True)
 async def started(clock: ManualClock) -> Any:
     await FastAPILimiter.init(Engine("memory://", clock=clock))

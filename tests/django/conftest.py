@@ -15,7 +15,6 @@ from django.test import RequestFactory, override_settings
 
 from tests.asgi.serving import dead_port
 from tollway import Limiter
-from tollway.testing import ManualClock
 
 MEMORY = Path("/dev/shm")
 FOLDER = tempfile.TemporaryDirectory(
@@ -56,18 +55,6 @@ TEMPLATES = [
         },
     }
 ]
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    """Time as a value."""
-    return ManualClock()
-
-
-@pytest.fixture
-def limiter(clock: ManualClock) -> Limiter:
-    """A limiter that lives on that clock."""
-    return Limiter("memory://", clock=clock)
 
 
 @pytest.fixture(autouse=True)

@@ -68,15 +68,19 @@ class Seen:
         with self.lock:
             self.slowest = max(self.slowest, took)
             self.slow += took >= slow
-            if decision is None:
-                self.errors += 1
-            elif decision.degraded:
-                self.degraded_admitted += decision.allowed
-                self.degraded_refused += not decision.allowed
-            else:
-                self.admitted += decision.allowed
-                self.refused += not decision.allowed
+            self.note(decision)
         return decision
+
+    def note(self, decision: Decision | None) -> None:
+        """Count one answer, or an error in place of it."""
+        if decision is None:
+            self.errors += 1
+        elif decision.degraded:
+            self.degraded_admitted += decision.allowed
+            self.degraded_refused += not decision.allowed
+        else:
+            self.admitted += decision.allowed
+            self.refused += not decision.allowed
 
 
 def ask(

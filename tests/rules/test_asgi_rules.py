@@ -11,17 +11,11 @@ from tollway import Decision, Limiter, Policy
 from tollway.asgi import LimiterMiddleware, passage
 from tollway.fastapi import limit, set_limiter
 from tollway.rules import Rules, TierCache
-from tollway.testing import ManualClock
 
 
 async def hello(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"hello"})
-
-
-@pytest.fixture
-def limiter() -> Limiter:
-    return Limiter("memory://", clock=ManualClock())
 
 
 @pytest.fixture

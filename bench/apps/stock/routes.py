@@ -7,20 +7,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from stock.models import Item
-
-
-class Line(msgspec.Struct):
-    item_id: int
-    count: int
-    note: str | None = None
-
-
-class Order(msgspec.Struct):
-    customer: str
-    lines: list[Line]
+from stock.orders import Order
 
 
 def add_routes(
