@@ -14,7 +14,7 @@ FUNCTION_LINES_MAX = 70
 
 TOP = Path(__file__).resolve().parent.parent
 SOURCES = ("crates", "python", "scripts", "examples", "bench")
-TEST_FOLDERS = {"tests", "benches", "migrations", "target"}
+TEST_FOLDERS = {"tests", "migrations", "target"}
 # A file that holds nothing but tests: `mod tests;` or `mod router_tests;` in its parent.
 TEST_FILE = re.compile(r"(^|_)tests\.rs$")
 RUST_FUNCTION = re.compile(
