@@ -31,8 +31,17 @@ def resolve(sources: list[Path], constraints: Path | None = None) -> dict[str, s
     return {entry["metadata"]["name"]: entry["metadata"]["version"] for entry in found}
 
 
-def pins(versions: dict[str, str]) -> str:
-    lines = (f"{name}=={version}" for name, version in versions.items())
+def markers(source: Path) -> dict[str, str]:
+    """Where a package is wanted at all, of those in a list that say so."""
+    lines = (line.partition(";") for line in source.read_text().splitlines())
+    return {name.strip(): marker.strip() for name, _, marker in lines if marker}
+
+
+def pins(versions: dict[str, str], where: dict[str, str]) -> str:
+    lines = (
+        f"{name}=={version}" + (f"; {where[name]}" if name in where else "")
+        for name, version in versions.items()
+    )
     return "\n".join(sorted(lines, key=lambda line: re.sub(r"[-_.]+", "-", line.lower()))) + "\n"
 
 
@@ -45,14 +54,14 @@ def main() -> None:
     ]
     with tempfile.TemporaryDirectory() as scratch:
         together = Path(scratch) / "constraints.txt"
-        together.write_text(pins(resolve(sources)))
+        together.write_text(pins(resolve(sources), {}))
         for source in sources:
             target = source.with_suffix(".txt")
             header = (
                 f"# Written by scripts/lock.py from {source.name}: edit that, then `make lock`.\n"
             )
             found = resolve([source], together)
-            target.write_text(header + pins(found))
+            target.write_text(header + pins(found, markers(source)))
             print(f"{target.relative_to(FOLDER.parent)}: {len(found)} packages")
 
 

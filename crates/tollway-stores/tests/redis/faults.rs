@@ -16,7 +16,10 @@ fn five() -> Arc<Policy> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_scripts_are_loaded_again_unseen() {
-    let server = Redis::start();
+    lost_scripts_go_unseen(&Redis::start()).await;
+}
+
+pub(super) async fn lost_scripts_go_unseen(server: &Redis) {
     let store = open(&server.url(), patient());
     // Both scripts: that of all kinds of limits too.
     let log = policy("log", "5/h", Algorithm::SlidingLog);
@@ -72,6 +75,16 @@ async fn killed_connections_are_made_anew_unseen() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_dies_is_named_and_found_again() {
     let mut server = Redis::start();
+    let store = dies_and_is_found_again(&mut server).await;
+    // It came back empty, and with nobody asking in between the next caller just waits.
+    server.kill();
+    check(&store, &five(), "k", 1).await.unwrap_err();
+    server.restart();
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert!(check(&store, &five(), "k", 1).await.is_ok());
+}
+
+pub(super) async fn dies_and_is_found_again(server: &mut Redis) -> Arc<RedisStore> {
     let store =
         open(&server.url(), RedisOptions { command_timeout: Duration::from_secs(2), ..RedisOptions::default() });
     recovered(&store, &five(), "k").await;
@@ -89,12 +102,7 @@ async fn a_server_that_dies_is_named_and_found_again() {
     assert!(start.elapsed() < Duration::from_secs(2), "1000 refusals took {:?}", start.elapsed());
     server.restart();
     recovered(&store, &five(), "k").await;
-    // It came back empty, and with nobody asking in between the next caller just waits.
-    server.kill();
-    check(&store, &five(), "k", 1).await.unwrap_err();
-    server.restart();
-    tokio::time::sleep(Duration::from_millis(2_500)).await;
-    assert!(check(&store, &five(), "k", 1).await.is_ok());
+    store
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -255,8 +263,7 @@ async fn servers_that_cannot_count_say_why() {
     let nobody = servers::free_port().to_string();
     let replica = ["--replicaof", "127.0.0.1", nobody.as_str()];
     let stale = ["--replicaof", "127.0.0.1", nobody.as_str(), "--replica-serve-stale-data", "no"];
-    let cluster_port = servers::free_port().to_string();
-    let cluster = ["--cluster-enabled", "yes", "--cluster-port", cluster_port.as_str()];
+    let cluster = ["--cluster-enabled", "yes"];
     let full = ["--maxmemory", "1", "--maxmemory-policy", "noeviction"];
     for (arguments, kind, part) in [
         (&replica[..], StoreErrorKind::Unavailable, "name the master"),
@@ -274,7 +281,7 @@ async fn servers_that_cannot_count_say_why() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blocked_server_is_busy() {
-    let server = Redis::start_with(&["--busy-reply-threshold", "20"]);
+    let server = Redis::start_with(&["--lua-time-limit", "20"]);
     let store = open(&server.url(), RedisOptions::default());
     recovered(&store, &five(), "k").await;
     let url = server.url();

@@ -91,10 +91,9 @@ async fn files_that_do_not_read_are_named() {
 async fn a_cluster_and_a_sentinel_are_reached_by_tls_alone() {
     let certificates = Certificates::make();
     let ca = certificates.path("ca.pem");
-    let (policy, bus) = (policy("p", "5/h", Algorithm::Gcra), servers::free_port().to_string());
-    let port = servers::free_port();
+    let (policy, port) = (policy("p", "5/h", Algorithm::Gcra), servers::free_port());
     let mut arguments = certificates.arguments("server", port, "no");
-    arguments.extend(["--tls-cluster", "yes", "--cluster-enabled", "yes", "--cluster-port", &bus].map(str::to_owned));
+    arguments.extend(["--tls-cluster", "yes", "--cluster-enabled", "yes"].map(str::to_owned));
     let node = Redis::start_with(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
     redis::cmd("CLUSTER").arg(&["ADDSLOTSRANGE", "0", "16383"]).exec(&mut node.connection()).unwrap();
     wait("the cluster is well", || info(&node, "CLUSTER", "INFO").contains("cluster_state:ok"));

@@ -2,8 +2,8 @@
 
 use std::process::{Command, Stdio};
 
+use super::Redis;
 use super::sentinel::wait;
-use super::{Redis, free_port};
 
 pub struct Nodes(pub Vec<Redis>);
 
@@ -11,8 +11,7 @@ impl Nodes {
     /// Starts them and waits until every slot is served and every replica in step.
     pub fn start() -> Self {
         let node = |_| {
-            let bus = free_port().to_string();
-            let cluster = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", "2000"];
+            let cluster = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
             Redis::start_with(&[&cluster[..], &["--repl-diskless-sync-delay", "0"]].concat())
         };
         let nodes = Self((0..6).map(node).collect());

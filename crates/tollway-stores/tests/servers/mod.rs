@@ -164,14 +164,19 @@ fn spawn(program: &str, dir: &PathBuf, port: u16, arguments: &[String]) -> Child
     })
 }
 
-/// The `valkey-server` of this machine: what `TOLLWAY_VALKEY` names, or what the path has.
-pub fn valkey() -> Option<String> {
-    let program = std::env::var("TOLLWAY_VALKEY").unwrap_or_else(|_| "valkey-server".into());
-    let found = Command::new(&program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    found.is_ok_and(|status| status.success()).then_some(program)
+/// The programs beside `redis-server` to be tested, which `TOLLWAY_REDIS_SERVERS` names as `PATH` does folders.
+pub fn editions() -> Vec<String> {
+    let named = std::env::var("TOLLWAY_REDIS_SERVERS").unwrap_or_default();
+    named.split(':').filter(|program| !program.is_empty()).map(str::to_owned).collect()
 }
 
-/// A port that nobody listens on.
+/// A port that nobody listens on, nor 10 000 above, where a node of a Cluster talks to the others.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+    loop {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("its address").port();
+        if port.checked_add(10_000).is_some_and(|bus| TcpListener::bind(("127.0.0.1", bus)).is_ok()) {
+            return port;
+        }
+    }
 }
