@@ -21,13 +21,14 @@ async fn lost_scripts_are_loaded_again_unseen() {
 
 pub(super) async fn lost_scripts_go_unseen(server: &Redis) {
     let store = open(&server.url(), patient());
-    // Both scripts: that of all kinds of limits too.
+    // Each script: that of one limit, of several, and of all kinds of limits.
+    let several = policy("several", "5/h; 9/d", Algorithm::Gcra);
     let log = policy("log", "5/h", Algorithm::SlidingLog);
     for left in (0..5).rev() {
-        assert_eq!(check(&store, &five(), "k", 1).await.unwrap().remaining, left);
-        redis::cmd("SCRIPT").arg("FLUSH").exec(&mut server.connection()).unwrap();
-        assert_eq!(check(&store, &log, "k", 1).await.unwrap().remaining, left);
-        redis::cmd("SCRIPT").arg("FLUSH").exec(&mut server.connection()).unwrap();
+        for policy in [&five(), &several, &log] {
+            assert_eq!(check(&store, policy, "k", 1).await.unwrap().remaining, left);
+            redis::cmd("SCRIPT").arg("FLUSH").exec(&mut server.connection()).unwrap();
+        }
     }
 }
 
