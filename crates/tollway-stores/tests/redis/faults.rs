@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tollway_core::{Algorithm, Change, Policy, Store, StoreErrorKind};
+use tollway_core::{Algorithm, Align, Change, Policy, Store, StoreErrorKind};
 use tollway_stores::redis::{RedisOptions, RedisStore};
 
 use super::crowd::recovered;
@@ -21,11 +21,16 @@ async fn lost_scripts_are_loaded_again_unseen() {
 
 pub(super) async fn lost_scripts_go_unseen(server: &Redis) {
     let store = open(&server.url(), patient());
-    // Each script: that of one limit, of several, and of all kinds of limits.
-    let several = policy("several", "5/h; 9/d", Algorithm::Gcra);
-    let log = policy("log", "5/h", Algorithm::SlidingLog);
+    // Each script: those of one limit, that of several, and that of all kinds.
+    let policies = [
+        five(),
+        policy("window", "5/52w", Algorithm::FixedWindow(Align::First)),
+        policy("sliding", "5/52w", Algorithm::SlidingWindow),
+        policy("several", "5/h; 9/d", Algorithm::Gcra),
+        policy("log", "5/h", Algorithm::SlidingLog),
+    ];
     for left in (0..5).rev() {
-        for policy in [&five(), &several, &log] {
+        for policy in &policies {
             assert_eq!(check(&store, policy, "k", 1).await.unwrap().remaining, left);
             redis::cmd("SCRIPT").arg("FLUSH").exec(&mut server.connection()).unwrap();
         }
