@@ -26,10 +26,19 @@ pub(crate) struct Heap<W> {
 impl<W: Word> Heap<W> {
     pub(crate) fn new(buckets: usize) -> Self {
         Self {
-            buckets: (0..buckets).map(|_| Bucket(std::array::from_fn(|_| W::new(0)))).collect(),
-            floors: (0..buckets).map(|_| W::new(0)).collect(),
+            buckets: filled(buckets, || Bucket(std::array::from_fn(|_| W::new(0)))),
+            floors: filled(buckets, || W::new(0)),
         }
     }
+}
+
+/// So many of them, on large pages where there are any.
+fn filled<T>(count: usize, one: impl FnMut() -> T) -> Box<[T]> {
+    let mut all = Vec::with_capacity(count);
+    #[cfg(target_os = "linux")]
+    tollway_mapping::prefer_large_pages(all.spare_capacity_mut());
+    all.extend(std::iter::repeat_with(one).take(count));
+    all.into_boxed_slice()
 }
 
 impl<W: Word> Ground for Heap<W> {
