@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -31,6 +32,7 @@ from bench.soak_clients import Kinds, http1, http2
 from tests.bolt.load import load
 from tests.bolt.project import Project, Served
 from tests.bolt.wire import certificate, get, wire
+from tests.waiting import wait
 
 API = """
 import asyncio
@@ -204,6 +206,12 @@ class Reloads:
     lost: list[str] = field(default_factory=list)
 
 
+def are_new(pid: int, before: set[int]) -> bool:
+    """Whether two processes serve, both others than before."""
+    now = children(pid)
+    return len(now) == 2 and not before & now
+
+
 def reloads(project: Project, wanted: int) -> Reloads:
     """Two processes, clients that never stop asking, and one SIGHUP after the other."""
     found = Reloads(wanted)
@@ -211,11 +219,8 @@ def reloads(project: Project, wanted: int) -> Reloads:
         for _ in range(wanted):
             before = children(served.process.pid)
             served.process.send_signal(signal.SIGHUP)
-            deadline = time.monotonic() + 60
-            while len(now := children(served.process.pid)) != 2 or before & now:
-                if time.monotonic() > deadline:
-                    raise SystemExit("soak: the program was not loaded again:\n" + served.lines[-1])
-                time.sleep(0.02)
+            replaced = partial(are_new, served.process.pid, before)
+            wait("the program is loaded again", replaced, told=lambda: served.lines[-1])
             found.done += 1
         asked = clients.answered
         while clients.answered < asked + 100 and not clients.failures:

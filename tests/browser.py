@@ -17,7 +17,7 @@ from typing import Any
 from websockets.sync.client import ClientConnection, connect
 
 from tests.programs import program
-from tests.servers import wait
+from tests.waiting import wait
 
 PATIENCE = 30.0
 

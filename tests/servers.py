@@ -8,13 +8,14 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from tests.editions import REDIS, server_program
+from tests.waiting import wait
 
 START_WITHIN = 20.0
 FAKETIME = "apt-get install -y faketime"
@@ -175,18 +176,6 @@ def stand_still(pid: int) -> None:
         return any(stat.rpartition(") ")[2][0] not in "TZX" for stat in stats)
 
     wait(f"process {pid} stands still", lambda: not runs())
-
-
-def wait(what: str, holds: Callable[[], bool], within: float = 60.0) -> None:
-    """Wait until something holds; RuntimeError when it does not within so many seconds."""
-    end = time.monotonic() + within
-    while True:
-        with suppress(OSError):
-            if holds():
-                return
-        if time.monotonic() > end:
-            raise RuntimeError(f"waited in vain until {what}")
-        time.sleep(0.02)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import pytest
 
 from tests.servers import RedisServer, redis_server
 from tests.sharing import eight_processes_get_one_limit, forked_children_are_answered, patient
+from tests.waiting import wait
 from tollway import ConfigError, Decision, Limiter, Policy, StoreUnavailable
 
 
@@ -104,10 +105,7 @@ def test_it_comes_back_by_itself(server: RedisServer) -> None:
     server.kill()
     assert limiter.check(policy, "k").degraded
     server.restart()
-    end = time.monotonic() + 15
-    while limiter.check(policy, "k").degraded:
-        assert time.monotonic() < end, "the breaker asks again by itself"
-        time.sleep(0.01)
+    wait("the breaker asks again by itself", lambda: not limiter.check(policy, "k").degraded, 15)
     assert limiter.check(policy, "k").remaining > 900
 
 
@@ -135,9 +133,7 @@ def test_a_reset_from_elsewhere_is_seen_within_the_hold(server: RedisServer) -> 
     near.check(policy, "k")
     assert not near.check(policy, "k")
     Limiter(server.url).reset(policy, "k")
-    end = time.monotonic() + 5
-    while not near.check(policy, "k"):
-        assert time.monotonic() < end
+    wait("the reset is known", lambda: near.check(policy, "k"), 5)
 
 
 def test_several_backends_stand_in_for_each_other(server: RedisServer) -> None:

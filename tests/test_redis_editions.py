@@ -9,8 +9,9 @@ import pytest
 
 from tests.editions import EDITIONS, is_offered
 from tests.faults.calling import limiter_of, recovered
-from tests.servers import redis_cluster, redis_server, wait, watched_servers
+from tests.servers import redis_cluster, redis_server, watched_servers
 from tests.sharing import patient
+from tests.waiting import wait
 from tollway import Limiter, Policy
 
 MANUAL = Path(__file__).parent.parent / "docs" / "redis.md"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.servers import RedisServer, redis_server
+from tests.waiting import wait
 from tollway import Breaker, ConfigError, Limiter, Policy, StoreUnavailable
 
 
@@ -23,15 +24,6 @@ def server() -> Iterator[RedisServer]:
 def second() -> Iterator[RedisServer]:
     with redis_server() as server:
         yield server
-
-
-def until(what: str, is_so: Callable[[], bool]) -> float:
-    """The seconds until it is so."""
-    started = time.monotonic()
-    while not is_so():
-        assert time.monotonic() < started + 20, what
-        time.sleep(0.005)
-    return time.monotonic() - started
 
 
 @pytest.fixture
@@ -64,9 +56,9 @@ def test_health_of_a_backend_that_lives_dies_and_comes_back(locked: RedisServer)
     assert "hunter2" not in json.dumps(dictionary) + repr(health)
 
     server.restart()
-    until("it is found again", lambda: bool(limiter.health()))
+    wait("it is found again", lambda: bool(limiter.health()))
     assert limiter.health().backends[0].last_error is not None
-    until("it is used again", lambda: not limiter.check(Policy("p", "5/h"), "k").degraded)
+    wait("it is used again", lambda: not limiter.check(Policy("p", "5/h"), "k").degraded)
 
 
 async def test_health_of_a_hung_backend_is_bounded(server: RedisServer) -> None:
@@ -82,7 +74,7 @@ async def test_health_of_a_hung_backend_is_bounded(server: RedisServer) -> None:
         assert not limiter.health(0.05)
     finally:
         server.thaw()
-    until("it is found again", lambda: limiter.health().backends[0].up)
+    wait("it is found again", lambda: limiter.health().backends[0].up)
 
 
 def test_memory_is_healthy() -> None:
@@ -158,7 +150,7 @@ def test_a_hung_backend_costs_one_time_out_and_none_while_it_is_watched(
         server.thaw()
     assert slow <= 1, "requests never find out by a time-out of their own"
     # The longest pause after three seconds is 3.2 s.
-    assert until("back", lambda: not limiter.check(policy, "k").degraded) < 8
+    assert wait("back", lambda: not limiter.check(policy, "k").degraded) < 8
 
 
 @pytest.mark.parametrize("strategy", ["first_healthy", "priority", "round_robin"])
@@ -183,7 +175,7 @@ def test_a_failover_admits_at_most_the_limit_of_each_backend(
         assert all(10 <= count <= 20 for count in passed.values()), passed
     finally:
         server.thaw() if fault == "freeze" else server.restart()
-    until("it is found again", lambda: bool(limiter.health()))
+    wait("it is found again", lambda: bool(limiter.health()))
     ask_all(15)
     # A backend that was restarted is empty: it counts as one more.
     most = 20 if fault == "freeze" else 30
@@ -204,8 +196,8 @@ def test_a_backend_that_is_back_is_found_without_traffic(
 
     # Nobody asks; the first request after that goes to the first backend at once.
     script = "return tonumber(redis.call('INFO', 'clients'):match('connected_clients:(%d+)'))"
-    until("a ping connects", lambda: server.ask("EVAL", script, "0") == b":2")
-    until("it is counted", lambda: limiter.health(0).backends[0].breaker != "open")
+    wait("a ping connects", lambda: server.ask("EVAL", script, "0") == b":2")
+    wait("it is counted", lambda: limiter.health(0).backends[0].breaker != "open")
     limiter.check(policy, "k")
     assert server.ask("EXISTS", "tollway:p:{k}") == b":1"
 

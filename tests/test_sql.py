@@ -13,6 +13,7 @@ import pytest
 from tests.databases import PostgresServer, postgres_server
 from tests.servers import free_port
 from tests.sharing import eight_processes_get_one_limit, forked_children_are_answered, patient
+from tests.waiting import wait
 from tollway import ConfigError, Limiter, Policy, StoreError, StoreUnavailable
 
 
@@ -91,10 +92,7 @@ def test_a_database_that_comes_back_is_used_again(postgres: PostgresServer) -> N
     postgres.kill()
     assert limiter.check(policy, "k").degraded
     postgres.start()
-    end = time.monotonic() + 20
-    while limiter.check(policy, "k").degraded:
-        assert time.monotonic() < end, "the database was not found again"
-        time.sleep(0.02)
+    wait("the database is found again", lambda: not limiter.check(policy, "k").degraded, 20)
 
 
 @pytest.mark.parametrize(

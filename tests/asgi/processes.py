@@ -14,7 +14,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.servers import free_port, wait
+from tests.servers import free_port
+from tests.waiting import wait
 
 SERVICE = """
 import os

@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from tests.asgi.processes import GUNICORN, STRICT, UVICORN, counted, serving
-from tests.servers import redis_server, wait
+from tests.servers import redis_server
+from tests.waiting import wait
 from tollway import Decision, Limiter, Policy
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.servers import free_port, wait
+from tests.servers import free_port
+from tests.waiting import wait
 
 HOME = Path(__file__).resolve().parents[2] / "examples" / "llm_gateway"
 

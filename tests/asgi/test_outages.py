@@ -16,7 +16,8 @@ import pytest
 
 from tests.asgi.processes import UVICORN, Service, serving
 from tests.faults.calling import PATIENCE
-from tests.servers import RedisServer, redis_server, wait
+from tests.servers import RedisServer, redis_server
+from tests.waiting import wait
 
 RATE = 40
 TIME_OUT = 0.15

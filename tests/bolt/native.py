@@ -8,11 +8,11 @@ import http.client
 import json
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from tests.waiting import wait
 from tollway._tollway import Server
 
 
@@ -84,9 +84,12 @@ class Running:
 
     def wait_for(self, counter: str, count: int) -> None:
         """Waits until a counter of the server has reached `count`."""
-        deadline = time.monotonic() + 10
-        while self.on_loop(self.server.stats)[counter] < count:
-            assert time.monotonic() < deadline, f"{counter} never reached {count}"
+
+        def reached() -> bool:
+            found: int = self.on_loop(self.server.stats)[counter]
+            return found >= count
+
+        wait(f"{counter} is {count}", reached, 10)
 
     def shutdown(self, grace: float) -> None:
         async def run() -> None:

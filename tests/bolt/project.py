@@ -10,13 +10,12 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.servers import wait
+from tests.waiting import wait
 
 SETTINGS = """
 from pathlib import Path
@@ -81,10 +80,12 @@ class Served:
 
     def wait_for_line(self, part: str, count: int = 1) -> None:
         """Wait until so many lines that hold ``part`` were printed: they come by a pipe."""
-        deadline = time.monotonic() + 15
-        while sum(part in line for line in self.lines) < count:
-            assert time.monotonic() < deadline, "\n".join(self.lines)
-            time.sleep(0.01)
+        wait(
+            f"{part!r} is printed",
+            lambda: sum(part in line for line in self.lines) >= count,
+            15,
+            lambda: "\n".join(self.lines),
+        )
 
     def memory(self) -> int:
         """Bytes of memory that it has in use."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.cookies
 import json
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.bolt.project import Project, Served
+from tests.waiting import wait
 
 SETTINGS = """
 SECRET_KEY = "a key of the tests that is long enough for every hash there is, really"
@@ -282,23 +282,23 @@ def test_a_key_of_the_command_is_good_until_it_is_revoked(site: Site) -> None:
     def command(*arguments: str) -> Any:
         return json.loads(site.project.run("ratelimit_keys", *arguments, "--json"))
 
-    def becomes(key: str, status: int) -> bool:
-        """Whether every process answers so within some seconds."""
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            if all(site.ask("/issued", x_api_key=key)[0] == status for _ in range(12)):
-                return True
-        return False
+    def becomes(key: str, status: int) -> None:
+        """Wait until every process answers so."""
+
+        def all_do() -> bool:
+            return all(site.ask("/issued", x_api_key=key)[0] == status for _ in range(12))
+
+        wait(f"the key gets {status}", all_do, 10)
 
     key = command("issue", "Acme", "--owner", "acme", "--scopes", "read", "--expires", "365d")[
         "key"
     ]
-    assert becomes(key, 200)
+    becomes(key, 200)
     assert site.ask("/issued", x_api_key=key)[1]["owner"] == "acme"
     bare = command("issue", "Without scopes")["key"]
-    assert becomes(bare, 403)
+    becomes(bare, 403)
     command("revoke", key[:11])
-    assert becomes(key, 401)
+    becomes(key, 401)
 
 
 LOCAL = """

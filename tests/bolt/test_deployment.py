@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 from tests.bolt.project import Project, Served
 from tests.bolt.wire import certificate, trusting
 from tests.programs import program
+from tests.waiting import wait
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "bolt-deployment.md"
 CLIENT = "127.0.0.2"
@@ -138,14 +138,7 @@ def proxied(shop: Project) -> Iterator[tuple[Served, httpx.Client]]:
             timeout=20,
         ) as client,
     ):
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                client.get("/nowhere")
-                break
-            except httpx.ConnectError:
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+        wait("nginx listens", lambda: socket.create_connection(("localhost", port)).close() is None)
         yield served, client
 
 
@@ -187,10 +180,11 @@ def test_a_reload_behind_nginx_loses_nothing(proxied: tuple[Served, httpx.Client
     try:
         before = workers(served)
         served.process.send_signal(signal.SIGHUP)
-        deadline = time.monotonic() + 40
-        while before & workers(served) or len(workers(served)) < 2:
-            assert time.monotonic() < deadline, served.lines
-            time.sleep(0.05)
+        wait(
+            "both processes are new",
+            lambda: len(workers(served)) >= 2 and not before & workers(served),
+            told=lambda: served.lines,
+        )
     finally:
         over.set()
         for thread in asking:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 from tests.bolt.http2 import Http2
 from tests.bolt.project import Project, Served
 from tests.bolt.wire import certificate, trusting
+from tests.waiting import wait
 
 API = """
 import asyncio
@@ -157,9 +157,7 @@ def told(client: httpx.Client) -> Any:
 
 
 def wait_closed(client: httpx.Client, what: str, count: int) -> None:
-    deadline = time.monotonic() + 15
-    while told(client)["closed"].count(what) < count:
-        assert time.monotonic() < deadline, f"{what} was not closed"
+    wait(f"{what} is closed", lambda: told(client)["closed"].count(what) >= count, 15)
 
 
 def body_of(raw: Http2, stream: int, window: bool) -> bytes:

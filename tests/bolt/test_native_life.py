@@ -8,13 +8,13 @@ import os
 import select
 import socket
 import threading
-import time
 import weakref
 from typing import Any
 
 import pytest
 
 from tests.bolt.native import arg, route, running
+from tests.waiting import wait
 from tollway._tollway import Server
 
 
@@ -181,9 +181,7 @@ def test_a_start_that_fails_leaves_nothing_behind() -> None:
     _, port = server.bind("127.0.0.1", 0)
     with pytest.raises(RuntimeError, match="closed"):
         server.start(closed)
-    deadline = time.monotonic() + 10
-    while native_threads() > before:
-        assert time.monotonic() < deadline
+    wait("its threads are gone", lambda: native_threads() <= before, 10)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
 

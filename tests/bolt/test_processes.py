@@ -7,7 +7,6 @@ import signal
 import socket
 import stat
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 from tests.bolt.load import load
 from tests.bolt.project import Project
 from tests.bolt.wire import get, wire
+from tests.waiting import wait
 
 VERSION = "VERSION = {}\n"
 
@@ -71,13 +71,6 @@ def shop(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     return project
 
 
-def until(reached: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 30
-    while not reached():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
-
-
 def version(url: str) -> dict[str, int]:
     """Who answers, over a connection of its own."""
     with suppress(OSError, EOFError), wire(url) as client:
@@ -89,7 +82,7 @@ def version(url: str) -> dict[str, int]:
 
 def comes(url: str, number: int) -> None:
     """Wait for the code of that version to answer."""
-    until(lambda: version(url)["version"] == number, f"version {number} never answered")
+    wait(f"version {number} answers", lambda: version(url)["version"] == number, 30)
 
 
 def pids(url: str) -> set[int]:
@@ -104,7 +97,7 @@ def test_no_request_is_lost_over_reloads(shop: Project, processes: str, reloads:
             served.process.send_signal(signal.SIGHUP)
             comes(served.url, number)
             assert not clients.failures
-        until(lambda: clients.answered > 100, "the clients were not answered")
+        wait("the clients are answered", lambda: clients.answered > 100, 30)
     assert clients.failures == []
     assert served.process.returncode == 0
 
@@ -126,7 +119,7 @@ def test_code_that_does_not_load_changes_nothing(shop: Project, processes: str) 
         before = pids(served.url)
         shop.write("shop/version.py", "VERSION = (\n")
         served.process.send_signal(signal.SIGHUP)
-        until(lambda: any("goes on" in line for line in served.lines), "nothing was said")
+        wait("something is said", lambda: any("goes on" in line for line in served.lines), 30)
         assert pids(served.url) == before
         assert any("was never closed" in line for line in served.lines), served.lines
         assert served.stop() == 0
@@ -148,7 +141,7 @@ def test_a_worn_process_is_replaced(
         for _ in range(4):
             with wire(served.url) as client:
                 client.send(get(path)).answer()
-        until(lambda: version(served.url)["pid"] not in (0, first), "it was never replaced")
+        wait("it is replaced", lambda: version(served.url)["pid"] not in (0, first), 30)
     assert clients.failures == []
     assert any(reason in line for line in served.lines), served.lines
 
@@ -211,7 +204,7 @@ def test_four_processes_admit_exactly_the_limit(shop: Project) -> None:
         # A reload forgets nothing.
         before = pids(served.url)
         served.process.send_signal(signal.SIGHUP)
-        until(lambda: not before & pids(served.url), "the processes were not replaced")
+        wait("the processes are replaced", lambda: not before & pids(served.url), 30)
         assert ask(0) == 429
         assert served.stop() == 0
     assert not segment.exists()
@@ -249,7 +242,11 @@ def test_dev_follows_the_files(shop: Project) -> None:
         shop.write("shop/version.py", VERSION.format(2))
         comes(served.url, 2)
         shop.write("shop/version.py", "VERSION = (\n")
-        until(lambda: any("the server ended" in line for line in served.lines), "it goes on")
+        wait(
+            "the server has ended",
+            lambda: any("the server ended" in line for line in served.lines),
+            30,
+        )
         with wire(served.url) as patient:
             # Who comes meanwhile waits until the code can be loaded again.
             patient.send(get("/version"))

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from tests.bolt.project import Project
+from tests.waiting import wait
 
 API = """
 import asyncio
@@ -421,9 +422,7 @@ def test_a_dead_process_is_started_again(shop: Project) -> None:
     with shop.serve("--processes", "2") as served, spread(served.url) as client:
         with pytest.raises(httpx.TransportError):
             client.get("/die")
-        deadline = time.monotonic() + 20
-        while len(pids_of(client, 50)) < 2:
-            assert time.monotonic() < deadline
+        wait("there are two again", lambda: len(pids_of(client, 50)) == 2, 20)
         assert served.stop(signal.SIGINT) == 0
     assert any("(exit code 9): another starts in 0.1 s" in line for line in served.lines)
 
@@ -433,10 +432,7 @@ def test_children_stop_when_their_parent_is_killed(shop: Project) -> None:
         pids = pids_of(client)
         served.process.kill()
         served.process.wait()
-        deadline = time.monotonic() + 10
-        while any(os.path.exists(f"/proc/{pid}") for pid in pids):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait("all are gone", lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), 10)
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])

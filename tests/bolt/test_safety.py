@@ -15,6 +15,7 @@ import pytest
 
 from tests.bolt.project import Project, Served
 from tests.bolt.wire import Wire, get, post, wire
+from tests.waiting import wait
 from tollway.bolt.server.sockets import allow_files
 
 API = Path(__file__).with_name("wire_app.py").read_text()
@@ -300,10 +301,7 @@ def test_slow_clients_are_given_up(shop: Project) -> None:
         assert slow_body.answer().status == 408
         assert dripping.result() == 408
         assert idle.rest() == b""
-        deadline = time.monotonic() + 15
-        while served.open_sockets() > before:
-            assert time.monotonic() < deadline, "a client that does not read is kept"
-            time.sleep(0.05)
+        wait("none of them is kept", lambda: served.open_sockets() <= before, 15)
         assert len(deaf.rest()) < 8_000_000
 
 

@@ -9,12 +9,14 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.bolt.project import Project, Served
 from tests.bolt.wire import Wire, get, wire
+from tests.waiting import wait
 
 API = """
 import asyncio
@@ -104,6 +106,10 @@ def left(served: Served) -> dict[str, int]:
         return found
 
 
+def have_left(served: Served, count: int) -> bool:
+    return sum(left(served).values()) >= count
+
+
 @pytest.mark.parametrize("path", ["/endless", "/endless-plain"])
 def test_streams_end_when_their_clients_go(shop: Project, path: str) -> None:
     """Half of them in the middle of reading, half without having read anything."""
@@ -119,13 +125,8 @@ def test_streams_end_when_their_clients_go(shop: Project, path: str) -> None:
                     received = 0
                     while received < 300_000:
                         received += len(client.peer.recv(65_536))
-            deadline = time.monotonic() + 15
-            while sum(left(served).values()) < round_ * count:
-                assert time.monotonic() < deadline, left(served)
-                time.sleep(0.02)
-        while served.open_sockets() > sockets:
-            assert time.monotonic() < deadline, "a connection is kept"
-            time.sleep(0.02)
+            wait("all have ended", partial(have_left, served, round_ * count), 15)
+        wait("no connection is kept", lambda: served.open_sockets() <= sockets, 15)
         # One such round holds 24 MB; three that were kept would be seen.
         assert served.memory() < before + 40 * 1_048_576
 

@@ -34,6 +34,7 @@ from tests.bolt.frames import (
 )
 from tests.bolt.project import Project, Served
 from tests.bolt.wire import certificate, trusting
+from tests.waiting import wait
 
 API = Path(__file__).with_name("wire_app.py").read_text()
 
@@ -71,10 +72,7 @@ def unharmed(served: Served, files: Files) -> Iterator[None]:
     yield
     answer = httpx.get(f"{served.url}/ping", verify=trusting(files[0]), timeout=15)
     assert answer.status_code == 200
-    deadline = time.monotonic() + 15
-    while served.open_sockets() > sockets:
-        assert time.monotonic() < deadline, "a connection is kept"
-        time.sleep(0.02)
+    wait("no connection is kept", lambda: served.open_sockets() <= sockets, 15)
     assert served.memory() < memory + 32 * MEBIBYTE
 
 
@@ -264,10 +262,7 @@ def test_handshakes_that_stop(served: Served, files: Files) -> None:
     for peer in record:
         # A record of 16 KiB is announced and does not come.
         peer.sendall(b"\x16\x03\x01\x40\x00\x01")
-    deadline = time.monotonic() + 15
-    while served.open_sockets() > before:
-        assert time.monotonic() < deadline, "handshakes are waited for without end"
-        time.sleep(0.02)
+    wait("the handshakes are given up", lambda: served.open_sockets() <= before, 15)
     for peer in silent + record:
         peer.close()
 

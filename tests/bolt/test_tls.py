@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ from tests.bolt.http2 import Http2
 from tests.bolt.project import Project, Served
 from tests.bolt.wire import certificate, get, trusting, wire
 from tests.programs import program
+from tests.waiting import wait
 
 API = Path(__file__).with_name("wire_app.py").read_text()
 
@@ -194,13 +196,12 @@ def test_sighup_takes_a_new_certificate(served: Served, files: tuple[Path, Path]
     certificate(files[0].parent)
     new = trusting(files[0])
     served.process.send_signal(signal.SIGHUP)
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            assert httpx.get(f"{served.url}/seen", verify=new).status_code == 200
-            break
-        except httpx.ConnectError:
-            assert time.monotonic() < deadline, "\n".join(served.lines)
-            time.sleep(0.05)
+
+    def is_known() -> bool:
+        with suppress(httpx.ConnectError):
+            return httpx.get(f"{served.url}/seen", verify=new).status_code == 200
+        return False
+
+    wait("the new certificate is shown", is_known, 20, lambda: served.lines)
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{served.url}/seen", verify=old)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.waiting import wait
 from tollway import Decision, Limiter, Policy, StoreUnavailable
 
 MODES = ("open", "closed", "local")
@@ -137,10 +138,8 @@ class Callers:
 
     def wait_for(self, calls: int) -> None:
         """Wait until so many calls more were answered."""
-        aim, end = self.seen.calls + calls, time.monotonic() + PATIENCE
-        while self.seen.calls < aim and not self.failures:
-            assert time.monotonic() < end, "the callers stand still"
-            time.sleep(0.002)
+        aim = self.seen.calls + calls
+        wait("the callers go on", lambda: self.seen.calls >= aim or self.failures, PATIENCE)
 
     def stop(self) -> Seen:
         """What all of them saw. Raises what a check raised that is not documented."""

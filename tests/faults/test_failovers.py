@@ -15,9 +15,9 @@ from tests.servers import (
     Watched,
     redis_cluster,
     stand_still,
-    wait,
     watched_servers,
 )
+from tests.waiting import wait
 from tollway import Breaker, Policy
 
 LIMIT = 300

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.faults.calling import Callers, limiter_of, recovered
-from tests.servers import RedisServer, redis_server, wait
+from tests.servers import RedisServer, redis_server
+from tests.waiting import wait
 from tollway import Limiter, Policy
 
 LIMIT = 100

@@ -20,7 +20,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from tests.asgi.serving import serve_asgi, serve_wsgi
 from tests.programs import program
-from tests.servers import free_port, redis_server, wait
+from tests.servers import free_port, redis_server
+from tests.waiting import wait
 from tollway import Limiter, Policy
 from tollway.asgi import LimiterMiddleware
 from tollway.observe import prometheus

@@ -10,12 +10,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.waiting import wait
 from tollway import ConfigError
 from tollway.rules import (
     AccessList,
@@ -28,15 +28,6 @@ from tollway.rules import (
     stated_lists,
     stated_rules,
 )
-
-
-def until(true: Callable[[], object], seconds: float = 5.0) -> float:
-    """Seconds until it is true."""
-    start = time.monotonic()
-    while not true():
-        assert time.monotonic() - start < seconds, "it never became true"
-        time.sleep(0.005)
-    return time.monotonic() - start
 
 
 def write(path: Path, data: Any) -> None:
@@ -52,7 +43,10 @@ def test_a_file_is_in_force_within_a_second_of_its_change(tmp_path: Path) -> Non
     following = follow(rules, FileSource(path))
     assert rules.explain([], Subject(user=1)) == "deny user:1"
     write(path, {"deny": ["user:2"]})
-    assert until(lambda: rules.explain([], Subject(user=2)) == "deny user:2") < 1.0
+    assert (
+        wait("the change is in force", lambda: rules.explain([], Subject(user=2)) == "deny user:2")
+        < 1.0
+    )
     following.stop()
     write(path, {"deny": ["user:3"]})
     version = following.version
@@ -72,7 +66,7 @@ def test_toml_and_lists(tmp_path: Path) -> None:
     following = follow(entries, FileSource(path), every=0.02)
     assert entries.entries() == ["deny 198.51.100.0/24"]
     write(path, "203.0.113.0/24\n")
-    until(lambda: entries.entries() == ["deny 203.0.113.0/24"])
+    wait("the list is read again", lambda: entries.entries() == ["deny 203.0.113.0/24"])
     following.stop()
 
 
@@ -85,16 +79,16 @@ def test_a_fault_leaves_what_was_there_and_is_said_once(
     following = follow(rules, FileSource(path), every=0.02)
     with caplog.at_level(logging.ERROR, "tollway.rules"):
         write(path, {"limits": {"search": "5/fortnight"}})
-        until(lambda: following.error is not None)
+        wait("the mistake is noticed", lambda: following.error is not None)
         path.unlink()
-        until(lambda: isinstance(following.error, FileNotFoundError))
+        wait("the missing file is noticed", lambda: isinstance(following.error, FileNotFoundError))
         turns = rules.version
         time.sleep(0.2)
     assert rules.explain([], Subject(user=1)) == "deny user:1" and rules.version == turns == 2
     said = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert len(said) == 2 and "limits.search" in said[0] and "FileNotFoundError" in said[1]
     write(path, {"deny": ["user:4"]})
-    until(lambda: following.error is None)
+    wait("the file is good again", lambda: following.error is None)
     assert rules.explain([], Subject(user=4)) == "deny user:4"
     following.stop()
 
@@ -146,7 +140,7 @@ def test_a_notification_need_not_wait_for_the_next_turn() -> None:
     following = follow(rules, source, every=3600)
     table.update(version=2, rules={"deny": ["user:1"]})
     following.refresh()
-    until(lambda: rules.version == 3)
+    wait("the table is read again", lambda: rules.version == 3)
     assert rules.explain([], Subject(user=1)) == "deny user:1"
     following.stop()
 
@@ -156,10 +150,10 @@ def test_rules_that_nobody_holds_are_followed_no_longer() -> None:
     source = FunctionSource(load=dict, version=lambda: asked.append(1))
     rules = Rules()
     following = follow(rules, source, every=0.02)
-    until(lambda: len(asked) > 2)
+    wait("it was asked three times", lambda: len(asked) > 2)
     del rules
     gc.collect()
-    until(lambda: following._turn() is False)
+    wait("nobody follows any more", lambda: following._turn() is False)
     before = len(asked)
     time.sleep(0.1)
     assert len(asked) == before
@@ -205,7 +199,10 @@ def test_a_forked_child_follows_by_itself(tmp_path: Path) -> None:
         code = 1
         try:
             os.write(tell, b"ready")
-            until(lambda: rules.explain([], Subject(user=1)) == "deny user:1")
+            wait(
+                "the child has the rule",
+                lambda: rules.explain([], Subject(user=1)) == "deny user:1",
+            )
             code = 0
         finally:
             os._exit(code)
@@ -213,7 +210,7 @@ def test_a_forked_child_follows_by_itself(tmp_path: Path) -> None:
     write(path, {"deny": ["user:1"]})
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
-    until(lambda: rules.explain([], Subject(user=1)) == "deny user:1")
+    wait("the parent has it too", lambda: rules.explain([], Subject(user=1)) == "deny user:1")
     following.stop()
     os.close(told)
     os.close(tell)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
 
-from tests.servers import free_port, wait
+from tests.servers import free_port
+from tests.waiting import wait
 
 SHOP = Path(__file__).resolve().parents[2] / "examples" / "shop"
 PROCESSES = 4
