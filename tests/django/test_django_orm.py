@@ -33,8 +33,16 @@ def counts() -> Iterator[DatabaseStore]:
     made.close()
 
 
-def known_as(alias: str, **stated: Any) -> str:
+def known_as(alias: str, engine: str, url: str) -> str:
     """Add a database to those of Django, with its tables; its alias."""
+    place = urlsplit(url)
+    stated = {
+        "ENGINE": f"django.db.backends.{engine}",
+        "NAME": place.path.strip("/"),
+        "HOST": place.hostname,
+        "PORT": place.port,
+        "USER": place.username,
+    }
     databases = {"default": dict(connections.settings["default"]), alias: stated}
     connections.settings[alias] = connections.configure_settings(databases)[alias]
     call_command("migrate", "tollway", database=alias, verbosity=0)
@@ -45,15 +53,7 @@ def known_as(alias: str, **stated: Any) -> str:
 @pytest.fixture
 def postgres(postgres_url: str) -> str:
     """A real PostgreSQL as a database of Django."""
-    url = urlsplit(postgres_url)
-    return known_as(
-        "postgres",
-        ENGINE="django.db.backends.postgresql",
-        NAME=url.path.strip("/"),
-        HOST=url.hostname,
-        PORT=url.port,
-        USER=url.username,
-    )
+    return known_as("postgres", "postgresql", postgres_url)
 
 
 @pytest.fixture
@@ -61,15 +61,7 @@ def mysql(mysql_url: str) -> str:
     """A real MariaDB as a database of Django, over a driver that needs no compiler."""
     pymysql.version_info = (2, 2, 8, "final", 0)  # what Django wants of mysqlclient
     pymysql.install_as_MySQLdb()
-    url = urlsplit(mysql_url)
-    return known_as(
-        "mysql",
-        ENGINE="django.db.backends.mysql",
-        NAME=url.path.strip("/"),
-        HOST=url.hostname,
-        PORT=url.port,
-        USER=url.username,
-    )
+    return known_as("mysql", "mysql", mysql_url)
 
 
 @pytest.fixture(params=["default", "postgres", "mysql"])

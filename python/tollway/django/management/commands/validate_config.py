@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.apps import apps
 from django.core import checks
 from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError, CommandParser
@@ -66,21 +67,10 @@ def _told(message: checks.CheckMessage) -> dict[str, Any]:
 
 def _of_rows() -> list[dict[str, Any]]:
     """What the engine says of the rows, one by one and together."""
-    from tollway.django.models import (
-        AccessEntry,
-        LimitLevel,
-        LimitRule,
-        LimitSchedule,
-        Override,
-        Tier,
-        TierMember,
-        TierRate,
-    )
+    from tollway.django.models.revision import RULES, Followed
 
-    kinds: tuple[type[models.Model], ...] = (
-        *(LimitRule, LimitLevel, LimitSchedule, Tier, TierRate, TierMember),
-        *(Override, AccessEntry),
-    )
+    ours = apps.get_app_config("tollway").get_models()
+    kinds = [kind for kind in ours if issubclass(kind, Followed) and RULES in kind.revisions]
     try:
         found = [
             told for kind in kinds for row in kind._default_manager.all() if (told := _row(row))
