@@ -243,6 +243,7 @@ impl ShmStore {
         }
         let mut books = self.directory.lock().unwrap_or_else(PoisonError::into_inner);
         let mut others = known.others.write().unwrap_or_else(PoisonError::into_inner);
+        // What cannot be read now the next request reads: the number of changes stays the old one.
         if let Ok(_lock) = self.segment.lock() {
             let changes = directory::changes(&self.segment);
             let name = known.policy.name();

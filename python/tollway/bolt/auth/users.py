@@ -66,7 +66,7 @@ def find_user(user_id: str) -> Any:
     model = get_user_model()
     try:
         user = model._default_manager.filter(pk=user_id).first()
-    except (ValueError, TypeError, ValidationError):
+    except (ValueError, TypeError, ValidationError):  # no user of this model can have such an id
         return None
     return user if user is not None and user.is_active else None
 

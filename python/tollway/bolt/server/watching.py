@@ -56,7 +56,7 @@ def snapshot(folders: Iterable[Path]) -> Snapshot:
 def _files(folder: str) -> Iterator[tuple[str, int]]:
     try:
         entries = list(os.scandir(folder))
-    except OSError:
+    except OSError:  # it has gone away meanwhile, or is not ours to read
         return
     if any(entry.name == "pyvenv.cfg" for entry in entries):
         return
