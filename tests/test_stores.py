@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers import redis_server
+from tests.sharing import patient
 from tollway import ConfigError, Limiter, Policy, StoreTimeout, StoreUnavailable
 from tollway.stores import Loaded, Store
 from tollway.testing import check_store
@@ -133,3 +135,39 @@ def test_a_slow_backend_is_given_up() -> None:
 def test_something_else_is_no_backend() -> None:
     with pytest.raises(ConfigError, match=r"load\(\) and swap\(\)"):
         Limiter(object())  # type: ignore[arg-type]
+
+
+class Watched(Dictionary):
+    """A backend that asks a limiter of its own before it answers."""
+
+    name = "watched://"
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.limiter, self.policy = patient(url, near_cache=0), Policy("loads", "1000/d")
+
+    def load(self, key: str) -> Loaded:
+        assert self.limiter.check(self.policy, "everybody").allowed
+        return super().load(key)
+
+    def loads(self) -> int:
+        return 1_000 - self.limiter.check(self.policy, "everybody", 0).remaining
+
+
+def test_a_backend_may_ask_a_limiter() -> None:
+    policy = Policy("p", "100/h", algorithm="fixed_window")
+    with redis_server() as server:
+        backend = Watched(server.url)
+        # Alone, and behind one that is away: then it is asked while others are waited for.
+        for limiter in (Limiter(backend), Limiter(["redis://127.0.0.1:1/0", backend])):
+
+            async def await_some(limiter: Limiter = limiter) -> None:
+                decisions = await asyncio.gather(*(limiter.acheck(policy, "k") for _ in range(5)))
+                assert all(decisions)
+
+            for _ in range(5):
+                assert limiter.check(policy, "k")
+            asyncio.run(await_some())
+            assert not limiter.check(policy, "k", 0).degraded
+        assert Limiter(backend).check(policy, "k", 0).remaining == 80
+        assert backend.loads() >= 20

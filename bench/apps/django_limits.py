@@ -182,7 +182,7 @@ def main() -> None:
     for _ in range(CLIENTS // BLOCK):  # lets everybody in
         block(plain, environments(), clock)
         block(limited, stream, clock)
-    # Or a collection of all that Django keeps, as long as a block, falls into the same ones each time.
+    # Or a collection of all that Django keeps, which takes as long as a block, falls into one.
     gc.collect()
     gc.freeze()
     for _ in sys.stdin:

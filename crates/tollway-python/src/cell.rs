@@ -11,6 +11,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyTuple};
+use tokio::runtime::Handle;
 use tollway::{Cell, Loaded, Reply, StoreError, StoreErrorKind};
 
 use crate::{errors, interpreter};
@@ -53,16 +54,20 @@ impl PyCell {
     fn ask<T: Send + 'static>(
         &self,
         call: impl FnOnce(&Bound<'_, PyAny>) -> PyResult<Py<PyAny>> + Send + 'static,
-        read: impl Fn(&Bound<'_, PyAny>) -> PyResult<T> + Send + 'static,
+        read: fn(&Bound<'_, PyAny>) -> PyResult<T>,
     ) -> Reply<T> {
         let cell = self.clone();
         Box::pin(async move {
-            let outcome = interpreter::enter(|py| {
-                let answer = call(cell.object.bind(py))?;
-                let answer = answer.bind(py);
-                if answer.hasattr(intern!(py, "__await__"))? { Ok(Err(send(answer)?)) } else { read(answer).map(Ok) }
+            let object = Arc::clone(&cell.object);
+            let outcome = aside(move || {
+                interpreter::enter(|py| {
+                    let answer = call(object.bind(py))?;
+                    let answer = answer.bind(py);
+                    let awaits = answer.hasattr(intern!(py, "__await__"))?;
+                    if awaits { Ok(Err(send(answer)?)) } else { read(answer).map(Ok) }
+                })
             });
-            let outcome = outcome.ok_or_else(|| cell.ended())?;
+            let outcome = outcome.await.ok_or_else(|| cell.ended())?;
             let outcome: Outcome<T> = outcome.map_err(|error| cell.failed(&error))?;
             match outcome {
                 Ok(value) => Ok(value),
@@ -123,6 +128,15 @@ impl Cell for PyCell {
             object.call_method1(intern!(py, "swap"), arguments).map(Bound::unbind)
         };
         self.ask(call, |answer| answer.is_truthy())
+    }
+}
+
+/// Runs `step` here, or beside whoever drives the stores: it may block, and may ask a limiter itself.
+async fn aside<T: Send + 'static>(step: impl FnOnce() -> Option<T> + Send + 'static) -> Option<T> {
+    match Handle::try_current() {
+        // None as well when the runtime is being dropped, which it never is.
+        Ok(runtime) => runtime.spawn_blocking(step).await.ok().flatten(),
+        Err(_) => step(),
     }
 }
 

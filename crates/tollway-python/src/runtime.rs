@@ -18,6 +18,8 @@ use tokio::sync::Notify;
 /// How long a caller that drives stays the newest before the thread takes over again, and how often
 /// the thread looks.
 const SOON: Duration = Duration::from_millis(5);
+/// Threads for what would hold up whoever drives: names that are looked up, backends written in Python.
+const MOST_ASIDE: usize = 64;
 /// The longest a fork waits for whoever drives.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -61,7 +63,11 @@ pub(crate) struct Runtime {
 impl Runtime {
     fn make() -> std::io::Result<&'static Self> {
         let made: &'static Self = Box::leak(Box::new(Self {
-            tokio: tokio::runtime::Builder::new_current_thread().enable_all().build()?,
+            tokio: tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .thread_name("tollway-aside")
+                .max_blocking_threads(MOST_ASIDE)
+                .build()?,
             thread: OnceLock::new(),
             driving: AtomicBool::new(true),
             leave: Notify::new(),

@@ -80,6 +80,11 @@ impl Recipe {
         self.is_local() || self.backends.iter().all(shared)
     }
 
+    /// Whether every backend is a server, so that an answer has to be waited for.
+    pub(crate) fn is_remote(&self) -> bool {
+        !self.is_here() && self.backends.iter().all(|backend| matches!(backend, Backend::Url(_)))
+    }
+
     /// Makes the limiter. Connects to nothing.
     pub(crate) fn make(&self) -> PyResult<Limiter> {
         let mut stores = self.backends.iter().map(|backend| self.store(backend)).collect::<PyResult<Vec<_>>>()?;

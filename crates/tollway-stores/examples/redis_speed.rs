@@ -5,21 +5,13 @@
 //! cargo run --release -p tollway-stores --features redis --example redis_speed -- redis://127.0.0.1:7000 1 64 512
 //! ```
 //!
-//! The numbers are callers at once. The last line is the same check for `redis-benchmark`, which
-//! sends one request in each script call and, with `-P 16`, 16 calls at a time on each connection.
+//! The numbers are callers at once. `make bench` compares the same checks with `redis-benchmark`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tollway_core::{Algorithm, Charge, Policy, Request, Store, StoreError};
 use tollway_stores::redis::{RedisOptions, RedisStore};
-
-const SCRIPT: &str = concat!(
-    include_str!("../src/redis/scripts/schedule.lua"),
-    include_str!("../src/redis/scripts/fixed_window.lua"),
-    include_str!("../src/redis/scripts/sliding_window.lua"),
-    include_str!("../src/redis/scripts/apply.lua"),
-);
 
 /// Keys the traffic is spread over.
 const KEYS: u64 = 100_000;
@@ -71,11 +63,5 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             println!("{rate:6} {what:14}  {callers:4} callers  {speed:9.0} checks/s");
         }
     }
-    let digest = redis::Script::new(SCRIPT);
-    let digest = digest.get_hash();
-    println!(
-        "redis-benchmark -P 16 -n 300000 -r {KEYS} EVALSHA {digest} 1 'tollway:speed-100-m:{{__rand_int__}}' \
-         1 '0 1 60001 1 1 b100/60000/100 600000 0 60000000 0' $'\\x01'"
-    );
     Ok(())
 }

@@ -111,8 +111,8 @@ impl Limiter {
                 answer
             }
             None => {
-                let limiter = &asking.limiter;
-                ask_and_wait(py, || if peek { limiter.peek(charges) } else { limiter.check(charges) })?
+                let ask = || if peek { asking.limiter.peek(charges) } else { asking.limiter.check(charges) };
+                if self.recipe.is_remote() { ask_and_wait(py, ask)? } else { wait(py, ask())? }
             }
         };
         asking.told_one(py, finish(answer, policies))
