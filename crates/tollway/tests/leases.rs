@@ -283,9 +283,9 @@ async fn leases_that_nobody_watches_conform() {
 fn on_many_threads_no_more_is_held_than_a_lease_and_no_more_passes_than_the_limit() {
     let remote = Remote::new(Arc::new(SystemClock::new()), StoreErrorKind::Timeout);
     let settings = LeaseSettings { permits: 20, hold: Duration::from_secs(60) };
-    let leases = Leases::new(remote, settings);
+    let leases = Arc::new(Leases::new(remote, settings));
     let _watch = leases.watch();
-    let store: Arc<dyn Store> = Arc::new(NearCache::new(Arc::new(leases), Duration::from_secs(60)));
+    let store: Arc<dyn Store> = Arc::new(NearCache::new(leases.clone(), Duration::from_secs(60)));
     let limiter = Limiter::new(store, FailMode::Closed);
     let (policy, passed) = (policy("10000/d"), AtomicU32::new(0));
     std::thread::scope(|scope| {
@@ -300,7 +300,11 @@ fn on_many_threads_no_more_is_held_than_a_lease_and_no_more_passes_than_the_limi
             });
         }
     });
-    assert_eq!(passed.load(Ordering::Relaxed), 10_000, "asked 16000 times within a second or two");
+    // Who is refused while another thread takes the last lease is believed from then on: what is left
+    // of that lease stays where it is.
+    let held = leases.held() as u32;
+    assert!(held < 20, "{held} are held");
+    assert_eq!(passed.load(Ordering::Relaxed) + held, 10_000, "asked 16000 times within a second or two");
 }
 
 /// What happens at random: who asks for how much, and how much time passes before.
