@@ -133,54 +133,58 @@ impl<G: Ground> Level<G> {
     pub(super) fn find(&self, layout: &Layout, id: u64) -> Found {
         let packing = layout.packing();
         let mut least = (u128::MAX, 0, 0);
-        for home in self.homes(id) {
-            for (way, slot) in self.ways(home, id) {
-                let word = slot.load();
-                if word & FROZEN != 0 {
-                    return Found::Frozen;
-                }
-                if word & ID == u128::from(id) {
-                    return Found::Here(home * WAYS + way, word);
-                }
-                let order = packing.order(word);
-                if order < least.0 {
-                    least = (order, home * WAYS + way, word);
-                }
+        for (place, slot) in self.ways(id) {
+            let word = slot.load();
+            if word & FROZEN != 0 {
+                return Found::Frozen;
+            }
+            if word & ID == u128::from(id) {
+                return Found::Here(place, word);
+            }
+            let order = packing.order(word);
+            if order < least.0 {
+                least = (order, place, word);
             }
         }
         Found::Nowhere(least.1, least.2)
     }
 
-    /// The slots of a bucket in the order a key prefers them: those of one cache line first.
-    #[inline]
-    fn ways(&self, bucket: usize, id: u64) -> impl Iterator<Item = (usize, &G::Word)> {
-        let (slots, first) = (self.ground.bucket(bucket), id as usize % WAYS);
-        (0..WAYS).map(move |turn| first ^ turn).map(move |way| (way, &slots[way]))
+    /// The slots of a key's two buckets in the order in which it looks and newcomers take them: the
+    /// first line of each, and then whichever bucket is less full. So no key is pushed out before both
+    /// are, at nine tenths of all slots. The order must be the same for all who look for a key: two who
+    /// let it in at once then meet at one slot.
+    #[inline(always)]
+    fn ways(&self, id: u64) -> impl Iterator<Item = (usize, &G::Word)> {
+        const LINE: usize = WAYS / 2;
+        let homes = self.homes(id);
+        let buckets = homes.map(|home| self.ground.bucket(home));
+        (0..2 * WAYS).map(move |turn| {
+            let (home, way) = if turn < WAYS { (turn / LINE, turn % LINE) } else { (turn % 2, turn / 2) };
+            (homes[home] * WAYS + way, &buckets[home][way])
+        })
     }
 
     /// Charges a key that is there, where that is plain arithmetic and nobody is in the way.
     #[inline(always)]
     pub(crate) fn charge_plainly(&self, layout: &Layout, id: u64, cost: u32, now: Timestamp) -> Option<Verdict> {
-        for home in self.homes(id) {
-            for (_, slot) in self.ways(home, id) {
-                let mut word = slot.load();
-                while word & (ID | FROZEN) == u128::from(id) {
-                    // Where it is plain arithmetic, the mark is the upper half.
-                    let mark = (word >> 64) as u64;
-                    let (verdict, next) = layout.decide_plainly(mark, now, cost)?;
-                    if !verdict.allowed || next < mark {
-                        return (next >= mark).then_some(verdict);
-                    }
-                    let new = if word as u64 == id {
-                        u128::from(next) << 64 | u128::from(id)
-                    } else {
-                        let packing = layout.packing();
-                        packing.word(id, u128::from(next), packing.order(word))?
-                    };
-                    match slot.exchange(word, new) {
-                        Ok(()) => return Some(verdict),
-                        Err(current) => word = current,
-                    }
+        for (_, slot) in self.ways(id) {
+            let mut word = slot.load();
+            while word & (ID | FROZEN) == u128::from(id) {
+                // Where it is plain arithmetic, the mark is the upper half.
+                let mark = (word >> 64) as u64;
+                let (verdict, next) = layout.decide_plainly(mark, now, cost)?;
+                if !verdict.allowed || next < mark {
+                    return (next >= mark).then_some(verdict);
+                }
+                let new = if word as u64 == id {
+                    u128::from(next) << 64 | u128::from(id)
+                } else {
+                    let packing = layout.packing();
+                    packing.word(id, u128::from(next), packing.order(word))?
+                };
+                match slot.exchange(word, new) {
+                    Ok(()) => return Some(verdict),
+                    Err(current) => word = current,
                 }
             }
         }
