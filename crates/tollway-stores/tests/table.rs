@@ -91,7 +91,7 @@ fn threads_never_get_more_while_the_table_grows() {
 
 #[test]
 fn a_table_that_grows_forgets_nobody() {
-    let store = MemoryStore::with_clock(200_000, Arc::new(ManualClock::new(START)));
+    let store = MemoryStore::with_clock(120_000, Arc::new(ManualClock::new(START)));
     let limit = policy("p", "2/h", Algorithm::Gcra);
     let names: Vec<_> = (0..60_000).map(|number| number.to_string()).collect();
     for name in &names {

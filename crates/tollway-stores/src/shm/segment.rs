@@ -26,7 +26,8 @@ use tollway_mapping::{Mapping, NO_FOLLOW, WORD, monotonic, user};
 
 use crate::table::WAYS;
 
-/// Raised whenever what lies in the file changes its place or its meaning.
+/// Raised whenever what lies in the file changes its place or its meaning, or the order changes in
+/// which slots are looked at: processes that let one key in must agree where.
 pub(super) const LAYOUT: u64 = 1;
 const READY: u128 = u128::from_be_bytes(*b"tollway segment\n");
 const BEING_MADE: u128 = u128::from_be_bytes(*b"tollway unready\n");

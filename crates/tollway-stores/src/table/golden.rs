@@ -3,7 +3,7 @@
 use portable_atomic::AtomicU128;
 use tollway_core::{Algorithm, Align, Policy, Timestamp};
 
-use super::ground::Heap;
+use super::ground::{Heap, WAYS};
 use super::layout::Layout;
 use super::level::Level;
 
@@ -37,4 +37,8 @@ fn slots_and_places_are_those_of_layout_version_1() {
     let level = Level::new(Heap::<AtomicU128>::new(12_500));
     let homes = [1, 0x1234_5678_9abc, (1 << 48) - 1].map(|id| level.homes(id));
     assert_eq!(homes, [[0, 7_725], [888, 367], [12_499, 10_833]]);
+    let ways: Vec<_> = level.ways(0x1234_5678_9abc).map(|(place, _)| (place / WAYS, place % WAYS)).collect();
+    let line = |home, ways: std::ops::Range<usize>| ways.map(move |way| (home, way));
+    let second_lines = line(888, 4..8).zip(line(367, 4..8)).flat_map(|(one, other)| [one, other]);
+    assert_eq!(ways, line(888, 0..4).chain(line(367, 0..4)).chain(second_lines).collect::<Vec<_>>());
 }

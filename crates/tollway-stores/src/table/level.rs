@@ -150,11 +150,11 @@ impl<G: Ground> Level<G> {
     }
 
     /// The slots of a key's two buckets in the order in which it looks and newcomers take them: the
-    /// first line of each, and then whichever bucket is less full. So no key is pushed out before both
-    /// are, at nine tenths of all slots. The order must be the same for all who look for a key: two who
-    /// let it in at once then meet at one slot.
+    /// first line of each, and then whichever bucket is less full. So hardly anybody is pushed out
+    /// before three quarters of all slots are taken. The order must be the same for all who look for a
+    /// key: two who let it in at once then meet at one slot.
     #[inline(always)]
-    fn ways(&self, id: u64) -> impl Iterator<Item = (usize, &G::Word)> {
+    pub(super) fn ways(&self, id: u64) -> impl Iterator<Item = (usize, &G::Word)> {
         const LINE: usize = WAYS / 2;
         let homes = self.homes(id);
         let buckets = homes.map(|home| self.ground.bucket(home));
@@ -432,4 +432,29 @@ fn no_room(layout: &Layout, now: Timestamp, cost: u32) -> Charged {
     let whole = layout.mark(&limit.spent(limit.capacity(), limit.capacity(), now));
     let (verdict, after) = layout.decide(whole, now, cost.max(1));
     Charged { verdict, before: whole, after }
+}
+
+#[cfg(test)]
+mod tests {
+    use portable_atomic::AtomicU128;
+    use tollway_core::{Algorithm, ManualClock, Policy};
+
+    use super::super::ground::Heap;
+    use super::*;
+
+    #[test]
+    fn nobody_is_pushed_out_of_a_level_before_two_thirds_are_taken() {
+        let layout = Layout::new(&Policy::new("p", "2/h", Algorithm::Gcra).unwrap().limits()[0]).unwrap();
+        let clock = ManualClock::new(Timestamp::from_secs(1_700_000_000));
+        let level = Level::new(Heap::<AtomicU128>::new(12_288));
+        let keys = 12_288 * WAYS as u64 * 2 / 3;
+        for number in 0..keys {
+            // Spread as a hash spreads keys, and in the same way each time.
+            let id = (number + 1).wrapping_mul(0xD6E8_FEB8_6659_FD93) >> 16;
+            let id = (id ^ id >> 23).wrapping_mul(0x2127_599B_F432_5C37) >> 16;
+            let charged = level.charge(&layout, id, 1, &mut Moment::new(&clock, clock.now()), false).unwrap();
+            assert_eq!(charged.before, 0, "key {number} of {keys} begins with what another has spent");
+        }
+        assert_eq!(level.held() as u64, keys);
+    }
 }
