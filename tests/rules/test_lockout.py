@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -88,6 +89,46 @@ def test_fields_that_are_missing_and_combinations_that_are_none() -> None:
         lockout.attempt(username="anna")
     with pytest.raises(ConfigError, match="has 0 limits"):
         Lockout(Limiter(), "login", {})
+
+
+def test_a_name_stands_for_the_same_limits_wherever_it_is_counted(redis_url: str) -> None:
+    limiter = Limiter()
+    login = Lockout(limiter, "login", {"username+ip": "5/15m", "ip": "100/h"})
+    with pytest.raises(ConfigError) as told:
+        Lockout(limiter, "login", {"ip": "3/h"})
+    here = [int(line) for line in re.findall(rf"{re.escape(__file__)}:(\d+)", str(told.value))]
+    assert str(told.value) == (
+        f'lock-out "login" counts ip as 100/h (fixed_window:first) at {__file__}:{here[0]} and as '
+        f"3/h (fixed_window:first) at {__file__}:{here[1]}, in one count: give one of them another "
+        "name"
+    )
+    assert here[1] == here[0] + 2
+    with pytest.raises(ConfigError, match=r"100/h \(sliding_log\)"):
+        Lockout(limiter, "login", {"ip": "100/h"}, algorithm="sliding_log")
+
+    # Where nothing is shared, or nothing differs, nothing is wrong.
+    Lockout(limiter, "login", {"ip": "100 per hour"}, clears=["ip"], hold=False)
+    Lockout(limiter, "login", {"username": "3/h"})
+    Lockout(limiter, "reset", {"ip": "3/h"})
+    Lockout(Limiter(), "login", {"ip": "3/h"})
+
+    # Limits that have changed are no twins of those that they replace.
+    del login, told
+    Lockout(limiter, "login", {"ip": "3/h"})
+
+    far = Lockout(Limiter(f"{redis_url}/10"), "twins", {"ip": "5/h"})
+    with pytest.raises(ConfigError, match="ip as 5/h"):
+        Lockout(Limiter(f"{redis_url}/10"), "twins", {"ip": "6/h"})
+    Lockout(Limiter(f"{redis_url}/10", prefix="other"), "twins", {"ip": "6/h"})
+    assert far.peek(ip="203.0.113.7")
+
+
+def test_an_error_shows_no_password_of_the_backend() -> None:
+    url = "redis://:sesame@127.0.0.1:1/0"
+    first = Lockout(Limiter(url), "secret", {"ip": "5/h"})
+    with pytest.raises(ConfigError) as told:
+        Lockout(Limiter(url), "secret", {"ip": "6/h"})
+    assert "sesame" not in str(told.value) and "sesame" not in repr(first)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -71,6 +71,12 @@ impl Limiter {
         self.recipe.lease.map(|_| limiter.give_back())
     }
 
+    /// What two limiters that share their counts have in common: the URLs that they count at, which
+    /// may hold passwords, or that they are one.
+    pub(crate) fn counts_at(&self) -> String {
+        self.recipe.counts_at().unwrap_or_else(|| format!("{self:p}"))
+    }
+
     fn resetting(&self, policy: &Bound<'_, Policy>, key: Option<&str>, prefix: Option<&str>) -> PyResult<Reply<()>> {
         let (limiter, policy) = (self.shared()?, &policy.get().inner);
         match (key, prefix) {

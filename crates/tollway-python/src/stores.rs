@@ -85,6 +85,18 @@ impl Recipe {
         !self.is_here() && self.backends.iter().all(|backend| matches!(backend, Backend::Url(_)))
     }
 
+    /// Where another limiter would find the counts of this one; nowhere, when only this one has them.
+    pub(crate) fn counts_at(&self) -> Option<String> {
+        let mut place = self.prefix.clone();
+        for backend in &self.backends {
+            match backend {
+                Backend::Url(url) if !url.starts_with("memory:") => place = format!("{place} {url}"),
+                _ => return None,
+            }
+        }
+        Some(place)
+    }
+
     /// Makes the limiter. Connects to nothing.
     pub(crate) fn make(&self) -> PyResult<Limiter> {
         let mut stores = self.backends.iter().map(|backend| self.store(backend)).collect::<PyResult<Vec<_>>>()?;

@@ -1,6 +1,6 @@
 //! Lock-outs as Python sees them.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -12,12 +12,14 @@ use crate::awaiting::Ready;
 use crate::decision::Decision;
 use crate::errors;
 use crate::limiter::Limiter;
+use crate::rules::twins::{self, Named};
 
 /// Limits on failures, counted by combinations of fields such as `username+ip`.
 #[pyclass(frozen, module = "tollway.rules")]
 pub struct Lockout {
     limiter: Py<Limiter>,
     inner: tollway::rules::Lockout,
+    _names: Vec<Arc<Named>>,
 }
 
 /// What is known of an attempt, by field. `None` and what is empty is left out.
@@ -44,6 +46,7 @@ impl Lockout {
     #[new]
     #[pyo3(signature = (limiter, name, limits, *, algorithm = "fixed_window:first", clears = None, hold = true))]
     fn new(
+        py: Python<'_>,
         limiter: Py<Limiter>,
         name: &str,
         limits: &Bound<'_, PyDict>,
@@ -63,7 +66,8 @@ impl Lockout {
             let clears: Vec<_> = clears.iter().map(String::as_str).collect();
             inner = inner.clearing(&clears).map_err(|error| errors::from_config(&error))?;
         }
-        Ok(Self { limiter, inner: if hold { inner } else { inner.counting_after() } })
+        let names = twins::named(py, limiter.get(), inner.policies())?;
+        Ok(Self { limiter, inner: if hold { inner } else { inner.counting_after() }, _names: names })
     }
 
     /// Begins an attempt. One round trip on a remote backend.

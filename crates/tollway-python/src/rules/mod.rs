@@ -3,6 +3,7 @@
 mod access;
 mod lockout;
 mod subject;
+mod twins;
 
 use std::sync::Arc;
 

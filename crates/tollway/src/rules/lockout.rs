@@ -134,6 +134,11 @@ impl Lockout {
         self
     }
 
+    /// What its combinations are counted by, in their order.
+    pub fn policies(&self) -> impl Iterator<Item = &Arc<Policy>> {
+        self.combinations.iter().map(|combination| &combination.policy)
+    }
+
     /// Begins an attempt: refused when any combination has used up its limit, and then nothing is
     /// charged. Combinations with a field that is not given are left out. One round trip.
     ///
