@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import resource
 import socket
+import subprocess
+import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -50,6 +55,19 @@ def telling(agent: Agent, **options: bool | str) -> Iterator[Beat]:
         yield beat
     finally:
         beat.stop()
+
+
+@contextmanager
+def no_more_files() -> Iterator[None]:
+    """A process that has as many files and sockets open as it may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_what_came_in_since_is_sent_and_the_rest_at_the_end(agent: Agent, name: str) -> None:
@@ -106,6 +124,51 @@ def test_packets_fit_into_a_frame(agent: Agent, name: str) -> None:
         packets = agent.packets()
     assert len(packets) > 1 and max(map(len, packets)) <= 1432
     assert all(line.endswith(("|c", "|g")) for packet in packets for line in packet.split("\n"))
+
+
+def test_names_that_are_one_in_statsd_are_added_up(agent: Agent, name: str) -> None:
+    limiter = Limiter()
+    with telling(agent) as beat:
+        for policy, checks in ((f"{name}/a_b", 2), (f"{name}/a/b", 3)):
+            for _ in range(checks):
+                limiter.check(Policy(policy, "9/h"), "k")
+        beat.now()
+    assert agent.lines(name) == [f"tollway.checks.{name}_a_b.allowed:5|c"]
+
+
+def test_what_could_not_be_sent_is_sent_the_next_time(
+    agent: Agent, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with telling(agent) as beat:
+        Limiter().check(Policy(name, "9/h"), "k")
+        with no_more_files():
+            beat.now()
+        assert agent.lines(name) == []
+        assert ["could not be told" in record.getMessage() for record in caplog.records] == [True]
+        Limiter().check(Policy(name, "9/h"), "k")
+        beat.now()
+        assert agent.lines(name) == [f"tollway.checks.{name}.allowed:2|c"]
+
+
+def test_a_forked_child_tells_of_its_own(agent: Agent, name: str) -> None:
+    code = f"""
+        import os
+        from tollway import Limiter, Policy
+        from tollway.observe import statsd
+        beat = statsd.start("127.0.0.1", {agent.port}, every=3600)
+        limiter, policy = Limiter(), Policy("{name}", "9/h")
+        limiter.check(policy, "k")
+        beat.now()
+        if os.fork() == 0:
+            for _ in range(3):
+                limiter.check(policy, "k")
+            beat.stop()
+            os._exit(0)
+        os.wait()
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+    told = [f"tollway.checks.{name}.allowed:{count}|c" for count in (1, 3)]
+    assert agent.lines(name) == told
 
 
 def test_an_agent_that_is_not_there_is_no_matter(

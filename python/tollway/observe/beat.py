@@ -20,14 +20,18 @@ Name = TypeVar("Name")
 class Beat:
     """Calls ``step`` every so many seconds in a thread, and once more when it stops.
 
-    A forked child has one of its own. Nothing is left running at exit.
+    A forked child has one of its own, and ``anew`` is called there before it begins: what the
+    parent has counted is not the child's. Nothing is left running at exit.
     """
 
-    def __init__(self, step: Callable[[], None], every: float) -> None:
+    def __init__(
+        self, step: Callable[[], None], every: float, anew: Callable[[], None] | None = None
+    ) -> None:
         if not (math.isfinite(every) and every > 0):
             raise ConfigError(f"every is a number of seconds above 0, not {every}")
         self._step = step
         self._every = every
+        self._anew = anew
         self._lock = threading.Lock()
         self._begin()
         _beating.add(self)
@@ -64,11 +68,13 @@ class Beat:
     def go_on(self) -> None:
         """In a forked child, where the thread is not."""
         self._lock = threading.Lock()
+        if self._anew is not None:
+            self._anew()
         self._begin()
 
 
 def growth(counts: Mapping[Name, int], before: Mapping[Name, int]) -> dict[Name, int]:
-    """What came in since; all of it, where counting began anew, as after a fork."""
+    """What came in since; all of it, where counting began anew, as with a limiter."""
     return {
         name: count - (last if (last := before.get(name, 0)) <= count else 0)
         for name, count in counts.items()

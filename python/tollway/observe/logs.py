@@ -32,7 +32,8 @@ def start(every: float = 10.0, *, level: int = logging.WARNING) -> Beat:
     ``seconds`` and a number for each outcome; ``store``, ``breaker``, ``errors`` and ``skipped``.
     """
     observe.start()
-    return Beat(_Lines(level).tell, every)
+    lines = _Lines(level)
+    return Beat(lines.tell, every, lines.anew)
 
 
 class _Lines:
@@ -43,6 +44,10 @@ class _Lines:
         self._at = time.monotonic()
         self._checks = observe.checks()
         self._stores = {found["store"]: found for found in observe.stores()}
+
+    def anew(self) -> None:
+        self._at = time.monotonic()
+        self._checks, self._stores = {}, {}
 
     def tell(self) -> None:
         now = time.monotonic()

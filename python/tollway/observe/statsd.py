@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator
 
 from tollway import observe
 from tollway.errors import ConfigError
@@ -50,7 +51,8 @@ def start(
             f"prefix is made of letters, digits, '-', '_' and single dots, not {prefix!r}"
         )
     observe.start()
-    return Beat(_Sender((host, port), prefix, tags).tell, every)
+    sender = _Sender((host, port), prefix, tags)
+    return Beat(sender.tell, every, sender.anew)
 
 
 class _Sender:
@@ -62,12 +64,16 @@ class _Sender:
         self._tags = tags
         self._before = self._counters()
 
+    def anew(self) -> None:
+        self._before = Counter()
+
     def tell(self) -> None:
-        before, self._before = self._before, self._counters()
-        new = growth(self._before, before)
+        found = self._counters()
+        new = growth(found, self._before)
         lines = [f"{name}:{count}|c{tags}" for (name, tags), count in new.items() if count]
         lines += [f"{name}:{value}|g{tags}" for (name, tags), value in self._gauges()]
         self._send(lines)
+        self._before = found
 
     def _named(self, metric: str, **labels: str) -> tuple[str, str]:
         """A metric's name, and its tags with what leads them in."""
@@ -77,19 +83,19 @@ class _Sender:
         segments = [_NO_SEGMENT.sub("_", label) for label in labels.values()]
         return ".".join([self._prefix, metric, *segments]), ""
 
-    def _counters(self) -> Mapping[tuple[str, str], int]:
-        found = {
-            self._named("checks", policy=policy, outcome=outcome): count
-            for policy, counts in observe.checks().items()
-            for outcome, count in counts.items()
-        }
+    def _counters(self) -> Counter[tuple[str, str]]:
+        """Added up where two names are one in StatsD."""
+        found: Counter[tuple[str, str]] = Counter()
+        for policy, counts in observe.checks().items():
+            for outcome, count in counts.items():
+                found[self._named("checks", policy=policy, outcome=outcome)] += count
         for store in observe.stores():
             name = store["store"]
-            found[self._named("store.calls", store=name)] = store["calls"]
-            found[self._named("store.milliseconds", store=name)] = round(store["seconds"] * 1000)
-            found[self._named("store.skipped", store=name)] = store["skipped"]
+            found[self._named("store.calls", store=name)] += store["calls"]
+            found[self._named("store.milliseconds", store=name)] += round(store["seconds"] * 1000)
+            found[self._named("store.skipped", store=name)] += store["skipped"]
             for kind, count in store["errors"].items():
-                found[self._named("store.errors", store=name, kind=kind)] = count
+                found[self._named("store.errors", store=name, kind=kind)] += count
         return found
 
     def _gauges(self) -> Iterator[tuple[tuple[str, str], int]]:
