@@ -17,6 +17,7 @@ from tests.bolt.project import Project
 from tollway import ConfigError, Limiter
 from tollway.bolt import BoltAPI, Depends, Unauthorized
 from tollway.bolt.auth import InMemoryRevocation, JWTAuthViews, LoginLockout, LoginTries
+from tollway.bolt.auth.lockout import account
 from tollway.bolt.testing import TestClient
 from tollway.testing import ManualClock
 
@@ -204,6 +205,8 @@ def login(outcome: str, tries: Annotated[LoginTries, Depends(LOCKOUT)]) -> Any:
         if outcome == "away":
             raise OperationalError("the database is away")
         succeeded()
+        if outcome == "away later":
+            raise OperationalError("the database is away")
     return {}
 
 
@@ -239,6 +242,20 @@ def test_a_database_that_is_away_locks_nobody() -> None:
     shown = Shown()
     with shown.client:
         assert shown.tried(*["away"] * 5, "wrong", "wrong", "away") == [500] * 5 + [401, 401, 429]
+
+
+def test_a_database_that_goes_away_after_the_success_is_what_is_told() -> None:
+    with TestClient(api) as client:
+        with pytest.raises(OperationalError, match="the database is away"):
+            client.post("/login", params={"outcome": "away later"})
+        assert client.post("/login", params={"outcome": "wrong"}).status_code == 401
+
+
+def test_a_name_longer_than_any_account_has_costs_nothing_and_wins_no_tries() -> None:
+    """To fold a megabyte of ligatures would hold up every other request for seconds."""
+    long = [account("\ufdfa" * 2_000), account("a" * 2_000), account("\u200b" * 2_000 + "dan")]
+    assert set(long) == {account("")}
+    assert account("\u200b" * 1_000 + "dan") == account("dan")
 
 
 def test_a_store_that_is_away_is_answered_as_the_fail_mode_says() -> None:

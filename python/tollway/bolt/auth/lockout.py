@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from tollway import ClientAddress, Limiter, Rate, hash_identity
@@ -25,6 +25,9 @@ LOGIN_LIMITS: Final[Mapping[str, str | Rate]] = {
 """Failed tries that nobody needs who merely mistypes a password."""
 
 _FIELDS: Final = frozenset(("username", "ip"))
+_LONGEST: Final = 1024
+"""Characters of a name that may be an account's: to look at a megabyte of them takes seconds."""
+
 _IGNORED: Final = "MC"
 """Categories of Unicode that some databases do not look at when they compare: marks, controls."""
 
@@ -119,7 +122,10 @@ def account(username: str) -> str:
 
     Databases and login forms differ in which spellings are one account; here capitals, marks,
     widths, and what cannot be seen make no difference, so that no spelling has tries of its own.
+    Names that are longer than any account's share one count.
     """
+    if len(username) > _LONGEST:
+        username = ""
     plain = unicodedata.normalize("NFKD", username.casefold()).casefold()
     seen = "".join(char for char in plain if unicodedata.category(char)[0] not in _IGNORED)
     return hash_identity(seen.strip())
@@ -133,7 +139,8 @@ def _not_when_away(attempt: Attempt) -> Iterator[None]:
     try:
         yield
     except OperationalError:
-        attempt.cancel()
+        with suppress(ConfigError):  # its outcome may be told already
+            attempt.cancel()
         raise
 
 
