@@ -38,7 +38,8 @@ async def test_calls_run_in_order_on_one_thread_and_give_back_what_happened() ->
         assert place.get() == "thread 7"
         with pytest.raises(RuntimeError, match="StopIteration"):
             await sync_to_async(stop)()
-    assert await sync_to_async(threading.current_thread)() is not None
+    elsewhere = await sync_to_async(threading.current_thread)()
+    assert elsewhere.name != NAME, "the thread goes with what it was for"
 
 
 async def test_a_function_there_may_come_back_to_the_loop_and_go_there_again() -> None:
@@ -80,3 +81,12 @@ async def test_an_end_is_told_while_a_slow_call_runs() -> None:
     await last
     assert slow.done()
     thread.shutdown(wait=True)
+
+
+async def test_what_was_submitted_before_the_end_is_told() -> None:
+    let_go = threading.Event()
+    thread = LoopThread(asyncio.get_running_loop())
+    slow = thread.submit(let_go.wait, 20)
+    thread.shutdown(wait=False)
+    let_go.set()
+    assert await asyncio.wait_for(slow, 20) is True

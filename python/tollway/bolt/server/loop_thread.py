@@ -92,14 +92,20 @@ class LoopThread(Executor):
         while (call := self._calls.get()) is not None:
             self._ended.append(call())
             del call
-            if self._rung:
-                continue
-            if len(self._ended) >= TOGETHER or self._calls.empty():
-                self._rung = True
-                try:
-                    self._loop.call_soon_threadsafe(self._tell)
-                except RuntimeError:  # the loop is closed: nobody waits any more
-                    return
+            together = len(self._ended) >= TOGETHER or self._calls.empty()
+            if together and not self._rung and not self._ring():
+                return
+        if not self._rung:
+            self._ring()
+
+    def _ring(self) -> bool:
+        """Have the loop hand the results over; false when it is closed and nobody waits."""
+        self._rung = True
+        try:
+            self._loop.call_soon_threadsafe(self._tell)
+        except RuntimeError:
+            return False
+        return True
 
     def _tick(self) -> None:
         """On the loop: while calls wait, nobody who waits for an end depends on the next call's."""
