@@ -25,9 +25,14 @@ EDITIONS = {
 
 
 def is_offered(edition: str) -> bool:
-    """Whether the requirements have a package of it for this Python and machine; or it is said."""
+    """Whether the requirements have a package of it for this Python and machine; or it is said.
+
+    Raises RuntimeError when they have none for any.
+    """
     lines = (TOP / "requirements" / "test.txt").read_text().splitlines()
     wanted = [Requirement(line) for line in lines if line.startswith(EDITIONS[edition][0])]
+    if not wanted:
+        raise RuntimeError(f"requirements/test.txt has no {EDITIONS[edition][0]} for {edition}")
     offered = any(one.marker is None or one.marker.evaluate() for one in wanted)
     if not offered:
         print(f"tests: nothing has {edition} for this Python and machine", file=sys.stderr)
