@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +29,33 @@ def test_eight_processes_get_one_limit(server: RedisServer) -> None:
 
 def test_forked_children_use_their_own_connection(server: RedisServer) -> None:
     forked_children_are_answered(server.url)
+
+
+# A hook that was registered before Tollway's runs after it.
+ASKED_WHILE_FORKING = """
+import os, sys
+
+def ask():
+    answers.append(limiter.check(policy, "k").remaining)
+
+os.register_at_fork(before=ask)
+
+from tollway import Limiter, Policy
+
+answers, policy = [], Policy("p", "5/h")
+limiter = Limiter(sys.argv[1], fail_mode="closed", connect_timeout=10, command_timeout=10)
+ask()
+child = os.fork()
+if child == 0:
+    os._exit(limiter.check(policy, "k").remaining)
+print(*answers, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_who_asks_while_the_process_forks_is_answered(server: RedisServer) -> None:
+    program = [sys.executable, "-c", ASKED_WHILE_FORKING, server.url]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("4 3 2\n", "")
 
 
 async def test_four_hundred_at_once_get_five(server: RedisServer) -> None:

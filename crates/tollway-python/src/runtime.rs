@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 const SOON: Duration = Duration::from_millis(5);
 /// Threads for what would hold up whoever drives: names that are looked up, backends written in Python.
 const MOST_ASIDE: usize = 64;
-/// The longest a fork waits for whoever drives.
+/// The longest a fork waits for whoever drives, and whoever drives for the fork.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The process it was made in, and the runtime. A forked child must not touch its parent's, not
@@ -178,8 +178,10 @@ impl Still {
         let (arrived, arrival) = mpsc::sync_channel(1);
         let (release, released) = mpsc::channel::<()>();
         runtime.handle().spawn(async move {
+            // Whether it is still waited for or not; and no longer than that if others of the program
+            // wait for an answer before the fork, which nobody would bring.
             let _ = arrived.send(());
-            let _ = released.recv();
+            let _ = released.recv_timeout(PATIENCE);
         });
         let wanted = runtime.want_thread();
         py.detach(move || arrival.recv_timeout(PATIENCE).ok());
