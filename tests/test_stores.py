@@ -12,7 +12,7 @@ import pytest
 
 from tests.servers import redis_server
 from tests.sharing import patient
-from tollway import ConfigError, Limiter, Policy, StoreTimeout, StoreUnavailable
+from tollway import ConfigError, Decision, Limiter, Policy, StoreTimeout, StoreUnavailable
 from tollway.stores import Loaded, Store
 from tollway.testing import check_store
 
@@ -171,3 +171,62 @@ def test_a_backend_may_ask_a_limiter() -> None:
             assert not limiter.check(policy, "k", 0).degraded
         assert Limiter(backend).check(policy, "k", 0).remaining == 80
         assert backend.loads() >= 20
+
+
+class Nested(Dictionary):
+    """A backend that asks a limiter over another one."""
+
+    name = "nested://"
+
+    def __init__(self, inner: Store) -> None:
+        super().__init__()
+        self.limiter = Limiter(inner, fail_mode="closed", command_timeout=60)
+
+    def load(self, key: str) -> Loaded:
+        assert self.limiter.check(Policy("loads", "1000/d"), key).allowed
+        return super().load(key)
+
+
+def test_backends_that_ask_backends_wait_for_no_thread_that_waits_for_them() -> None:
+    limiter, policy = Limiter(Nested(Dictionary()), fail_mode="closed"), Policy("p", "100/h")
+
+    async def await_many() -> list[Decision]:
+        asked = (limiter.acheck(policy, str(number)) for number in range(200))
+        async with asyncio.timeout(30):
+            return await asyncio.gather(*asked)
+
+    assert all(asyncio.run(await_many()))
+
+
+class Stuck(Dictionary):
+    """A backend that answers when it is let go."""
+
+    name = "stuck://"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.go_on = threading.Semaphore(0), threading.Event()
+
+    def load(self, key: str) -> Loaded:
+        self.begun.release()
+        assert self.go_on.wait(60)
+        return super().load(key)
+
+
+def test_stuck_backends_are_told_of_and_hold_up_no_others() -> None:
+    backend, policy = Stuck(), Policy("p", "100/h")
+    limiter = Limiter(backend, fail_mode="closed", command_timeout=0.2)
+
+    async def ask_more_than_fit(url: str) -> list[Decision]:
+        waiting = [asyncio.ensure_future(limiter.acheck(policy, str(n))) for n in range(64)]
+        for _ in waiting:
+            await asyncio.to_thread(backend.begun.acquire)
+        with pytest.raises(StoreUnavailable, match="64 calls are at work"):
+            await limiter.acheck(policy, "one more")
+        # Its name is looked up on a thread of the same kind.
+        assert await patient(url.replace("127.0.0.1", "localhost")).acheck(policy, "k")
+        backend.go_on.set()
+        return await asyncio.gather(*waiting)
+
+    with redis_server() as server:
+        assert all(asyncio.run(ask_more_than_fit(server.url)))

@@ -1,5 +1,6 @@
 //! A backend written in Python: two methods, sync or async.
 
+use std::future::Future;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
@@ -11,9 +12,9 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyTuple};
-use tokio::runtime::Handle;
 use tollway::{Cell, Loaded, Reply, StoreError, StoreErrorKind};
 
+use crate::runtime::{MOST_ASIDE, Runtime};
 use crate::{errors, interpreter};
 
 /// An object with `load` and `swap`.
@@ -59,7 +60,7 @@ impl PyCell {
         let cell = self.clone();
         Box::pin(async move {
             let object = Arc::clone(&cell.object);
-            let outcome = aside(move || {
+            let outcome = cell.aside(move || {
                 interpreter::enter(|py| {
                     let answer = call(object.bind(py))?;
                     let answer = answer.bind(py);
@@ -67,12 +68,14 @@ impl PyCell {
                     if awaits { Ok(Err(send(answer)?)) } else { read(answer).map(Ok) }
                 })
             });
-            let outcome = outcome.await.ok_or_else(|| cell.ended())?;
+            let outcome = outcome.await?.ok_or_else(|| cell.ended())?;
             let outcome: Outcome<T> = outcome.map_err(|error| cell.failed(&error))?;
             match outcome {
                 Ok(value) => Ok(value),
                 Err(answer) => {
-                    let answer = cell.in_time(answer).await?;
+                    let late = || cell.error(StoreErrorKind::Timeout, format!("it took more than {:?}", cell.patience));
+                    let gone = |_| cell.error(StoreErrorKind::Unavailable, "its event loop has ended".to_owned());
+                    let answer = cell.in_time(answer).await.ok_or_else(late)?.map_err(gone)?;
                     let value = interpreter::enter(|py| answer.and_then(|answer| read(answer.bind(py))));
                     let value = value.ok_or_else(|| cell.ended())?;
                     value.map_err(|error| cell.failed(&error))
@@ -81,16 +84,31 @@ impl PyCell {
         })
     }
 
-    /// Waits for an async method, but not for ever.
-    async fn in_time<T>(&self, answer: oneshot::Receiver<T>) -> Result<T, StoreError> {
+    /// Runs `step` here, or beside whoever drives the stores: it may block, and may ask a limiter itself.
+    async fn aside<T: Send + 'static>(
+        &self,
+        step: impl FnOnce() -> Option<T> + Send + 'static,
+    ) -> Result<Option<T>, StoreError> {
+        let Some(runtime) = Runtime::driven_here() else { return Ok(step()) };
+        let full = || {
+            let detail = format!("{MOST_ASIDE} calls are at work, and none ended within {:?}", self.patience);
+            self.error(StoreErrorKind::Overloaded, detail)
+        };
+        let room = self.in_time(runtime.room_aside()).await.ok_or_else(full)?;
+        let step = move || {
+            let _room = room;
+            step()
+        };
+        // None as well when the runtime is being dropped, which it never is.
+        Ok(runtime.handle().spawn_blocking(step).await.ok().flatten())
+    }
+
+    /// Waits, but not for ever.
+    async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Option<T> {
         let (mut answer, mut delay) = (pin!(answer), pin!(Delay::new(self.patience)));
-        std::future::poll_fn(|context| {
-            if let Poll::Ready(answer) = answer.as_mut().poll(context) {
-                let gone = |_| self.error(StoreErrorKind::Unavailable, "its event loop has ended".to_owned());
-                return Poll::Ready(answer.map_err(gone));
-            }
-            let late = || self.error(StoreErrorKind::Timeout, format!("it took more than {:?}", self.patience));
-            delay.as_mut().poll(context).map(|()| Err(late()))
+        std::future::poll_fn(|context| match answer.as_mut().poll(context) {
+            Poll::Ready(answer) => Poll::Ready(Some(answer)),
+            Poll::Pending => delay.as_mut().poll(context).map(|()| None),
         })
         .await
     }
@@ -128,15 +146,6 @@ impl Cell for PyCell {
             object.call_method1(intern!(py, "swap"), arguments).map(Bound::unbind)
         };
         self.ask(call, |answer| answer.is_truthy())
-    }
-}
-
-/// Runs `step` here, or beside whoever drives the stores: it may block, and may ask a limiter itself.
-async fn aside<T: Send + 'static>(step: impl FnOnce() -> Option<T> + Send + 'static) -> Option<T> {
-    match Handle::try_current() {
-        // None as well when the runtime is being dropped, which it never is.
-        Ok(runtime) => runtime.spawn_blocking(step).await.ok().flatten(),
-        Err(_) => step(),
     }
 }
 

@@ -5,6 +5,7 @@
 //! server. Otherwise a thread of its own does: while answers are awaited elsewhere, as by an event
 //! loop, while several callers wait, and while nobody does.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
@@ -13,15 +14,22 @@ use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::{PyResult, Python};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 /// How long a caller that drives stays the newest before the thread takes over again, and how often
 /// the thread looks.
 const SOON: Duration = Duration::from_millis(5);
-/// Threads for what would hold up whoever drives: names that are looked up, backends written in Python.
-const MOST_ASIDE: usize = 64;
+/// Calls of backends written in Python that may be at work beside whoever drives.
+pub(crate) const MOST_ASIDE: usize = 64;
+/// Further threads beside whoever drives: names are looked up on them, whatever those backends do.
+const OTHERS_ASIDE: usize = 8;
 /// The longest a fork waits for whoever drives, and whoever drives for the fork.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+thread_local! {
+    /// What this thread drives, or waits to.
+    static DRIVES: Cell<Option<&'static Runtime>> = const { Cell::new(None) };
+}
 
 /// The process it was made in, and the runtime. A forked child must not touch its parent's, not
 /// even to drop it: its threads are not there.
@@ -51,6 +59,8 @@ pub(crate) struct Runtime {
     driving: AtomicBool,
     /// Tells the thread that a caller drives.
     leave: Notify,
+    /// Room for calls beside whoever drives.
+    aside: Semaphore,
     /// How many wait for answers elsewhere.
     wanted: AtomicUsize,
     /// How many callers block.
@@ -66,11 +76,12 @@ impl Runtime {
             tokio: tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .thread_name("tollway-aside")
-                .max_blocking_threads(MOST_ASIDE)
+                .max_blocking_threads(MOST_ASIDE + OTHERS_ASIDE)
                 .build()?,
             thread: OnceLock::new(),
             driving: AtomicBool::new(true),
             leave: Notify::new(),
+            aside: Semaphore::new(MOST_ASIDE),
             wanted: AtomicUsize::new(0),
             callers: AtomicUsize::new(0),
             made: Instant::now(),
@@ -82,15 +93,22 @@ impl Runtime {
     }
 
     /// The thread's work.
-    fn drive(&self) {
+    fn drive(&'static self) {
         loop {
-            self.tokio.block_on(self.leave.notified());
+            self.block_on(self.leave.notified());
             self.driving.store(false, SeqCst);
             while !self.needs_the_thread() {
                 std::thread::park_timeout(SOON);
             }
             self.driving.store(true, SeqCst);
         }
+    }
+
+    fn block_on<T>(&'static self, answer: impl Future<Output = T>) -> T {
+        let before = DRIVES.replace(Some(self));
+        let answer = self.tokio.block_on(answer);
+        DRIVES.set(before);
+        answer
     }
 
     fn needs_the_thread(&self) -> bool {
@@ -126,8 +144,19 @@ impl Runtime {
             if drives && self.driving.load(SeqCst) {
                 self.leave.notify_one();
             }
-            self.tokio.block_on(answer)
+            self.block_on(answer)
         })
+    }
+
+    /// The runtime, where what blocks would hold up others: then it belongs on a thread aside.
+    pub(crate) fn driven_here() -> Option<&'static Self> {
+        DRIVES.get()
+    }
+
+    /// The right to one of [`MOST_ASIDE`] threads, once one is free.
+    pub(crate) async fn room_aside(&'static self) -> Option<SemaphorePermit<'static>> {
+        // It is never closed.
+        self.aside.acquire().await.ok()
     }
 
     /// The thread drives while this lives.

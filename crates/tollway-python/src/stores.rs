@@ -140,7 +140,7 @@ impl Recipe {
     }
 
     /// Lets pings find out whether a backend is back. One written in Python is left to the requests:
-    /// it may block, and would hold up the connections of the others.
+    /// it may block, and each ping would then keep one of the threads that they need.
     fn watch(&self, failover: &Failover) -> PyResult<()> {
         for (backend, guard) in self.backends.iter().zip(failover.guards()) {
             if let Backend::Url(_) = backend {
