@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import queue
 import subprocess
 import sys
 import time
@@ -56,6 +58,37 @@ def test_who_asks_while_the_process_forks_is_answered(server: RedisServer) -> No
     program = [sys.executable, "-c", ASKED_WHILE_FORKING, server.url]
     done = subprocess.run(program, capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("4 3 2\n", "")
+
+
+class Asking(logging.Handler):
+    """A handler that asks a limiter before it takes a line."""
+
+    def __init__(self, limiter: Limiter) -> None:
+        super().__init__()
+        self.limiter, self.lines = limiter, queue.Queue[str]()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        assert self.limiter.check(Policy("lines", "100/h"), "everybody").allowed
+        self.lines.put(record.getMessage())
+
+
+def test_whoever_hears_of_a_failure_may_ask_a_limiter(server: RedisServer) -> None:
+    policy, logger = Policy("p", "5/h"), logging.getLogger("tollway")
+    handler = Asking(patient(server.url))
+    logger.addHandler(handler)
+    try:
+        away = Limiter("redis://127.0.0.1:1/0", fail_mode="open")
+        assert away.check(policy, "k").degraded
+        assert "redis://127.0.0.1:1/0" in handler.lines.get(timeout=30)
+        away = Limiter("redis://127.0.0.1:1/1", fail_mode="open")
+        assert asyncio.run(_one_answer(away, policy)).degraded
+        assert "redis://127.0.0.1:1/1" in handler.lines.get(timeout=30)
+    finally:
+        logger.removeHandler(handler)
+
+
+async def _one_answer(limiter: Limiter, policy: Policy) -> Decision:
+    return await limiter.acheck(policy, "k")
 
 
 async def test_four_hundred_at_once_get_five(server: RedisServer) -> None:

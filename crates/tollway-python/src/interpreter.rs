@@ -12,16 +12,31 @@ use pyo3::prelude::*;
 
 use crate::runtime::Still;
 
-/// Set when nobody may enter any more; below it the threads that are inside.
+/// Set when nobody may enter any more; below it how many are inside, or will be.
 const CLOSED: usize = 1 << (usize::BITS - 1);
 /// The longest the exit waits for threads that are inside.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 static DOOR: AtomicUsize = AtomicUsize::new(0);
 
-struct Inside;
+/// The right to enter, for which the exit waits.
+pub(crate) struct Visit(());
 
-impl Drop for Inside {
+impl Visit {
+    /// `None` at the interpreter's end.
+    pub(crate) fn announce() -> Option<Self> {
+        let before = DOOR.fetch_add(1, Ordering::AcqRel);
+        let visit = Self(());
+        (before & CLOSED == 0).then_some(visit)
+    }
+
+    /// Runs `step` in the interpreter.
+    pub(crate) fn enter<T>(self, step: impl FnOnce(Python<'_>) -> T) -> Option<T> {
+        Python::try_attach(step)
+    }
+}
+
+impl Drop for Visit {
     fn drop(&mut self) {
         DOOR.fetch_sub(1, Ordering::AcqRel);
     }
@@ -34,12 +49,7 @@ pub(crate) fn enter<T>(step: impl FnOnce(Python<'_>) -> T) -> Option<T> {
         // A thread of Python's, which waits for nothing.
         return Some(Python::attach(step));
     }
-    let before = DOOR.fetch_add(1, Ordering::AcqRel);
-    let _inside = Inside;
-    if before & CLOSED != 0 {
-        return None;
-    }
-    Python::try_attach(step)
+    Visit::announce()?.enter(step)
 }
 
 /// At exit: closes the door, and waits until nobody is inside.

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use pyo3::prelude::*;
 use tollway::{FailMode, Observer, StoreError};
 
-use crate::interpreter;
+use crate::interpreter::{self, Visit};
+use crate::runtime::Runtime;
 
 /// How often a failing store may be mentioned.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -39,12 +40,21 @@ impl Observer for FailureLog {
     fn on_failure(&self, error: &StoreError) {
         let Some(count) = self.due() else { return };
         let message = format!("{error} ({count} failed since last said; fail mode {} decides)", self.fail_mode.name());
-        // Without an interpreter, at exit, there is nobody to tell.
-        interpreter::enter(|py| {
+        let warn = move |py: Python<'_>| {
             let logger = py.import("logging").and_then(|logging| logging.call_method1("getLogger", ("tollway",)));
             if let Err(error) = logger.and_then(|logger| logger.call_method1("warning", ("%s", message))) {
                 error.write_unraisable(py, None);
             }
-        });
+        };
+        // A handler of the log may block, and may ask a limiter itself. Without an interpreter, at
+        // exit, there is nobody to tell.
+        match Runtime::driven_here() {
+            None => drop(interpreter::enter(warn)),
+            Some(runtime) => {
+                if let Some(visit) = Visit::announce() {
+                    runtime.handle().spawn_blocking(|| visit.enter(warn));
+                }
+            }
+        }
     }
 }
