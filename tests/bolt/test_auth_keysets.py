@@ -20,6 +20,9 @@ from tollway.bolt.auth import JWTAuthentication
 from tollway.bolt.auth.keysets import MOST, REFRESH, SOON, KeySetSource, fetch
 
 
+NO_HTTP = b"what answers is no web server"
+
+
 class Issuer:
     """An issuer of tokens on a free port."""
 
@@ -32,6 +35,9 @@ class Issuer:
             def do_GET(self) -> None:
                 issuer.asked.append(self.path)
                 found = issuer.answers.get(self.path)
+                if found == NO_HTTP:
+                    self.wfile.write(b"220 mail.example ESMTP\r\n")
+                    return
                 if isinstance(found, str):
                     self.send_response(302)
                     self.send_header("Location", found)
@@ -156,13 +162,14 @@ def test_an_issuer_that_is_down_changes_nothing(
     issuer.holds(tokens.jwk("RS256", 0, kid="one"))
     followed = Followed(issuer)
     followed.turn(0)
-    for answer in (None, b"<html>", {"keys": []}, b"x" * (MOST + 1)):
+    for answer in (None, b"<html>", {"keys": []}, b"x" * (MOST + 1), NO_HTTP):
         issuer.answers["/keys"] = answer
         # What cannot be read, the thread that follows tells to the log.
         with caplog.at_level(logging.ERROR), suppress(ConfigError):
             followed.turn(followed.now + REFRESH + SOON)
         assert followed.believes(token(0, "one")), answer
-    assert "cannot be fetched" in caplog.text
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 3 and all("cannot be fetched" in text for text in told)
 
 
 def test_an_issuer_that_is_down_at_the_start_is_asked_again(issuer: Issuer) -> None:
@@ -188,6 +195,18 @@ def test_discovery_must_name_the_issuer_itself(issuer: Issuer) -> None:
     assert followed.believes(token(0, "one"))
 
 
+def test_a_configuration_that_does_not_read_is_told(
+    issuer: Issuer, caplog: pytest.LogCaptureFixture
+) -> None:
+    followed = Followed(issuer, oidc_issuer=issuer.url)
+    wrong = [b"[" * 100_000, b"[]", b'{"issuer": 7}', {"issuer": issuer.url}, NO_HTTP]
+    for turn, answer in enumerate(wrong):
+        issuer.answers["/.well-known/openid-configuration"] = answer
+        followed.turn(turn * (SOON + 1))
+        assert len(caplog.records) == turn + 1, answer
+    assert all(f"the keys at {issuer.url} cannot be" in one.getMessage() for one in caplog.records)
+
+
 def test_nobody_is_followed_to_wherever(issuer: Issuer) -> None:
     issuer.answers["/moved"] = f"{issuer.url}/keys"
     issuer.holds()
@@ -195,6 +214,9 @@ def test_nobody_is_followed_to_wherever(issuer: Issuer) -> None:
         fetch(f"{issuer.url}/moved")
     with pytest.raises(ConfigError, match="no URL"):
         KeySetSource(TokenVerifier(["RS256"]), "file:///etc/passwd")
+    with pytest.raises(ConfigError, match="a user or a password, which is not sent") as told:
+        KeySetSource(TokenVerifier(["RS256"]), "https://ada:sesame@keys.example/")
+    assert "sesame" not in str(told.value)
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,11 @@ def checked_url(url: Any, allow_http: bool) -> str:
         host = parts.hostname or ""
     except (ValueError, AttributeError, TypeError):
         raise ConfigError(f"{url!r} is no URL that keys can be fetched from") from None
+    if parts.username is not None:
+        raise ConfigError(
+            f"the URL of the keys at {host!r} holds a user or a password, which is not sent: a key "
+            "set is public"
+        )
     if parts.scheme not in ("https", "http") or not host:
         raise ConfigError(f"{url!r} is no URL that keys can be fetched from")
     if parts.scheme == "http" and not (allow_http or _is_here(host)):
@@ -145,7 +150,7 @@ class KeySetSource:
             found = self._get(url)
             self._found = found
             self._due = self._clock() + REFRESH
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+        except Exception as error:  # whatever an answer of strangers makes of the readers
             log.error("the keys at %s cannot be fetched: %s", self._url or self._issuer, error)
 
     def _discovered(self) -> str:
