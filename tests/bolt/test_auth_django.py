@@ -325,6 +325,32 @@ def test_a_store_that_one_process_knows_is_told(project: Project, store: str) ->
         assert "keeps revoked tokens" not in "\n".join(served.lines)
 
 
+REVOKE = """
+import asyncio
+import time
+from tollway.bolt.auth import DjangoORMRevocation
+
+
+async def main():
+    store = DjangoORMRevocation()
+    await store.revoke("old", exp=time.time() - 1_000)
+    await store.revoke("new", exp=time.time() + 1_000)
+    known = [await store.is_revoked(jti) for jti in ("old", "new", "other")]
+    print(known, await store.cleanup(), await store.is_revoked("new"))
+
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("zones", ["USE_TZ = True", "USE_TZ = False; TIME_ZONE = 'Asia/Tokyo'"])
+def test_revocations_in_a_database_with_or_without_zones(project: Project, zones: str) -> None:
+    project.settings(f"{SETTINGS}\n{zones}")
+    project.run("migrate", "-v0")
+    told = project.run("shell", "-v0", "-c", REVOKE)
+    assert told.splitlines()[-1] == "[True, True, False] 1 True"
+
+
 def test_a_store_that_remembers_nothing_stops_the_start(project: Project) -> None:
     project.settings(SETTINGS)
     project.write("shop/api.py", LOCAL.format(store='DjangoCacheRevocation("dummy")'))

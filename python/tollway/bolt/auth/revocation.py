@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from tollway._tollway import Revocations
@@ -161,10 +162,9 @@ class DjangoORMRevocation(RevocationStore):
         return model._default_manager
 
     async def add(self, key: str, until: float) -> bool:
-        from datetime import UTC, datetime
-
-        at = datetime.fromtimestamp(until, UTC)
-        _, created = await self._rows.aget_or_create(jti=key, defaults={"expires_at": at})
+        _, created = await self._rows.aget_or_create(
+            jti=key, defaults={"expires_at": _as_stored(until)}
+        )
         return bool(created)
 
     async def contains(self, keys: list[str]) -> bool:
@@ -172,10 +172,15 @@ class DjangoORMRevocation(RevocationStore):
 
     async def cleanup(self) -> int:
         """Delete what has expired; how many rows there were."""
-        from datetime import UTC, datetime
-
-        count, _ = await self._rows.filter(expires_at__lt=datetime.now(UTC)).adelete()
+        count, _ = await self._rows.filter(expires_at__lt=_as_stored(time.time())).adelete()
         return int(count)
+
+
+def _as_stored(seconds: float) -> datetime:
+    """A time as the project's database takes it: without a zone where ``USE_TZ`` is off."""
+    from django.conf import settings
+
+    return datetime.fromtimestamp(seconds, UTC if settings.USE_TZ else None)
 
 
 def create_revocation_handler(store: RevocationStore) -> Callable[[str], Awaitable[bool]]:
