@@ -19,7 +19,6 @@ from tollway._tollway import TokenVerifier
 from tollway.bolt.auth import JWTAuthentication
 from tollway.bolt.auth.keysets import MOST, REFRESH, SOON, KeySetSource, fetch
 
-
 NO_HTTP = b"what answers is no web server"
 
 
