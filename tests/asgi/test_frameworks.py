@@ -25,11 +25,10 @@ pytestmark = pytest.mark.usefixtures("default_limiter")
 
 @dataclass
 class Shop:
-    """An application: what serves it, whether it knows WebSockets, and which handlers ran."""
+    """An application: what serves it, and which handlers ran."""
 
     app: Any
     serve: Callable[[Any], AbstractContextManager[str]] = serve_asgi
-    sockets: bool = True
     ran: list[str] = field(default_factory=list)
 
     @contextmanager
@@ -206,7 +205,7 @@ def flask_shop() -> Shop:
 
     from tollway.flask import rate_limit
 
-    shop = Shop(Flask("shop"), serve_wsgi, sockets=False)
+    shop = Shop(Flask("shop"), serve_wsgi)
 
     @shop.app.get("/ping")
     @rate_limit("5/10s")
@@ -239,7 +238,11 @@ def flask_shop() -> Shop:
     return shop
 
 
-@pytest.fixture(params=[starlette_shop, litestar_shop, quart_shop, flask_shop])
+WITH_SOCKETS = [starlette_shop, litestar_shop, quart_shop]
+"""Those that serve WebSockets: WSGI knows none."""
+
+
+@pytest.fixture(params=[*WITH_SOCKETS, flask_shop])
 def shop(request: pytest.FixtureRequest) -> Shop:
     made: Shop = request.param()
     return made
@@ -297,10 +300,8 @@ def test_keys_and_bodies(shop: Shop) -> None:
     assert refused.json() == {"detail": {"detail": "rate_limited", "retry_after_ms": 3_600_000}}
 
 
+@pytest.mark.parametrize("shop", WITH_SOCKETS, indirect=True)
 def test_an_upgrade_is_refused(shop: Shop) -> None:
-    if not shop.sockets:
-        assert shop.serve is serve_wsgi  # WSGI knows no WebSockets
-        return
     with shop.serve(shop.app) as address:
         with connect(f"ws://{address}/socket"):
             pass
@@ -309,9 +310,8 @@ def test_an_upgrade_is_refused(shop: Shop) -> None:
     assert refused.value.response.status_code in (403, 429)
 
 
+@pytest.mark.parametrize("shop", WITH_SOCKETS, indirect=True)
 def test_messages_are_counted_in_front_of_it(shop: Shop, limiter: Limiter) -> None:
-    if not shop.sockets:
-        return
     limited = LimiterMiddleware(shop.app, limiter, messages="3/h")
     with shop.serve(limited) as address, connect(f"ws://{address}/echo") as client:
         for text in ("one", "two", "three"):
