@@ -191,7 +191,8 @@ impl Verdict {
     /// Writes the limit headers of an allowed or refused answer.
     pub fn write_headers(&self, headers: &mut HeaderMap) {
         if let Ok(decision) = &self.answer {
-            write_fields(decision, &self.policies, wall_seconds(), self.fields, headers);
+            let now = if self.fields.x_ratelimit { wall_seconds() } else { 0 };
+            write_fields(decision, &self.policies, now, self.fields, headers);
         }
     }
 

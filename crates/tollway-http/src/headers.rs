@@ -58,8 +58,7 @@ pub fn write_fields<P: AsRef<Policy>>(
     });
 }
 
-/// Tells `put` of each field. All values are written in one buffer, one after the other: a request
-/// has up to six, and a piece of memory for each is what they would cost most of.
+/// Tells `put` of each field. All values are written in one buffer, one after the other.
 fn each_field<P: AsRef<Policy>>(
     decision: &Decision,
     policies: &[P],
@@ -74,30 +73,32 @@ fn each_field<P: AsRef<Policy>>(
         // Clients are told of limits that bind.
         return;
     }
-    let mut text = String::with_capacity(64);
-    let mut tell = |name, value: fmt::Arguments<'_>| {
-        text.clear();
-        // A string takes all that is written to it.
-        let _ = text.write_fmt(value);
-        put(name, &text);
+    let mut line = Line(String::with_capacity(64));
+    let mut tell = |name, write: &dyn Fn(&mut Line)| {
+        line.0.clear();
+        write(&mut line);
+        put(name, &line.0);
     };
     let (limit, remaining, reset) = (decision.limit, decision.remaining, decision.reset_after_secs());
     if which.x_ratelimit {
-        tell(LIMIT, format_args!("{limit}"));
-        tell(REMAINING, format_args!("{remaining}"));
-        tell(RESET, format_args!("{}", now.saturating_add(reset)));
+        tell(LIMIT, &|line| line.number(limit));
+        tell(REMAINING, &|line| line.number(remaining));
+        tell(RESET, &|line| line.number(now.saturating_add(reset)));
         if policy.algorithm() == Algorithm::TokenBucket {
-            tell(BUCKET_SIZE, format_args!("{limit}"));
-            tell(BUCKET_REMAINING, format_args!("{remaining}"));
+            tell(BUCKET_SIZE, &|line| line.number(limit));
+            tell(BUCKET_REMAINING, &|line| line.number(remaining));
         }
     }
     if which.ietf {
-        let item = Item { policy, index: usize::from(decision.index) };
-        tell(RATELIMIT, format_args!("\"{item}\";r={remaining};t={reset}"));
-        tell(RATELIMIT_POLICY, format_args!("{}", Quotas(policies)));
+        tell(RATELIMIT, &|line| {
+            line.item(policy, usize::from(decision.index));
+            line.parameter(";r=", remaining);
+            line.parameter(";t=", reset);
+        });
+        tell(RATELIMIT_POLICY, &|line| line.quotas(policies));
     }
     if let Some(seconds) = retry_after(decision) {
-        tell(RETRY_AFTER, format_args!("{seconds}"));
+        tell(RETRY_AFTER, &|line| line.number(seconds));
     }
 }
 
@@ -107,28 +108,48 @@ pub fn retry_after(decision: &Decision) -> Option<u64> {
     decision.retry_after_secs()
 }
 
-/// `"login";q=5;w=60, …`: every limit of every policy.
-struct Quotas<'a, P>(&'a [P]);
+/// The value of one field while it is written. Every answer has up to six, so numbers are written
+/// without the machinery of `format!`: with it, writing them costs more than the check.
+struct Line(String);
 
-impl<P: AsRef<Policy>> fmt::Display for Quotas<'_, P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut first = true;
-        for policy in self.0.iter().map(AsRef::as_ref) {
+impl Line {
+    fn number(&mut self, number: impl itoa::Integer) {
+        self.0.push_str(itoa::Buffer::new().format(number));
+    }
+
+    fn parameter(&mut self, name: &str, number: impl itoa::Integer) {
+        self.0.push_str(name);
+        self.number(number);
+    }
+
+    /// An [`Item`] as a structured-field string: names hold no quotes.
+    fn item(&mut self, policy: &Policy, index: usize) {
+        self.0.push('"');
+        match policy.limits() {
+            [_] => self.0.push_str(policy.name()),
+            // A string takes all that is written to it.
+            _ => drop(write!(self.0, "{}", Item { policy, index })),
+        }
+        self.0.push('"');
+    }
+
+    /// `"login";q=5;w=60, …`: every limit of every policy.
+    fn quotas<P: AsRef<Policy>>(&mut self, policies: &[P]) {
+        for policy in policies.iter().map(AsRef::as_ref) {
             for (index, limit) in policy.limits().iter().enumerate() {
-                if !std::mem::take(&mut first) {
-                    f.write_str(", ")?;
+                if !self.0.is_empty() {
+                    self.0.push_str(", ");
                 }
+                self.item(policy, index);
+                self.parameter(";q=", limit.capacity());
                 // A window of less than a second is told as one second's worth.
-                let seconds = limit.period().div_ceil(1_000_000_000);
-                write!(f, "\"{}\";q={};w={seconds}", Item { policy, index }, limit.capacity())?;
+                self.parameter(";w=", limit.period().div_ceil(1_000_000_000));
             }
         }
-        Ok(())
     }
 }
 
-/// A policy's name; with its rate when it has several. Names hold no quotes, so this is a legal
-/// structured-field string.
+/// A policy's name; with its rate when it has several.
 pub(crate) struct Item<'a> {
     pub(crate) policy: &'a Policy,
     pub(crate) index: usize,

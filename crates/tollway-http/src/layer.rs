@@ -17,7 +17,7 @@ use tower_service::Service;
 use crate::{Check, Gate, Verdict, grpc};
 
 /// Where the peer's address is found among a request's extensions.
-type FindPeer = Arc<dyn Fn(&Extensions) -> Option<IpAddr> + Send + Sync>;
+type FindPeer = Box<dyn Fn(&Extensions) -> Option<IpAddr> + Send + Sync>;
 
 /// A tower layer that lets through what the [`Gate`] lets through.
 ///
@@ -47,28 +47,27 @@ type FindPeer = Arc<dyn Fn(&Extensions) -> Option<IpAddr> + Send + Sync>;
 /// ```
 #[derive(Clone)]
 pub struct LimitLayer {
-    gate: Arc<Gate>,
-    peer: FindPeer,
+    // One count of references for both: servers copy the service for each request.
+    parts: Arc<(Gate, FindPeer)>,
 }
 
 impl LimitLayer {
     /// A layer with this gate.
     pub fn new(gate: Gate) -> Self {
         let peer = |extensions: &Extensions| extensions.get().map(SocketAddr::ip);
-        Self { gate: Arc::new(gate), peer: Arc::new(peer) }
+        Self { parts: Arc::new((gate, Box::new(peer))) }
     }
 
     /// The same layer finding the peer's address in another way.
     #[must_use]
-    pub fn peer(mut self, find: impl Fn(&Extensions) -> Option<IpAddr> + Send + Sync + 'static) -> Self {
-        self.peer = Arc::new(find);
-        self
+    pub fn peer(self, find: impl Fn(&Extensions) -> Option<IpAddr> + Send + Sync + 'static) -> Self {
+        Self { parts: Arc::new((self.parts.0.clone(), Box::new(find))) }
     }
 }
 
 impl fmt::Debug for LimitLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LimitLayer").field("gate", &self.gate).finish_non_exhaustive()
+        f.debug_struct("LimitLayer").field("gate", &self.parts.0).finish_non_exhaustive()
     }
 }
 
@@ -101,7 +100,8 @@ where
 
     fn call(&mut self, request: Request<Q>) -> Self::Future {
         let (head, body) = request.into_parts();
-        let check = self.layer.gate.check(&head, (self.layer.peer)(&head.extensions));
+        let (gate, find_peer) = &*self.layer.parts;
+        let check = gate.check(&head, find_peer(&head.extensions));
         let refuse = refusal_for(&head.headers);
         let request = Request::from_parts(head, body);
         let stage = match check {
