@@ -297,8 +297,15 @@ def test_a_key_of_the_command_is_good_until_it_is_revoked(site: Site) -> None:
     assert site.ask("/issued", x_api_key=key)[1]["owner"] == "acme"
     bare = command("issue", "Without scopes")["key"]
     becomes(bare, 403)
+    turned = command("rotate", key[:11], "--grace", "1d")["key"]
+    becomes(turned, 200)
+    becomes(key, 200)
+    again = command("rotate", turned[:11])["key"]
+    becomes(again, 200)
+    becomes(turned, 401)
     command("revoke", key[:11])
     becomes(key, 401)
+    assert site.ask("/issued", x_api_key=again)[0] == 200
 
 
 LOCAL = """
