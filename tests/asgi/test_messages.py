@@ -10,7 +10,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from tests.asgi.serving import serve_asgi
-from tollway import Limiter
+from tollway import ConfigError, Limiter, Policy
 from tollway.fastapi import LimiterMiddleware, limit
 from tollway.testing import ManualClock
 
@@ -52,6 +52,23 @@ def test_the_middleware_closes_at_the_first_message_too_many(
             client.send("again")
             assert client.recv() == "again"
     assert heard[:4] == ["0", "1", "2", "gone"] and "too many" not in heard
+
+
+def test_messages_have_a_count_of_their_own(limiter: Limiter) -> None:
+    app, _ = echoing()
+    app.add_middleware(LimiterMiddleware, limiter=limiter, policy="3/h", messages="3/h")
+    with serve_asgi(app) as address, connect(f"ws://{address}/echo") as client:
+        for text in ("one", "two", "three"):
+            client.send(text)
+            assert client.recv() == text
+    assert limiter.peek(Policy("3/h", "3/h"), "127.0.0.1", 0).remaining == 2
+
+
+def test_two_policies_of_one_name_for_messages_are_refused(limiter: Limiter) -> None:
+    app, _ = echoing()
+    twins = [Policy("chat", rate) for rate in ("3/h", "9/d")]
+    with pytest.raises(ConfigError, match="both named 'chat'"):
+        LimiterMiddleware(app, limiter, messages=twins)
 
 
 def test_messages_that_nobody_can_count_close_the_connection(dead_store: str) -> None:

@@ -67,6 +67,7 @@ def named(policy: Policy, name: str) -> Policy:
     return Policy(
         name,
         policy.rates,
+        key=policy.key,
         algorithm=policy.algorithm,
         fail_mode=policy.fail_mode,
         refill_every=f"{round(refill * 1000)}ms" if refill else None,

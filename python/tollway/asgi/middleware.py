@@ -13,7 +13,7 @@ from tollway.asgi.addresses import Addresses
 from tollway.asgi.answering import Body, decision_headers, read_body, refuse, with_headers
 from tollway.asgi.asking import Cost
 from tollway.asgi.extractors import Key
-from tollway.asgi.limits import Policies, RouteLimit, Stack, charges_of, check
+from tollway.asgi.limits import Policies, RouteLimit, Stack, charges_of, check, refuse_twins
 from tollway.asgi.passage import Facts, Passage
 from tollway.asgi.wire import ASGIApp, Message, Receive, Scope, Send, inner_path
 from tollway.errors import StoreError
@@ -74,7 +74,8 @@ class LimiterMiddleware:
             self._stack = Stack([_ByRules(None, limiter, cost, key, "policy", None, skip_if)])
         self._messages: RouteLimit | None = None
         if messages is not None:
-            self._messages = RouteLimit(messages, limiter, 1, key, "policy", None)
+            self._messages = _PerMessage(messages, limiter, 1, key, "route", None)
+            refuse_twins("", [self._messages])
         self._excludes = Excludes(exclude_paths, exclude_methods)
         address = None
         if trusted_proxies is not None or proxy_hops or ipv6_prefix != 64:
@@ -146,6 +147,13 @@ class _ByRules(RouteLimit):
 
     def own_policies(self) -> tuple[Policy, ...]:
         return ()
+
+
+class _PerMessage(RouteLimit):
+    """Counts messages, and never together with the requests that a policy of that name counts."""
+
+    def counted(self, policy: Policy, route: str) -> Policy:
+        return super().counted(policy, "messages")
 
 
 class Excludes:
