@@ -174,6 +174,13 @@ def test_an_address_is_locked_whatever_it_guesses(site: Site) -> None:
     assert [tried("x", "guess", f"{net}{host}") for host in range(1, 6)] == [401] * 4 + [429]
 
 
+def test_a_name_that_no_database_stores_is_not_looked_for(site: Site) -> None:
+    """PostgreSQL takes no zero byte, and whoever sent one would be told of a broken server."""
+    answer = site.login("/usual", "a\0b", "guess", "203.0.10.1")
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["loc"] == ["body", "username"]
+
+
 def test_as_many_at_once_are_bounded(site: Site) -> None:
     def guess(host: int) -> int:
         return site.login("/strict", "hurried", "guess", f"203.0.7.{host}").status_code

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from inspect import iscoroutinefunction
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -33,7 +33,7 @@ __all__ = ["JWTAuthViews", "LoginCredentials"]
 class LoginCredentials(msgspec.Struct):
     """What a client sends to log in."""
 
-    username: str
+    username: Annotated[str, msgspec.Meta(pattern="^[^\\x00]*$")]
     password: str
 
 
