@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.bolt.project import Project
+from tests.waiting import wait
 from tollway.bolt import BoltAPI
 from tollway.bolt.health import add_health_check, register_health_checks
 from tollway.bolt.testing import TestClient
@@ -72,6 +74,47 @@ def test_a_check_that_hangs_takes_one_thread() -> None:
         assert len(began) == 1
     finally:
         over.set()
+
+
+def test_who_asks_at_the_same_time_is_told_the_same() -> None:
+    """Two load balancers that look at once are no reason to take the process out of use."""
+    api = BoltAPI()
+    register_health_checks(api)
+    gate, asked = threading.Event(), []
+
+    def disk() -> bool:
+        asked.append(1)
+        return gate.wait(20)
+
+    @api.get("/open")
+    async def open_gate() -> None:
+        gate.set()
+
+    add_health_check(api, "disk", disk)
+    with TestClient(api) as client, ThreadPoolExecutor(2) as pool:
+        answers = [pool.submit(client.get, "/ready") for _ in range(2)]
+        wait("the check runs", lambda: asked)
+        client.get("/open")
+        assert [answer.result(20).status_code for answer in answers] == [200, 200]
+
+
+def test_a_check_that_found_no_thread_is_asked_again() -> None:
+    api = BoltAPI()
+    register_health_checks(api, patience=0.05)
+    gate = threading.Event()
+
+    @api.get("/crowd")
+    async def crowd() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        loop.run_in_executor(None, gate.wait, 20)
+
+    add_health_check(api, "queue", lambda: True)
+    with TestClient(api) as client:
+        client.get("/crowd")
+        assert client.get("/ready").status_code == 503
+        gate.set()
+        wait("it is well again", lambda: client.get("/ready").status_code == 200, 20)
 
 
 def test_mistakes_are_named() -> None:

@@ -86,11 +86,14 @@ def check_database() -> None:
 
 
 class _Prober:
-    """Runs the checks of one API, each at most once at a time: one that hangs takes one thread."""
+    """Runs the checks of one API, each at most once at a time: one that hangs takes one thread.
+
+    Whoever asks meanwhile is told what comes of it.
+    """
 
     def __init__(self, patience: float) -> None:
         self.patience = patience
-        self._busy: set[str] = set()
+        self._running: dict[str, asyncio.Future[Any]] = {}
 
     async def told(self, name: str, check: HealthCheck) -> bool:
         """What a check says."""
@@ -107,14 +110,10 @@ class _Prober:
         return said is not False
 
     def _sync(self, name: str, check: Callable[[], Any]) -> Awaitable[Any]:
-        if name in self._busy:
-            raise RuntimeError("it has not come back since it was asked before")
-        self._busy.add(name)
-
-        def run() -> Any:
-            try:
-                return check()
-            finally:
-                self._busy.discard(name)
-
-        return asyncio.to_thread(run)
+        running = self._running.get(name)
+        if running is None:
+            running = asyncio.ensure_future(asyncio.to_thread(check))
+            self._running[name] = running
+            running.add_done_callback(lambda _: self._running.pop(name))
+        # Who has lost patience leaves it running: a thread cannot be stopped.
+        return asyncio.shield(running)
