@@ -16,7 +16,13 @@ from django.db import OperationalError
 from tests.bolt.project import Project
 from tollway import ConfigError, Limiter
 from tollway.bolt import BoltAPI, Depends, Unauthorized
-from tollway.bolt.auth import InMemoryRevocation, JWTAuthViews, LoginLockout, LoginTries
+from tollway.bolt.auth import (
+    InMemoryRevocation,
+    JWTAuthViews,
+    LoginCredentials,
+    LoginLockout,
+    LoginTries,
+)
 from tollway.bolt.auth.lockout import account
 from tollway.bolt.testing import TestClient
 from tollway.testing import ManualClock
@@ -237,6 +243,11 @@ def test_a_lock_ends_with_its_time_and_is_not_prolonged() -> None:
         assert shown.tried("right", "wrong") == [429, 429]
         clock.advance(2)
         assert shown.tried("right", "wrong", "wrong", "wrong") == [200, 401, 401, 429]
+
+
+def test_a_password_is_in_no_text_about_what_was_shown() -> None:
+    """Reports of errors tell the variables of a function that failed."""
+    assert repr(LoginCredentials("ada", "sesame")) == "LoginCredentials(username='ada')"
 
 
 def test_limits_that_are_off_lock_nobody() -> None:

@@ -31,10 +31,13 @@ __all__ = ["JWTAuthViews", "LoginCredentials"]
 
 
 class LoginCredentials(msgspec.Struct):
-    """What a client sends to log in."""
+    """What a client sends to log in. Its ``repr`` keeps the password to itself."""
 
     username: Annotated[str, msgspec.Meta(pattern="^[^\\x00]*$")]
     password: str
+
+    def __repr__(self) -> str:
+        return f"LoginCredentials(username={self.username!r})"
 
 
 class JWTAuthViews(Router):
