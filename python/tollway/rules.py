@@ -352,30 +352,36 @@ class TierCache:
         self._clock = clock
         self._known: dict[Hashable, tuple[float, str | None]] = {}
         self._lock = threading.Lock()
+        self._forgotten = 0
+        """How often something was: an answer from before that is not kept."""
 
     def get(self, key: Hashable) -> str | None:
         """The tier of a key, or ``None``."""
         known = self._known.get(key)
         if known is not None and self._clock() < known[0]:
             return known[1]
+        forgotten = self._forgotten
         tier = self._find(key)
         if inspect.isawaitable(tier):
             if inspect.iscoroutine(tier):
                 tier.close()
             raise ConfigError(f"{self._find!r} is async: ask with `await tiers.aget(key)`")
-        return self._keep(key, tier)
+        return self._keep(key, tier, forgotten)
 
     async def aget(self, key: Hashable) -> str | None:
         """The same for ``await``; ``find`` may be async."""
         known = self._known.get(key)
         if known is not None and self._clock() < known[0]:
             return known[1]
+        forgotten = self._forgotten
         tier = self._find(key)
-        return self._keep(key, await tier if inspect.isawaitable(tier) else tier)
+        return self._keep(key, await tier if inspect.isawaitable(tier) else tier, forgotten)
 
-    def _keep(self, key: Hashable, tier: Any) -> str | None:
+    def _keep(self, key: Hashable, tier: Any, forgotten: int) -> str | None:
         text = None if tier in (None, "") else str(tier)
         with self._lock:
+            if self._forgotten != forgotten:
+                return text
             self._known.pop(key, None)
             self._known[key] = (self._clock() + self._ttl, text)
             if len(self._known) > self._max_keys:
@@ -385,11 +391,13 @@ class TierCache:
     def forget(self, key: Hashable) -> None:
         """Ask again for this key: call it when a user's tier was changed."""
         with self._lock:
+            self._forgotten += 1
             self._known.pop(key, None)
 
     def clear(self) -> None:
         """Ask again for every key."""
         with self._lock:
+            self._forgotten += 1
             self._known.clear()
 
     def __len__(self) -> int:

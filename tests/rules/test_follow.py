@@ -264,6 +264,21 @@ def test_tiers_are_asked_once_in_a_while_and_are_bounded() -> None:
     assert len(tiers) == 0
 
 
+@pytest.mark.parametrize("forget", [lambda tiers: tiers.forget(7), TierCache.clear])
+def test_a_tier_that_changes_while_it_is_looked_up_is_not_remembered(forget: Any) -> None:
+    rows = {7: "free"}
+
+    def find(user: int) -> str:
+        before = rows[user]
+        if before == "free":
+            rows[user] = "pro"
+            forget(tiers)
+        return before
+
+    tiers: TierCache = TierCache(find)
+    assert [tiers.get(7), tiers.get(7)] == ["free", "pro"]
+
+
 async def test_tiers_that_are_awaited() -> None:
     async def find(user: int) -> str:
         return "pro"
