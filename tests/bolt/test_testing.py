@@ -84,6 +84,21 @@ def test_what_a_handler_raises_is_raised_in_the_test() -> None:
         assert client.get("/wrong").status_code == 500
 
 
+async def test_any_number_of_exceptions_may_be_raised() -> None:
+    """No connection stays open with an answer that nobody reads."""
+    kept = []
+    with TestClient(an_api(), timeout=5) as client:
+        for _ in range(105):
+            with pytest.raises(LookupError) as told:
+                client.get("/wrong")
+            kept.append(told)
+    async with AsyncTestClient(an_api(), timeout=5) as asking:
+        for _ in range(105):
+            with pytest.raises(LookupError) as told:
+                await asking.get("/wrong")
+            kept.append(told)
+
+
 def test_it_starts_by_itself_and_stops_when_closed() -> None:
     client = TestClient(an_api())
     assert client.get("/items/3").json() == {"id": 3}

@@ -185,7 +185,11 @@ class _Transport(httpx.BaseTransport):
         served = self._start()
         served.aim(request)
         response = self._inner.handle_request(request)
-        served.complain(response)
+        try:
+            served.complain(response)
+        except BaseException:
+            response.close()
+            raise
         return response
 
     def close(self) -> None:
@@ -200,7 +204,11 @@ class _AsyncTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         self._served.aim(request)
         response = await self._inner.handle_async_request(request)
-        self._served.complain(response)
+        try:
+            self._served.complain(response)
+        except BaseException:
+            await response.aclose()
+            raise
         return response
 
     async def aclose(self) -> None:
