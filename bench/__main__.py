@@ -30,6 +30,7 @@ SECTIONS = {
     "crate": crate.measure,
     "layers": crate.layers,
     "shm": crate.share,
+    "tokens": crate.tokens,
     "redis": remote.measure,
     "postgres": databases.measure,
     "django": door.measure,

@@ -1,6 +1,7 @@
 //! Keys that verify tokens, read once.
 
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -15,6 +16,7 @@ use spki::der::{Decode, Reader, SliceReader};
 use tollway::ConfigError;
 
 use crate::algorithm::{Algorithm, Family};
+use crate::proven::Proven;
 
 /// A shared secret has this many bytes at least, as RFC 7518 asks for HS256.
 const SECRET_MIN: usize = 32;
@@ -45,6 +47,7 @@ const ED25519_OID: &str = "1.3.101.112";
 #[derive(Clone)]
 pub struct KeySet {
     keys: Vec<Key>,
+    proven: Option<Arc<Proven>>,
 }
 
 /// One key for one algorithm.
@@ -158,14 +161,16 @@ impl KeySet {
 
     /// No key yet: believes nothing.
     pub fn empty() -> Self {
-        Self { keys: Vec::new() }
+        Self { keys: Vec::new(), proven: None }
     }
 
     fn of(keys: Vec<Key>) -> Result<Self, ConfigError> {
         if keys.is_empty() {
             return Err(ConfigError::new("the list of algorithms is empty: name those that you sign with"));
         }
-        Ok(Self { keys })
+        // A shared secret is a hash already.
+        let is_slow = keys.iter().any(|key| !key.algorithm.is_shared());
+        Ok(Self { keys, proven: is_slow.then(Proven::new).flatten().map(Arc::new) })
     }
 
     /// How many keys there are, one for each algorithm that it may be used with.
@@ -183,8 +188,22 @@ impl KeySet {
         self.keys.iter().any(|key| key.answers(id))
     }
 
-    /// Whether one of the keys made this signature.
+    /// Whether one of the keys made this signature. One that was found right before costs a hash.
     pub(crate) fn verify(&self, algorithm: Algorithm, id: Option<&str>, message: &[u8], signature: &[u8]) -> bool {
+        let proven = self.proven.as_ref().filter(|_| !algorithm.is_shared());
+        let Some(proven) = proven else { return self.made(algorithm, id, message, signature) };
+        let tag = proven.tag(algorithm, id, message, signature);
+        if proven.holds(tag) {
+            return true;
+        }
+        let is_right = self.made(algorithm, id, message, signature);
+        if is_right {
+            proven.add(tag);
+        }
+        is_right
+    }
+
+    fn made(&self, algorithm: Algorithm, id: Option<&str>, message: &[u8], signature: &[u8]) -> bool {
         let fitting = self.keys.iter().filter(|key| key.algorithm == algorithm && key.answers(id));
         fitting.take(TRIES_MAX).any(|key| key.verify(message, signature))
     }

@@ -15,6 +15,7 @@ mod claims;
 mod guard;
 mod keys;
 mod origin;
+mod proven;
 mod revoked;
 mod signing;
 mod token;

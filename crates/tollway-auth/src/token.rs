@@ -84,8 +84,9 @@ impl Verifier {
 
     /// The claims of a token that is to be believed at `now`, in seconds since 1970.
     ///
-    /// Costs one signature and the reading of the claims: 2.5 µs with HS256 and ten claims, 45 with RS256, 95 with
-    /// EdDSA, 140 with ES256, more than a millisecond with ES384, on a busy core.
+    /// Costs one signature and the reading of the claims: 2.5 µs with HS256 and ten claims, 24 with RS256, 52 with
+    /// EdDSA, 59 with ES256, more than a millisecond with ES384. A signature by a private key that was right
+    /// before, with the keys that are in use, costs a hash: 3 µs then. All else is looked at each time.
     ///
     /// # Errors
     /// The first thing that is wrong with it. Nothing is read of claims whose signature is wrong.
@@ -142,6 +143,9 @@ fn decoded(text: &[u8]) -> Result<Vec<u8>, Rejection> {
 mod tests {
     use super::*;
     use crate::SigningKey;
+    use base64::engine::general_purpose::STANDARD;
+    use ring::rand::SystemRandom;
+    use ring::signature::{Ed25519KeyPair, KeyPair};
 
     const SECRET: &[u8] = b"32 bytes that nobody else knows.";
     const CLAIMS: &[u8] = br#"{"sub":"ada","exp":100}"#;
@@ -169,12 +173,57 @@ mod tests {
         assert_eq!(claims.text("sub").as_deref(), Some("ada"));
     }
 
+    /// A key pair made for this test.
+    fn ed25519() -> (SigningKey, KeySet) {
+        let der = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+        let pair = Ed25519KeyPair::from_pkcs8(der.as_ref()).unwrap();
+        let text = STANDARD.encode(der.as_ref());
+        let pem = format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n");
+        let x = URL_SAFE_NO_PAD.encode(pair.public_key());
+        let jwks = format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","x":"{x}"}}]}}"#);
+        let keys = KeySet::jwks(jwks.as_bytes(), &[Algorithm::EdDSA]).unwrap();
+        (SigningKey::private(&pem, Algorithm::EdDSA).unwrap(), keys)
+    }
+
+    #[test]
+    fn a_token_that_comes_again_is_held_against_all_but_its_signature() {
+        let (signing, keys) = ed25519();
+        let revoked = Arc::new(Revoked::new(10));
+        let verifier = Verifier::new(vec![Algorithm::EdDSA], keys, Rules::default()).with_revoked(revoked.clone());
+        let (good, other) = (signing.sign(CLAIMS).unwrap(), signing.sign(br#"{"sub":"eve","exp":100}"#).unwrap());
+        let at = |token: &str, now| {
+            verifier.verify(token.as_bytes(), now).map(|claims| claims.text("sub").unwrap().into_owned())
+        };
+        for _ in 0..3 {
+            assert_eq!(at(&good, 0.0).as_deref(), Ok("ada"));
+        }
+        assert_eq!(at(&good, 1_000.0), Err(Rejection::Expired));
+        let forged = format!("{}.{}", good.rsplit_once('.').unwrap().0, other.rsplit_once('.').unwrap().1);
+        for _ in 0..3 {
+            assert_eq!(at(&forged, 0.0), Err(Rejection::Signature), "no wrong signature becomes a right one");
+        }
+        let named = signing.sign(br#"{"sub":"ada","exp":100,"jti":"7"}"#).unwrap();
+        assert_eq!(at(&named, 0.0).as_deref(), Ok("ada"));
+        revoked.add("jti:7", 100.0, 0.0).unwrap();
+        assert_eq!(at(&named, 0.0), Err(Rejection::Revoked));
+        verifier.replace_keys(ed25519().1);
+        assert_eq!(at(&good, 0.0), Err(Rejection::Signature), "what other keys signed is forgotten with them");
+    }
+
     #[test]
     fn no_byte_of_a_token_can_be_changed() {
-        let (verifier, good) = (verifier(), token(CLAIMS));
+        let (signing, keys) = ed25519();
+        let by_key = Verifier::new(vec![Algorithm::EdDSA], keys, Rules::default());
+        for (verifier, good) in [(verifier(), token(CLAIMS)), (by_key, signing.sign(CLAIMS).unwrap())] {
+            assert!(verifier.verify(good.as_bytes(), 0.0).is_ok());
+            no_byte_can_be_changed(&verifier, &good);
+        }
+    }
+
+    fn no_byte_can_be_changed(verifier: &Verifier, good: &str) {
         for at in 0..good.len() {
             for other in [b'A', b'Q', b'_', b'.', b'=', b' ', 0, 0xff] {
-                let mut bad = good.clone().into_bytes();
+                let mut bad = good.as_bytes().to_vec();
                 if bad[at] == other {
                     continue;
                 }
