@@ -118,3 +118,28 @@ def test_bodies_that_are_no_json(raw: bytes, loc: list[Any], part: str) -> None:
     assert entry["type"] == ("missing" if not raw else "json_invalid")
     assert entry["loc"] == loc
     assert part in entry["msg"]
+
+
+class Box(msgspec.Struct):
+    inside: Box | None = None
+    count: int = 0
+
+
+def nested(depth: int, core: bytes, ends: bool = True) -> bytes:
+    return b'{"inside":' * depth + core + b"}" * (depth if ends else 0)
+
+
+@pytest.mark.parametrize("annotation", [Any, Box, Order, list[Any]])
+@pytest.mark.parametrize("raw", [b"[" * 100_000, nested(50_000, b"{}"), nested(9_999, b"", False)])
+def test_what_is_nested_too_deeply_is_refused(annotation: Any, raw: bytes) -> None:
+    for _ in range(2):
+        entry = BodyReader(annotation).errors(raw)[0]
+        assert entry["loc"][0] == "body", entry
+
+
+@pytest.mark.parametrize("depth", [10, 400, 800])
+def test_a_mistake_in_the_depth_is_found_or_told_as_it_comes(depth: int) -> None:
+    """To walk into a body takes more of the stack than to read it."""
+    [entry] = BodyReader(Box).errors(nested(depth, b'{"count": "two"}'))
+    assert (entry["type"], entry["loc"][-1]) == ("type_mismatch", "count")
+    assert BodyReader(Box).errors(nested(depth, b"{}")) == []

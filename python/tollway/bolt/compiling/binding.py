@@ -49,7 +49,7 @@ def _body_decoder(
     def decode(raw: bytes) -> Any:
         try:
             return read(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             if not raw and default is not MISSING:
                 return default
             # Caught here, where it is sure to be the body: the same error out of a handler is

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields, is_dataclass
+from itertools import islice
 from typing import Any, Final, get_args, get_origin, get_type_hints, is_typeddict
 
 import msgspec
@@ -62,14 +63,13 @@ def explain(annotation: Any, raw: bytes, first: Exception) -> list[FieldProblem]
         return [_malformed(raw, first)]
     try:
         document = msgspec.json.decode(raw)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         # The mistake that was found first hides one of syntax behind it.
         return [_malformed(raw, error)]
-    found: list[FieldProblem] = []
-    for entry in _walk(annotation, document, ("body",)):
-        found.append(entry)
-        if len(found) == MOST_PROBLEMS:
-            break
+    try:
+        found = list(islice(_walk(annotation, document, ("body",)), MOST_PROBLEMS))
+    except RecursionError:  # a walk takes more of the stack than reading does
+        found = []
     return found or [_located(first, ("body",))]
 
 
@@ -77,6 +77,8 @@ def _malformed(raw: bytes, error: Exception) -> FieldProblem:
     """The answer to a body that is no JSON: says where, by line and column."""
     if not raw.strip():
         return problem("missing", ("body",), "a JSON body is required")
+    if isinstance(error, RecursionError):
+        return problem("json_invalid", ("body",), "the JSON is nested too deeply")
     if isinstance(error, UnicodeDecodeError):
         offset, what = len(raw), "text in JSON must be UTF-8"
     elif "truncated" in str(error):
