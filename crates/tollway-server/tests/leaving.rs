@@ -94,11 +94,11 @@ fn answers_500_when_a_handler_panics() {
     let server = Served::start();
     let mut other = server.client();
     assert_eq!(other.get("/before").text(), "/before");
-    for path in ["/panic", "/panic-late"] {
+    for (path, replaced) in [("/panic", None), ("/panic-late", Some("yes"))] {
         let mut client = server.client();
         client.send([get(path), get("/unserved")].concat());
         let answer = client.answer();
-        assert_eq!(answer.status, 500);
+        assert_eq!((answer.status, answer.header("x-replaced")), (500, replaced));
         assert!(answer.text().contains("\"status\":500"), "{}", answer.text());
         assert!(!answer.text().contains("on purpose"), "the cause is not for the client");
         client.assert_closed();

@@ -28,6 +28,35 @@ fn with(lines: &str) -> String {
 }
 
 #[test]
+fn handlers_complete_refusals() {
+    let server = Served::start();
+    let chunked = "Host: a\r\nTransfer-Encoding: chunked\r\n\r\nno length\r\n";
+    for (request, status, path) in [
+        ("nothing\r\n\r\n".to_owned(), 400, "nothing"),
+        ("GET /version HTTP/1.9\r\nHost: a\r\n\r\n".to_owned(), 505, "/version"),
+        ("GET /panic HTTP/1.1\r\n\r\n".to_owned(), 400, "/panic"),
+        (format!("POST /chunks HTTP/1.1\r\n{chunked}"), 400, "/chunks"),
+        ("GET /liar HTTP/1.1\r\n\r\n".to_owned(), 400, "/liar"),
+        (format!("POST /liar HTTP/1.1\r\n{chunked}"), 400, "/liar"),
+    ] {
+        let mut client = server.client();
+        let answer = client.send(&request).answer();
+        assert_eq!((answer.status, answer.header("x-refused")), (status, Some(path)), "{request:?}");
+        // One length, which is right, and one end.
+        let is_framing = |line: &&str| {
+            let name = line.split(':').next().unwrap_or_default().to_ascii_lowercase();
+            ["date", "content-length", "transfer-encoding", "connection"].contains(&&*name)
+        };
+        assert_eq!(answer.head.lines().filter(is_framing).count(), 3, "{}", answer.head);
+        let problem: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(problem["status"], status);
+        assert!(answer.closes(), "{request:?}");
+        client.assert_closed();
+    }
+    assert_eq!(server.stop().refused, 6);
+}
+
+#[test]
 fn refuses_ambiguous_lengths() {
     let server = Served::start();
     for (lines, status, detail) in [

@@ -267,7 +267,7 @@ impl<H: Handler> Connection<H> {
         self.drop_parser();
         self.linger = true;
         let answer = self.shared.refuse(Reason::from(refusal), &refused);
-        self.wire.append(|out| write_last(&answer, &refused, SystemTime::now(), out));
+        self.wire.append(|out| write_last(answer, &refused, SystemTime::now(), out));
     }
 
     /// Closes in an orderly way, after the parser is gone.

@@ -76,7 +76,8 @@ pub trait Handler: 'static {
         usize::MAX
     }
 
-    /// Completes the answer to a request that is refused without being handled.
+    /// Completes the answer to a request that is refused without being handled. A body in place of its
+    /// own must be there at once: no stream is sent so.
     fn refuse(&self, _refused: &Refused, _answer: &mut Response) {}
 
     /// Completes the answer that is given because `future` took too long or panicked. The future

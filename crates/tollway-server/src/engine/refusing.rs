@@ -5,7 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::time::SystemTime;
 
-use http::header::{CONTENT_TYPE, HeaderValue};
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, StatusCode};
 
 use super::exchange::Shared;
@@ -64,23 +65,28 @@ impl<H: Handler> Shared<H> {
 }
 
 /// Writes a whole answer of HTTP/1.1, after which the connection is closed.
-pub(super) fn write_last(answer: &Response, refused: &Refused, now: SystemTime, out: &mut Vec<u8>) {
-    let body: &[u8] = match answer.body() {
+pub(super) fn write_last(mut answer: Response, refused: &Refused, now: SystemTime, out: &mut Vec<u8>) {
+    let body = match std::mem::take(answer.body_mut()) {
         Body::Full(bytes) => bytes,
-        _ => b"",
+        _ => Bytes::new(),
     };
-    let (status, reason) = (answer.status(), answer.status().canonical_reason().unwrap_or_default());
+    let (status, headers) = (answer.status(), answer.headers_mut());
+    headers.remove(TRANSFER_ENCODING);
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    if let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(now)) {
+        headers.insert(DATE, date);
+    }
     // Writing to memory cannot fail.
-    let _ = write!(out, "HTTP/1.1 {} {reason}\r\n", status.as_str());
-    for (name, value) in answer.headers() {
+    let _ = write!(out, "HTTP/1.1 {} {}\r\n", status.as_str(), status.canonical_reason().unwrap_or_default());
+    for (name, value) in &*headers {
         out.extend_from_slice(name.as_str().as_bytes());
         out.extend_from_slice(b": ");
         out.extend_from_slice(value.as_bytes());
         out.extend_from_slice(b"\r\n");
     }
-    let date = httpdate::fmt_http_date(now);
-    let _ = write!(out, "date: {date}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+    out.extend_from_slice(b"\r\n");
     if refused.head.as_ref().is_none_or(|head| head.method != Method::HEAD) {
-        out.extend_from_slice(body);
+        out.extend_from_slice(&body);
     }
 }

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tollway_server::{Body, Engine, Handler, Request, Response, Settings, Stats, Stopper, bind};
+use tollway_server::{Body, Engine, Handler, Refused, Request, Response, Settings, Stats, Stopper, bind};
 
 /// Longest any test waits for anything before it fails.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -104,6 +104,26 @@ pub struct App {
 
 impl Handler for App {
     type Future = Pin<Box<dyn Future<Output = Response>>>;
+
+    fn refuse(&self, refused: &Refused, answer: &mut Response) {
+        let path = refused.head.as_ref().map_or("nothing", |head| head.uri.path());
+        let headers = answer.headers_mut();
+        headers.insert("x-refused", path.parse().unwrap());
+        match path {
+            "/panic" => panic!("on purpose, in refuse"),
+            "/liar" => {
+                headers.insert("date", "today".parse().unwrap());
+                headers.insert("content-length", "400".parse().unwrap());
+                headers.insert("transfer-encoding", "chunked".parse().unwrap());
+                headers.insert("connection", "keep-alive".parse().unwrap());
+            }
+            _ => {}
+        }
+    }
+
+    fn replace(&self, _future: Pin<&mut Self::Future>, answer: &mut Response) {
+        answer.headers_mut().insert("x-replaced", "yes".parse().unwrap());
+    }
 
     fn call(&self, request: Request) -> Self::Future {
         let path = request.head.uri.path().to_owned();
