@@ -131,11 +131,11 @@ impl Postgres {
 
     fn each(&self, act: impl Fn(&str)) {
         let Some(main) = self.pid() else { return };
-        // The main process has the others as its children, each in a session of its own.
+        // First, since it makes the others and buries them: none comes or goes while it stands still.
+        act(&main);
+        // They are its children, each in a session of its own.
         let children = Command::new("pgrep").args(["-P", &main]).output().expect("pgrep runs");
-        let children = String::from_utf8_lossy(&children.stdout).into_owned();
-        let all = std::iter::once(main.as_str()).chain(children.split_whitespace());
-        all.for_each(act);
+        String::from_utf8_lossy(&children.stdout).split_whitespace().for_each(act);
     }
 
     fn pid(&self) -> Option<String> {

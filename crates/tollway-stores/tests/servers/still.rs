@@ -1,13 +1,16 @@
 //! Servers that stand still.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// Stops a process from running without closing anything, and waits until none of its threads
 /// runs: the signal alone comes back before that.
 pub fn stand_still(pid: &str) {
     let status = Command::new("kill").args(["-STOP", pid]).status();
     assert!(status.expect("kill runs").success(), "kill -STOP {pid}");
+    let end = Instant::now() + Duration::from_secs(20);
     while runs(pid) {
+        assert!(Instant::now() < end, "{pid} does not stand still");
         std::thread::yield_now();
     }
 }
