@@ -4,6 +4,8 @@ use std::fmt;
 
 use tollway_core::ConfigError;
 
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+use super::access::Access;
 use crate::remote::url::{decode, redact};
 
 /// The longest name of a table or schema; what PostgreSQL keeps of one.
@@ -15,15 +17,12 @@ pub(super) struct Address {
     /// The URL with the password redacted.
     pub(super) name: String,
     pub(super) scheme: String,
-    pub(super) user: Option<String>,
-    pub(super) password: Option<String>,
-    /// Host names with their ports.
-    pub(super) hosts: Vec<(String, Option<u16>)>,
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
+    pub(super) access: Access,
     /// The database; of `sqlite://` the file.
     pub(super) database: String,
     /// Where the states are: a table, maybe with a schema in front.
     pub(super) table: Table,
-    query: Vec<(String, String)>,
 }
 
 /// The name of a table, legal everywhere without quotes.
@@ -59,40 +58,29 @@ impl Address {
         let decoded = |text: &str| decode(text).map_err(|why| refuse(&why));
         let query = query.iter().map(|(name, value)| Ok(((*name).to_owned(), decoded(value)?)));
         let query: Vec<(String, String)> = query.collect::<Result<_, ConfigError>>()?;
-        let (login, rest) = match scheme {
-            "sqlite" if !rest.starts_with('/') => {
+        let path = match (scheme, rest.strip_prefix('/')) {
+            ("sqlite", Some(path)) => path,
+            ("sqlite", None) => {
                 return Err(refuse("names a host: write sqlite:///FILE, or sqlite:////FOLDER/FILE from the root"));
             }
-            "sqlite" => (None, rest),
-            _ => rest.rsplit_once('@').map_or((None, rest), |(login, rest)| (Some(login), rest)),
+            // A password may have a slash in it.
+            _ => rest.rsplit('@').next().and_then(|rest| rest.split_once('/')).map_or("", |(_, path)| path),
         };
-        let (user, password) = match login.map(|login| login.split_once(':').unwrap_or((login, ""))) {
-            None => (None, None),
-            Some((user, password)) => (Some(decoded(user)?), Some(decoded(password)?)),
-        };
-        let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
         let table = match query.iter().find(|(name, _)| name == "table") {
             Some((_, table)) => Table::parse(table).map_err(|why| refuse(&why))?,
             None => Table::of_prefix(prefix),
         };
-        let hosts = hosts.split(',').filter(|host| !host.is_empty());
-        let hosts = hosts.map(|host| host_of(host).map_err(|why| refuse(&why))).collect::<Result<_, _>>()?;
-        let some = |text: Option<String>| text.filter(|text| !text.is_empty());
         Ok(Self {
             scheme: scheme.to_owned(),
-            user: some(user),
-            password: some(password),
-            hosts,
             database: decoded(path)?,
             table,
-            query,
+            #[cfg(any(feature = "mysql", feature = "postgres"))]
+            access: match scheme {
+                "sqlite" => Access::default(),
+                _ => Access::parse(rest, query).map_err(|why| refuse(&why))?,
+            },
             name,
         })
-    }
-
-    /// A parameter's value.
-    pub(super) fn value(&self, name: &str) -> Option<&str> {
-        self.query.iter().find(|(parameter, _)| parameter == name).map(|(_, value)| value.as_str())
     }
 
     /// An error about this URL.
@@ -138,16 +126,6 @@ impl fmt::Display for Table {
     }
 }
 
-fn host_of(host: &str) -> Result<(String, Option<u16>), String> {
-    let (name, port) = match host.rsplit_once(':') {
-        Some((name, port)) if !port.contains(']') => (name, Some(port)),
-        _ => (host, None),
-    };
-    let name = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    let port = port.map(|port| port.parse().map_err(|_| format!("has a port {port:?}: use 1 to 65535")));
-    Ok((decode(name)?, port.transpose()?))
-}
-
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)
@@ -186,12 +164,11 @@ mod tests {
             ("postgres://localhost/shop?table=a;drop", "the table \"a;drop\""),
             ("postgres://localhost/shop?table=Limits", "the table"),
             ("postgres://localhost/shop?table=a.b.c", "the table"),
-            ("mysql://localhost:99999/shop", "port \"99999\""),
             ("mysql://localhost/shop?sslmod=require", "\"sslmod\""),
             ("sqlite:///a.db?sslmode=require", "\"sslmode\""),
             ("sqlite://limits.db", "names a host"),
             ("postgres://me:a#b@localhost", "fragment"),
-            ("postgres://me:%ff@localhost", "UTF-8"),
+            ("sqlite:///%ff", "UTF-8"),
         ] {
             let error = Address::parse(url, "tollway").expect_err(url).to_string();
             assert!(error.contains(part), "{error}");
@@ -200,10 +177,7 @@ mod tests {
 
     #[test]
     fn pieces_are_found() {
-        let address = Address::parse("postgres://me:a%40b@one:7000,[::1],two/shop?table=rl.states", "x").unwrap();
-        assert_eq!((address.user.as_deref(), address.password.as_deref()), (Some("me"), Some("a@b")));
-        let hosts = [("one".to_owned(), Some(7000)), ("::1".to_owned(), None), ("two".to_owned(), None)];
-        assert_eq!(address.hosts, hosts);
+        let address = Address::parse("postgres://me:a/b@c@one/shop?table=rl.states", "x").unwrap();
         assert_eq!((address.database.as_str(), address.table.to_string()), ("shop", "rl.states".to_owned()));
         let file = Address::parse("sqlite:////var/l@b:1/limits.db", "My-App:1").unwrap();
         assert_eq!(

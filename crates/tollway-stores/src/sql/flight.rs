@@ -142,7 +142,7 @@ async fn transact<L: Link>(link: &mut L, callers: &[Asks], store: &str, new_rows
         tries += 1;
         let (rows, now) = match link.read(&keys).await {
             Ok(read) => read,
-            Err(Trouble::Lost(_)) if tries < MOST_SWAPS => continue,
+            Err(trouble) if trouble.is_lost() && tries < MOST_SWAPS => continue,
             Err(trouble) => return End::Failed(trouble, false),
         };
         let (answers, puts) = ask::settle(callers.iter(), rows, now, store);
@@ -154,7 +154,7 @@ async fn transact<L: Link>(link: &mut L, callers: &[Asks], store: &str, new_rows
                 *new_rows = puts.new.len();
                 return End::Decided(answers, false);
             }
-            Err(Trouble::Lost(_)) if tries < MOST_SWAPS => {}
+            Err(trouble) if trouble.is_lost() && tries < MOST_SWAPS => {}
             Err(trouble) => return End::Failed(trouble, true),
         }
     }

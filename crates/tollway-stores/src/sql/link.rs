@@ -3,15 +3,13 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use tollway_core::{StoreError, Timestamp};
+use tollway_core::{StoreError, StoreErrorKind, Timestamp};
 
 use super::ask::{Puts, Row};
 
 /// Why something that was asked of a connection was not done.
 #[derive(Debug)]
 pub(super) enum Trouble {
-    /// Others were quicker, and nothing was changed: the same again may succeed.
-    Lost(StoreError),
     /// The connection is gone. Whether what was sent was done is not known.
     Cut(StoreError),
     /// The server said no, and changed nothing.
@@ -19,9 +17,14 @@ pub(super) enum Trouble {
 }
 
 impl Trouble {
+    /// Whether others were quicker, and nothing was changed: the same again may succeed.
+    pub(super) fn is_lost(&self) -> bool {
+        matches!(self, Self::Refused(error) if error.kind == StoreErrorKind::Conflict)
+    }
+
     pub(super) fn into_error(self) -> StoreError {
         match self {
-            Self::Lost(error) | Self::Cut(error) | Self::Refused(error) => error,
+            Self::Cut(error) | Self::Refused(error) => error,
         }
     }
 }
@@ -43,7 +46,7 @@ pub(super) trait Link: Send + 'static {
     /// server's clock.
     fn read(&mut self, keys: &[Arc<str>]) -> impl Future<Output = Result<(Vec<Row>, Timestamp), Trouble>> + Send;
 
-    /// Writes and commits. [`Trouble::Lost`] when a row that is new here was made by somebody else.
+    /// Writes and commits. What [is lost](Trouble::is_lost) when a row that is new here was made by somebody else.
     fn write(&mut self, puts: &Puts) -> impl Future<Output = Result<(), Trouble>> + Send;
 
     /// Ends a transaction in which nothing was written.

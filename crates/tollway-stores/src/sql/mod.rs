@@ -7,6 +7,8 @@
 //! there is no timer, so a lone caller waits for nobody. `docs/postgresql.md` tells what is stored and what
 //! happens when the server is away.
 
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod access;
 mod address;
 mod ask;
 mod driver;
@@ -19,6 +21,7 @@ mod mysql;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod queue;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 mod secure;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -123,23 +126,23 @@ impl SqlStore {
     pub fn open(url: &str, options: SqlOptions, runtime: &Handle) -> Result<Self, ConfigError> {
         options.validate()?;
         let address = Address::parse(url, &options.prefix)?;
-        match address.scheme.as_str() {
+        match (address.scheme.as_str(), runtime) {
             #[cfg(feature = "postgres")]
-            "postgres" | "postgresql" => {
+            ("postgres" | "postgresql", runtime) => {
                 let server = postgres::Postgres::new(&address, &options)?;
                 let (store, driver) = Self::prepared(&address, options, server)?;
                 runtime.spawn(driver.run());
                 Ok(store)
             }
             #[cfg(feature = "mysql")]
-            "mysql" | "mariadb" => {
+            ("mysql" | "mariadb", runtime) => {
                 let server = mysql::Mysql::new(&address, &options)?;
                 let (store, driver) = Self::prepared(&address, options, server)?;
                 runtime.spawn(driver.run());
                 Ok(store)
             }
             #[cfg(feature = "sqlite")]
-            "sqlite" => {
+            ("sqlite", _) => {
                 let server = sqlite::Sqlite::new(&address, &options)?;
                 // One writer at a time is what a file can have.
                 let options = SqlOptions { connections: 1, ..options };
@@ -150,7 +153,7 @@ impl SqlStore {
                 })?;
                 Ok(store)
             }
-            scheme => Err(address.refuse(&format!("needs a feature of its own: build Tollway with {scheme}"))),
+            (scheme, _) => Err(address.refuse(&format!("needs a feature of its own: build Tollway with {scheme}"))),
         }
     }
 

@@ -24,10 +24,10 @@ pub(super) enum Secure {
 
 impl Secure {
     pub(super) fn read(address: &Address) -> Result<Self, ConfigError> {
-        let mode = address.value("sslmode");
+        let mode = address.access.value("sslmode");
         #[cfg(feature = "sql-tls")]
         {
-            let value = |name| address.value(name).map(str::to_owned);
+            let value = |name| address.access.value(name).map(str::to_owned);
             let files = Files { ca: value(NAMES.ca), cert: value(NAMES.cert), key: value(NAMES.key), names: NAMES };
             let blind = || Tls::blind(&files).map_err(|why| address.refuse(&why));
             if files.ca.is_some() && mode != Some("verify-full") {

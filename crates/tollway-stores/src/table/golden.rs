@@ -3,7 +3,8 @@
 use portable_atomic::AtomicU128;
 use tollway_core::{Algorithm, Align, Policy, Timestamp};
 
-use super::ground::{Heap, WAYS};
+use super::ground::WAYS;
+use super::heap::Heap;
 use super::layout::Layout;
 use super::level::Level;
 

@@ -12,7 +12,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use portable_atomic::AtomicU128;
 use tollway_core::{Change, State, Timestamp, Verdict};
 
-use super::ground::{Heap, WAYS};
+use super::ground::WAYS;
+use super::heap::Heap;
 use super::layout::Layout;
 use super::level::{Blocked, Charged, Level, Moment};
 use super::word::Word;
@@ -64,7 +65,7 @@ pub(crate) struct Table<W = AtomicU128> {
     closed: AtomicBool,
 }
 
-impl<W: Word> Table<W> {
+impl<W: Word + Default> Table<W> {
     /// A table of at most `most` slots (at least 16).
     pub(crate) fn new(layout: Layout, most: usize, room: &Room) -> Self {
         let largest = (most / WAYS).max(2);
@@ -95,7 +96,7 @@ impl<W: Word> Table<W> {
     /// Slots that belong to a key. Reads them all.
     pub(crate) fn held(&self) -> usize {
         let current = self.current.load(Ordering::Acquire);
-        self.levels[current..].iter().map_while(OnceLock::get).map(Level::held).max().unwrap_or(0)
+        self.levels[current..].iter().map_while(OnceLock::get).map(|level| level.ground.held()).max().unwrap_or(0)
     }
 
     #[inline]

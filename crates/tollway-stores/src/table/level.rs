@@ -87,35 +87,6 @@ impl<G: Ground> Level<G> {
         self.ground.buckets()
     }
 
-    fn slots(&self) -> impl Iterator<Item = &G::Word> {
-        (0..self.buckets()).flat_map(|bucket| self.ground.bucket(bucket))
-    }
-
-    /// Slots that belong to somebody.
-    pub(crate) fn held(&self) -> usize {
-        self.slots().filter(|slot| slot.load() & ID != 0).count()
-    }
-
-    /// Whether no key has anything spent, here or pushed out from here. Reads every slot.
-    pub(crate) fn is_idle(&self, layout: &Layout, now: Timestamp) -> bool {
-        let idle = |word: u128| word & ID == 0 || layout.is_idle(layout.packing().mark(word), now);
-        self.slots().all(|slot| idle(slot.load()))
-            && (0..self.buckets()).all(|bucket| layout.is_idle(self.floor(bucket), now))
-    }
-
-    /// What a key has spent, if it is here.
-    pub(crate) fn peek(&self, layout: &Layout, id: u64) -> Option<State> {
-        match self.find(layout, id) {
-            Found::Here(_, word) => layout.state(layout.packing().mark(word)),
-            _ => None,
-        }
-    }
-
-    /// Whether a key is here.
-    pub(crate) fn holds(&self, layout: &Layout, id: u64) -> bool {
-        matches!(self.find(layout, id), Found::Here(..))
-    }
-
     /// The two buckets of a fingerprint. When a level is a multiple of another, the buckets of a key
     /// in it are among the multiples of its old ones: see [`Level::children`].
     #[inline]
@@ -301,6 +272,22 @@ impl<G: Ground> Level<G> {
         })
     }
 
+    /// Puts a key that moves in its place, unless it is there already.
+    pub(crate) fn settle(&self, layout: &Layout, id: u64, mark: u128, now: Timestamp) -> Result<(), Blocked> {
+        loop {
+            let (place, victim) = match self.find(layout, id) {
+                Found::Frozen => return Err(Blocked::Frozen),
+                Found::Here(..) => return Ok(()),
+                Found::Nowhere(place, victim) => (place, victim),
+            };
+            // It may have been here and been pushed out since: the floors know.
+            let start = layout.join(mark, self.start(layout, id, victim, now));
+            if self.keep(layout, id, (place, victim), start) {
+                return Ok(());
+            }
+        }
+    }
+
     /// What a newcomer has spent at least: what those had who were pushed out of its buckets.
     pub(super) fn start(&self, layout: &Layout, id: u64, victim: u128, now: Timestamp) -> u128 {
         let left = if victim & ID == 0 { 0 } else { layout.packing().mark(victim) };
@@ -434,12 +421,12 @@ fn no_room(layout: &Layout, now: Timestamp, cost: u32) -> Charged {
     Charged { verdict, before: whole, after }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "memory"))]
 mod tests {
     use portable_atomic::AtomicU128;
     use tollway_core::{Algorithm, ManualClock, Policy};
 
-    use super::super::ground::Heap;
+    use super::super::heap::Heap;
     use super::*;
 
     #[test]
@@ -455,6 +442,6 @@ mod tests {
             let charged = level.charge(&layout, id, 1, &mut Moment::new(&clock, clock.now()), false).unwrap();
             assert_eq!(charged.before, 0, "key {number} of {keys} begins with what another has spent");
         }
-        assert_eq!(level.held() as u64, keys);
+        assert_eq!(level.ground.held() as u64, keys);
     }
 }

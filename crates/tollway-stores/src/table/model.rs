@@ -6,20 +6,17 @@ use shuttle::sync::Mutex;
 use shuttle::thread;
 use tollway_core::{Algorithm, Change, ManualClock, Policy, Timestamp};
 
-use super::ground::Heap;
 use super::growing::{Room, Table};
+use super::heap::Heap;
 use super::layout::Layout;
 use super::level::{Level, Moment};
 use super::word::{ID, Word};
 
 /// A word whose every access is a point at which others may go first.
+#[derive(Default)]
 struct Watched(Mutex<u128>);
 
 impl Word for Watched {
-    fn new(value: u128) -> Self {
-        Self(Mutex::new(value))
-    }
-
     fn load(&self) -> u128 {
         *self.0.lock().unwrap()
     }

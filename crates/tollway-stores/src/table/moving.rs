@@ -4,7 +4,7 @@ use tollway_core::{State, Timestamp};
 
 use super::ground::{Ground, WAYS};
 use super::layout::Layout;
-use super::level::{Blocked, Found, Level, MOVED};
+use super::level::{Blocked, Level, MOVED};
 use super::word::{FROZEN, ID, Word};
 
 impl<G: Ground> Level<G> {
@@ -95,21 +95,5 @@ impl<G: Ground> Level<G> {
             }
         }
         Ok(())
-    }
-
-    /// Puts a key that moves in its place, unless it is there already.
-    pub(crate) fn settle(&self, layout: &Layout, id: u64, mark: u128, now: Timestamp) -> Result<(), Blocked> {
-        loop {
-            let (place, victim) = match self.find(layout, id) {
-                Found::Frozen => return Err(Blocked::Frozen),
-                Found::Here(..) => return Ok(()),
-                Found::Nowhere(place, victim) => (place, victim),
-            };
-            // It may have been here and been pushed out since: the floors know.
-            let start = layout.join(mark, self.start(layout, id, victim, now));
-            if self.keep(layout, id, (place, victim), start) {
-                return Ok(());
-            }
-        }
     }
 }

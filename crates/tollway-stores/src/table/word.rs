@@ -15,18 +15,13 @@
 use portable_atomic::{AtomicU128, Ordering};
 
 /// 128 bits that are read, and exchanged, whole.
-pub(crate) trait Word: Send + Sync + Sized {
-    fn new(value: u128) -> Self;
+pub(crate) trait Word: Send + Sync {
     fn load(&self) -> u128;
     /// Puts `new` in place of `old`, or says what is there.
     fn exchange(&self, old: u128, new: u128) -> Result<(), u128>;
 }
 
 impl Word for AtomicU128 {
-    fn new(value: u128) -> Self {
-        Self::new(value)
-    }
-
     #[inline]
     fn load(&self) -> u128 {
         self.load(Ordering::Acquire)

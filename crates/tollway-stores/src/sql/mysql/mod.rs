@@ -60,13 +60,13 @@ impl std::fmt::Display for Host {
 
 impl Mysql {
     pub(super) fn new(address: &Address, options: &SqlOptions) -> Result<Self, ConfigError> {
-        let Some(user) = &address.user else {
+        let Some(user) = &address.access.user else {
             return Err(address.refuse("names no user: write mysql://USER:PASSWORD@HOST:PORT/DATABASE"));
         };
         if address.database.is_empty() {
             return Err(address.refuse("names no database: write mysql://USER:PASSWORD@HOST:PORT/DATABASE"));
         }
-        let host = match (address.value("socket"), address.hosts.as_slice()) {
+        let host = match (address.access.value("socket"), address.access.hosts.as_slice()) {
             (Some(path), []) => Host::Socket(path.to_owned()),
             (None, [(host, port)]) if !host.is_empty() => Host::Port(host.clone(), port.unwrap_or(PORT)),
             _ => return Err(address.refuse("names no host, or two: write …@HOST/DATABASE or …@/DATABASE?socket=/PATH")),
@@ -100,7 +100,7 @@ impl Mysql {
 fn plain(address: &Address, user: &str, host: &Host) -> OptsBuilder {
     let login = OptsBuilder::default()
         .user(Some(user))
-        .pass(address.password.as_deref())
+        .pass(address.access.password.as_deref())
         .db_name(Some(&address.database))
         .prefer_socket(false)
         .max_allowed_packet(Some(MOST_BYTES))
@@ -219,7 +219,7 @@ impl Place {
             // A row that is there already, or a deadlock that the server broke.
             1062 | 1213 => {
                 let detail = format!("rows of {} were made or locked by others again and again: try again", self.table);
-                Trouble::Lost(self.error(StoreErrorKind::Conflict, detail))
+                Trouble::Refused(self.error(StoreErrorKind::Conflict, detail))
             }
             // No such table any more, or a session that is being ended.
             1146 | 1053 | 1317 | 1927 | 4031 => Trouble::Cut(self.explain(error)),

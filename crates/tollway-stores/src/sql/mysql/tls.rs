@@ -17,11 +17,11 @@ pub(super) fn options(address: &Address) -> SslOpts {
         // Who was faster has chosen one.
         let _ = ring::default_provider().install_default();
     }
-    let file = |name| address.value(name).map(PathBuf::from);
+    let file = |name| address.access.value(name).map(PathBuf::from);
     let identity = file(NAMES.cert).zip(file(NAMES.key));
     let identity = identity.map(|(cert, key)| ClientIdentity::new(cert.into(), key.into()));
     let options = SslOpts::default().with_client_identity(identity);
-    if address.value("sslmode") != Some("verify-full") {
+    if address.access.value("sslmode") != Some("verify-full") {
         return options.with_danger_accept_invalid_certs(true);
     }
     let roots = match file(NAMES.ca) {

@@ -127,7 +127,7 @@ impl PostgresLink {
         match error.code() {
             Some(
                 &(SqlState::UNIQUE_VIOLATION | SqlState::T_R_DEADLOCK_DETECTED | SqlState::T_R_SERIALIZATION_FAILURE),
-            ) => Trouble::Lost(place.contended()),
+            ) => Trouble::Refused(place.contended()),
             // Its statements were made for a table that is gone or changed; or it is being closed.
             Some(&(SqlState::UNDEFINED_TABLE | SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN)) | None => {
                 Trouble::Cut(place.connecting(error))

@@ -37,19 +37,19 @@ struct Place {
 impl Postgres {
     pub(super) fn new(address: &Address, options: &SqlOptions) -> Result<Self, ConfigError> {
         let mut config = Config::new();
-        let Some(user) = &address.user else {
+        let Some(user) = &address.access.user else {
             return Err(address.refuse("names no user: write postgres://USER:PASSWORD@HOST:PORT/DATABASE"));
         };
         config.user(user).application_name("tollway");
-        if let Some(password) = &address.password {
+        if let Some(password) = &address.access.password {
             config.password(password);
         }
         if !address.database.is_empty() {
             config.dbname(&address.database);
         }
         let mut places = Vec::new();
-        let folder = address.value("host");
-        for (host, port) in &address.hosts {
+        let folder = address.access.value("host");
+        for (host, port) in &address.access.hosts {
             let port = port.unwrap_or(5432);
             config.port(port);
             if !host.is_empty() {
