@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.bolt.project import Project, Served
 from tests.waiting import wait
+from tollway.bolt.auth import Token, create_jwt_for_user
 
 SETTINGS = """
 SECRET_KEY = "a key of the tests that is long enough for every hash there is, really"
@@ -306,6 +308,35 @@ def test_a_key_of_the_command_is_good_until_it_is_revoked(site: Site) -> None:
     command("revoke", key[:11])
     becomes(key, 401)
     assert site.ask("/issued", x_api_key=again)[0] == 200
+
+
+TURNED = """
+from tollway.bolt import BoltAPI, create_jwt_for_user
+from tollway.bolt.auth import IsAuthenticated, JWTAuthentication
+
+api = BoltAPI()
+
+
+@api.get("/new")
+async def new():
+    return create_jwt_for_user(7)
+
+
+@api.get("/", auth=[JWTAuthentication()], guards=[IsAuthenticated()])
+async def index():
+    return {}
+"""
+
+
+def test_a_secret_that_was_changed_is_good_for_as_long_as_it_is_named(project: Project) -> None:
+    secrets = [f"secret {number}, which is as long as it takes" for number in range(3)]
+    project.settings(f"SECRET_KEY, SECRET_KEY_FALLBACKS = {secrets[0]!r}, [{secrets[1]!r}]")
+    project.write("shop/api.py", TURNED)
+    with project.serve() as served, httpx.Client(base_url=served.url) as client:
+        shown = [create_jwt_for_user(7, secret) for secret in secrets] + [client.get("/new").text]
+        told = [client.get("/", headers={"Authorization": f"Bearer {one}"}) for one in shown]
+    assert [answer.status_code for answer in told] == [200, 200, 401, 200]
+    assert Token.decode(shown[-1], secrets[0]).sub == "7", "the new one signs"
 
 
 LOCAL = """
