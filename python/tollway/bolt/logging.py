@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,19 +30,24 @@ class LoggingConfig:
     ``user_agent``, and bodies never are unless named, or not at all: they hold secrets.
     """
 
-    request_log_fields: Iterable[str] = REQUEST_FIELDS
+    request_log_fields: Collection[str] = REQUEST_FIELDS
     """Of ``client_ip, method, path, query, request_id, host, referer, user_agent``."""
-    response_log_fields: Iterable[str] = RESPONSE_FIELDS
+    response_log_fields: Collection[str] = RESPONSE_FIELDS
     """Of ``status_code, size, duration``."""
-    skip_paths: Iterable[str] = frozenset()
+    skip_paths: Collection[str] = frozenset()
     """Paths of routes, as they are written, that are not logged."""
-    skip_status_codes: Iterable[int] = frozenset()
+    skip_status_codes: Collection[int] = frozenset()
     sample_rate: float = 1.0
     """The share of answers below 400 that is logged."""
     min_duration_ms: float = 0.0
     """Answers below 400 that took less are not logged."""
 
     def __post_init__(self) -> None:
+        named = ("request_log_fields", "response_log_fields", "skip_paths", "skip_status_codes")
+        for name in named:
+            value = getattr(self, name)
+            if isinstance(value, str) or not isinstance(value, Collection):
+                raise ConfigError(f"LoggingConfig: {name}={value!r} is not a list or a set")
         unknown = {*self.request_log_fields, *self.response_log_fields} - _KNOWN
         if unknown:
             raise ConfigError(
