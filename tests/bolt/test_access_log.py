@@ -267,7 +267,7 @@ def test_mistakes_in_a_logging_config() -> None:
         ({"request_log_fields": {"body"}}, "no field 'body'"),
         ({"skip_paths": "/health"}, "skip_paths='/health' is not a list"),
         ({"skip_status_codes": 404}, "skip_status_codes=404 is not a list"),
-        ({"request_log_fields": iter(["path"])}, "request_log_fields=<.*> is not a list"),
+        ({"request_log_fields": iter(["path"])}, "is not a list or a set"),
         ({"sample_rate": 2}, "sample_rate=2"),
         ({"min_duration_ms": -1}, "min_duration_ms=-1"),
     ]:
