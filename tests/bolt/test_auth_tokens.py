@@ -20,6 +20,8 @@ from tollway.bolt.auth import (
     InMemoryRevocation,
     IsAuthenticated,
     JWTAuthentication,
+    JWTAuthViews,
+    RevocationStore,
     Token,
     TokenRotationError,
     create_jwt_for_user,
@@ -94,6 +96,35 @@ def test_a_login_may_have_an_end_that_no_refresh_moves() -> None:
     assert read(fresh.refresh_token)["oat"] == now - 100
     with pytest.raises(TokenRotationError, match="too old"):
         rotated(fresh.refresh_claims, store, max_session_lifetime=50)
+
+
+class Noted(RevocationStore):
+    """Notes until when something is revoked."""
+
+    def __init__(self) -> None:
+        self.until: dict[str, float] = {}
+
+    async def add(self, key: str, until: float) -> bool:
+        self.until[key] = until
+        return True
+
+    async def contains(self, keys: list[str]) -> bool:
+        return any(key in self.until for key in keys)
+
+
+@pytest.mark.parametrize("shown", ["access_token", "refresh_token"])
+def test_a_logout_outlasts_every_token_of_the_login(shown: str) -> None:
+    """A login of six days ago that was refreshed meanwhile ends for good, not for one day more."""
+    week, store = 604_800, Noted()
+    api = BoltAPI()
+    views = JWTAuthViews("/auth", store=store, secret=tokens.SECRET, refresh_ttl=week)
+    api.include_router(views)
+    pair = create_token_pair(7, secret=tokens.SECRET, oat=int(time.time()) - 6 * 86_400)
+    with serving(api) as served:
+        answer = served.get("/auth/logout", "POST", **bearer(str(getattr(pair, shown))))
+    assert answer.status == 204
+    [until] = store.until.values()
+    assert until >= pair.refresh_claims["exp"]  # type: ignore[index]
 
 
 def test_without_rotation_the_refresh_token_stays() -> None:

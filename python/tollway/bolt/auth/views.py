@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from inspect import iscoroutinefunction
 from typing import Annotated, Any
@@ -148,9 +149,9 @@ def user_of(credentials: LoginCredentials, tries: LoginTries) -> Any:
 async def end_login(shown: Mapping[str, Any], store: RevocationStore, refresh_ttl: int) -> None:
     """Revoke a token that is shown, and every other of its login."""
     if shown.get("fam"):
-        # The refresh token outlives the access token that is shown here.
-        exp = float(shown["oat"]) + refresh_ttl if shown.get("oat") else None
-        await store.revoke_family(shown["fam"], exp=max(exp or 0, shown["exp"]))
+        # Whenever the login was, its last refresh token may have been made just now.
+        exp = max(time.time() + refresh_ttl, shown["exp"])
+        await store.revoke_family(shown["fam"], exp=exp)
     else:
         await store.revoke(shown["jti"], exp=shown["exp"])
 
