@@ -77,6 +77,16 @@ def test_a_pair_is_one_login() -> None:
         create_token_pair(7, secret=tokens.SECRET, claims={"sub": "8", "exp": 1})
 
 
+def test_a_refresh_keeps_how_the_login_was_and_asks_again_what_may_have_changed() -> None:
+    store = InMemoryRevocation()
+    first = create_token_pair(7, secret=tokens.SECRET, claims={"tier": "pro"}, method="otp")
+    second = rotated(first.refresh_claims, store, claims={"tier": "free"})
+    third = rotated(second.refresh_claims, store)
+    told = [read(pair.access_token) for pair in (second, third)]
+    assert [one["amr"] for one in told] == [["otp"], ["otp"]]
+    assert [one.get("tier") for one in told] == ["free", None]
+
+
 def test_a_refresh_token_is_good_once_and_its_theft_ends_the_login() -> None:
     store = InMemoryRevocation()
     first = create_token_pair(7, secret=tokens.SECRET)

@@ -189,7 +189,8 @@ async def rotate_refresh_token(
     The old token is good no longer. Whoever shows it again has stolen it, or was stolen from:
     then every token of that login is revoked. ``rotate=False`` makes an access token only and
     leaves the refresh token as it is. ``max_session_lifetime`` is in seconds since the login.
-    Give the ``user`` as the database has them now, so that the new token says what holds now.
+    Give the ``user`` as the database has them now, and ``claims`` anew, so that the new tokens say
+    what holds now: of the old one's claims only those about the login itself are kept.
 
     Raises :class:`TokenRotationError`.
     """
@@ -216,6 +217,7 @@ async def rotate_refresh_token(
         access_ttl=access_ttl,
         refresh_ttl=refresh_ttl,
         claims=claims,
+        method=next(iter(refresh_claims.get("amr") or ()), None),
         version=int(refresh_claims.get("ver") or 0),
         oat=oat,
         family=str(fam),
