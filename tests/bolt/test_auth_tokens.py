@@ -60,8 +60,8 @@ def test_a_token_needs_somebody() -> None:
             create_jwt_for_user(nobody, tokens.SECRET)
 
 
-def rotated(claims: Any, store: InMemoryRevocation, **more: Any) -> Any:
-    return asyncio.run(rotate_refresh_token(claims, store=store, secret=tokens.SECRET, **more))
+def rotated(shown: Any, store: InMemoryRevocation, **more: Any) -> Any:
+    return asyncio.run(rotate_refresh_token(shown, store=store, secret=tokens.SECRET, **more))
 
 
 def test_a_pair_is_one_login() -> None:
