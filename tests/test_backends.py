@@ -79,7 +79,7 @@ def test_whoever_hears_of_a_failure_may_ask_a_limiter(server: RedisServer) -> No
     try:
         away = Limiter("redis://127.0.0.1:1/0", fail_mode="open")
         assert away.check(policy, "k").degraded
-        assert "redis://127.0.0.1:1/0" in handler.lines.get(timeout=30)
+        assert "redis://127.0.0.1:1/0" in handler.lines.get_nowait()
         away = Limiter("redis://127.0.0.1:1/1", fail_mode="open")
         assert asyncio.run(_one_answer(away, policy)).degraded
         assert "redis://127.0.0.1:1/1" in handler.lines.get(timeout=30)

@@ -5,7 +5,7 @@
 //! server. Otherwise a thread of its own does: while answers are awaited elsewhere, as by an event
 //! loop, while several callers wait, and while nobody does.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::{PyResult, Python};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+
+use crate::interpreter::Visit;
 
 /// How long a caller that drives stays the newest before the thread takes over again, and how often
 /// the thread looks.
@@ -29,7 +31,11 @@ const PATIENCE: Duration = Duration::from_secs(1);
 thread_local! {
     /// What this thread drives, or waits to.
     static DRIVES: Cell<Option<&'static Runtime>> = const { Cell::new(None) };
+    /// What a caller on this thread does once it is answered.
+    static AFTERWARDS: RefCell<Vec<Afterwards>> = const { RefCell::new(Vec::new()) };
 }
+
+type Afterwards = Box<dyn FnOnce(Python<'_>)>;
 
 /// The process it was made in, and the runtime. A forked child must not touch its parent's, not
 /// even to drop it: its threads are not there.
@@ -134,7 +140,7 @@ impl Runtime {
 
     /// Blocks until the answer is there, without the GIL. Stores bound the wait.
     pub(crate) fn wait<T: Send>(&'static self, py: Python<'_>, answer: impl Future<Output = T> + Send) -> T {
-        py.detach(|| {
+        let answer = py.detach(|| {
             let others = self.callers.fetch_add(1, SeqCst);
             let _caller = Counted(&self.callers);
             let now = self.now();
@@ -145,12 +151,24 @@ impl Runtime {
                 self.leave.notify_one();
             }
             self.block_on(answer)
-        })
+        });
+        AFTERWARDS.take().into_iter().for_each(|step| step(py));
+        answer
     }
 
     /// The runtime, where what blocks would hold up others: then it belongs on a thread aside.
     pub(crate) fn driven_here() -> Option<&'static Self> {
         DRIVES.get()
+    }
+
+    /// Runs a step in the interpreter that may block, and may ask a limiter itself, where that holds up
+    /// nobody: by whoever waits on this thread, once it is answered, or beside the runtime's own.
+    pub(crate) fn afterwards(&self, step: impl FnOnce(Python<'_>) + Send + 'static) {
+        if self.thread.get().is_none_or(|own| own.id() != std::thread::current().id()) {
+            AFTERWARDS.with_borrow_mut(|steps| steps.push(Box::new(step)));
+        } else if let Some(visit) = Visit::announce() {
+            self.handle().spawn_blocking(|| visit.enter(step));
+        }
     }
 
     /// The right to one of [`MOST_ASIDE`] threads, once one is free.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use pyo3::prelude::*;
 use tollway::{FailMode, Observer, StoreError};
 
-use crate::interpreter::{self, Visit};
+use crate::interpreter;
 use crate::runtime::Runtime;
 
 /// How often a failing store may be mentioned.
@@ -46,15 +46,11 @@ impl Observer for FailureLog {
                 error.write_unraisable(py, None);
             }
         };
-        // A handler of the log may block, and may ask a limiter itself. Without an interpreter, at
-        // exit, there is nobody to tell.
         match Runtime::driven_here() {
+            // A handler of the log may block, and may ask a limiter itself.
+            Some(runtime) => runtime.afterwards(warn),
+            // Without an interpreter, at exit, there is nobody to tell.
             None => drop(interpreter::enter(warn)),
-            Some(runtime) => {
-                if let Some(visit) = Visit::announce() {
-                    runtime.handle().spawn_blocking(|| visit.enter(warn));
-                }
-            }
         }
     }
 }
