@@ -8,10 +8,13 @@ import sys
 import threading
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
 
+from tests.servers import redis_server
+from tests.sharing import patient
 from tollway import ConfigError, Limiter, Policy, Rate, RateError
 from tollway.algorithms import Algorithm, Verdict
 from tollway.testing import ManualClock
@@ -297,6 +300,33 @@ def test_a_broken_algorithm_refuses_and_is_heard_of(monkeypatch: pytest.MonkeyPa
     decision = Limiter("memory://").check(Policy("p", "3/h", algorithm=Faulty), "k")
     assert not decision
     assert heard == [ZeroDivisionError]
+
+
+class Asking(Algorithm):
+    """A law that asks elsewhere, which is none."""
+
+    name = "asking"
+
+    limiter: Limiter
+
+    def decide(self, rate: Rate, state: bytes | None, now: int, cost: int) -> tuple[Verdict, bytes]:
+        self.limiter.check(Policy("others", "9/h"), "k")
+        return Verdict(True, 1), b""
+
+
+def test_an_algorithm_that_asks_a_server_is_broken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    heard = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: heard.append(str(args.exc_value)))
+    with redis_server() as server:
+        Asking.limiter = patient(server.url)
+        policy = Policy("p", "3/h", algorithm=Asking)
+        for url in (server.url, f"sqlite:///{tmp_path}/limits.db"):
+            limiter = patient(url, near_cache=0)
+            assert [limiter.check(policy, "k").allowed for _ in range(2)] == [False, False]
+    assert len(heard) >= 4
+    assert all("decide by the state alone" in error for error in heard)
 
 
 def test_a_name_is_registered_once() -> None:

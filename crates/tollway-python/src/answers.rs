@@ -48,7 +48,7 @@ pub(crate) fn wait<T: Send>(py: Python<'_>, answer: impl Future<Output = T> + Se
     if let Poll::Ready(value) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         return Ok(value);
     }
-    Ok(runtime()?.wait(py, answer))
+    runtime()?.wait(py, answer)
 }
 
 /// The same for what surely has to be waited for. The question is put by whoever drives the stores,
@@ -58,5 +58,5 @@ where
     T: Send,
     F: Future<Output = T> + Send,
 {
-    Ok(runtime()?.wait(py, async { ask().await }))
+    runtime()?.wait(py, async { ask().await })
 }

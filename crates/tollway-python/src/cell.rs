@@ -100,7 +100,7 @@ impl PyCell {
             step()
         };
         // None as well when the runtime is being dropped, which it never is.
-        Ok(runtime.handle().spawn_blocking(step).await.ok().flatten())
+        Ok(runtime.aside(step).await.ok().flatten())
     }
 
     /// Waits, but not for ever.

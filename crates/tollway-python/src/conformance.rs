@@ -27,8 +27,8 @@ pub fn check_store(py: Python<'_>, store: &Bound<'_, PyAny>, seed: &str) -> PyRe
     let runtime = runtime()?;
     let suite = conformance::run(Arc::new(store), seed);
     let outcome = catch_unwind(AssertUnwindSafe(|| runtime.wait(py, suite)));
-    outcome.map_err(|panic| {
+    outcome.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-        PyAssertionError::new_err(text.unwrap_or("the suite stopped without a reason").to_owned())
+        Err(PyAssertionError::new_err(text.unwrap_or("the suite stopped without a reason").to_owned()))
     })
 }

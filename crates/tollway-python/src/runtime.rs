@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::{PyResult, Python};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::task::JoinHandle;
 
 use crate::interpreter::Visit;
 
@@ -31,6 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 thread_local! {
     /// What this thread drives, or waits to.
     static DRIVES: Cell<Option<&'static Runtime>> = const { Cell::new(None) };
+    /// Whether this thread is one aside, which may block.
+    static ASIDE: Cell<bool> = const { Cell::new(false) };
     /// What a caller on this thread does once it is answered.
     static AFTERWARDS: RefCell<Vec<Afterwards>> = const { RefCell::new(Vec::new()) };
 }
@@ -111,10 +115,9 @@ impl Runtime {
     }
 
     fn block_on<T>(&'static self, answer: impl Future<Output = T>) -> T {
-        let before = DRIVES.replace(Some(self));
-        let answer = self.tokio.block_on(answer);
-        DRIVES.set(before);
-        answer
+        DRIVES.set(Some(self));
+        let _leaving = Leaving;
+        self.tokio.block_on(answer)
     }
 
     fn needs_the_thread(&self) -> bool {
@@ -134,12 +137,20 @@ impl Runtime {
 
     /// Where stores are driven. What is waited for there and not by [`Self::wait`] needs the thread:
     /// say so by [`Self::want_thread`].
-    pub(crate) fn handle(&self) -> &tokio::runtime::Handle {
+    pub(crate) fn handle(&self) -> &Handle {
         self.tokio.handle()
     }
 
     /// Blocks until the answer is there, without the GIL. Stores bound the wait.
-    pub(crate) fn wait<T: Send>(&'static self, py: Python<'_>, answer: impl Future<Output = T> + Send) -> T {
+    ///
+    /// # Errors
+    /// `RuntimeError` where somebody else is driven, who may be who brings the answer.
+    pub(crate) fn wait<T: Send>(&'static self, py: Python<'_>, answer: impl Future<Output = T> + Send) -> PyResult<T> {
+        if DRIVES.get().is_some() || !ASIDE.get() && Handle::try_current().is_ok() {
+            return Err(PyRuntimeError::new_err(
+                "an algorithm asked a limiter over a server while such a limiter asked it: decide by the state alone",
+            ));
+        }
         let answer = py.detach(|| {
             let others = self.callers.fetch_add(1, SeqCst);
             let _caller = Counted(&self.callers);
@@ -153,7 +164,7 @@ impl Runtime {
             self.block_on(answer)
         });
         AFTERWARDS.take().into_iter().for_each(|step| step(py));
-        answer
+        Ok(answer)
     }
 
     /// The runtime, where what blocks would hold up others: then it belongs on a thread aside.
@@ -167,8 +178,16 @@ impl Runtime {
         if self.thread.get().is_none_or(|own| own.id() != std::thread::current().id()) {
             AFTERWARDS.with_borrow_mut(|steps| steps.push(Box::new(step)));
         } else if let Some(visit) = Visit::announce() {
-            self.handle().spawn_blocking(|| visit.enter(step));
+            self.aside(|| visit.enter(step));
         }
+    }
+
+    /// Runs a step that may block on a thread of its own.
+    pub(crate) fn aside<T: Send + 'static>(&self, step: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+        self.tokio.spawn_blocking(|| {
+            ASIDE.set(true);
+            step()
+        })
     }
 
     /// The right to one of [`MOST_ASIDE`] threads, once one is free.
@@ -186,6 +205,15 @@ impl Runtime {
             thread.unpark();
         }
         Wanted { _count: Counted(&self.wanted) }
+    }
+}
+
+/// Says at its end, which may be a panic's, that this thread drives no more.
+struct Leaving;
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        DRIVES.set(None);
     }
 }
 
