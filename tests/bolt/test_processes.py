@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import socket
 import stat
@@ -122,6 +123,58 @@ def test_code_that_does_not_load_changes_nothing(shop: Project, processes: str) 
         wait("something is said", lambda: any("goes on" in line for line in served.lines), 30)
         assert pids(served.url) == before
         assert any("was never closed" in line for line in served.lines), served.lines
+        assert served.stop() == 0
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_reload_that_cannot_be_tried_changes_nothing(shop: Project, processes: str) -> None:
+    """The process has all the files open that it may have."""
+    with shop.serve("--processes", processes) as served:
+        before, pid = pids(served.url), served.process.pid
+        usual = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, usual[1]))
+        served.process.send_signal(signal.SIGHUP)
+        served.wait_for_line("not loaded again, the old program goes on: ")
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
+        assert pids(served.url) == before
+        shop.write("shop/version.py", VERSION.format(2))
+        served.process.send_signal(signal.SIGHUP)
+        comes(served.url, 2)
+        assert served.stop() == 0
+
+
+FULL = """
+import os
+from pathlib import Path
+
+DATABASES = {}
+fork = os.fork
+
+
+def fork_if_there_is_room():
+    if Path(__file__).with_name("full").exists():
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+    return fork()
+
+
+os.fork = fork_if_there_is_room
+"""
+
+
+def test_a_process_that_cannot_be_started_now_is_started_later(shop: Project) -> None:
+    shop.settings(FULL)
+    full = shop.folder / "site_of_tests" / "full"
+    with shop.serve("--processes", "2") as served:
+        wait("both processes answer", lambda: len(pids(served.url)) == 2, 30)
+        full.touch()
+        with suppress(httpx.TransportError):
+            httpx.get(f"{served.url}/die")
+        served.wait_for_line("no process can be started: Resource temporarily unavailable")
+        pid = served.process.pid
+        left = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        assert len(left) == 1, "the other one goes on"
+        full.unlink()
+        wait("both processes answer again", lambda: len(pids(served.url)) == 2, 30)
         assert served.stop() == 0
 
 

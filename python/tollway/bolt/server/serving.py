@@ -191,15 +191,18 @@ class _Life:
 
     async def check(self) -> None:
         """Stop, to be loaded again, if the program would start."""
-        check = await asyncio.create_subprocess_exec(
-            *check_command(),
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        _, told = await check.communicate()
+        try:
+            check = await asyncio.create_subprocess_exec(
+                *check_command(),
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            _, told = await check.communicate()
+            why = last_words(told.decode(errors="replace")) if check.returncode else None
+        except OSError as error:
+            why = error.strerror or str(error)
         self.checking = False
-        if check.returncode != 0:
-            why = last_words(told.decode(errors="replace"))
+        if why is not None:
             self.say(f"not loaded again, the old program goes on: {why}")
         elif not self.stop.is_set():
             self.reloading = True

@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final, NoReturn
 
 from tollway.bolt.server.recycling import (
@@ -34,6 +35,7 @@ MOST_DEATHS: Final = 7
 
 _SHORTEST: Final = 0.1
 _LONGEST: Final = 10.0
+_NO_ROOM: Final = 2.0
 _SETTLED: Final = 30.0
 _LAST_GRACE: Final = 5.0
 _NEVER: Final = float("inf")
@@ -152,10 +154,11 @@ class Supervisor:
 
     def turn(self) -> None:
         """Wait for the next thing to happen, and see to it."""
+        now = time.monotonic()
         waits = [worker.kill_at for worker in self.alive()]
         if not self.stopping:
-            waits += [slot.again for slot in self.slots if not slot.workers()]
-        pause = min(waits, default=_NEVER) - time.monotonic()
+            waits += [slot.again for slot in self.slots if slot.again > now or not slot.workers()]
+        pause = min(waits, default=_NEVER) - now
         timeout = None if pause == _NEVER else max(pause, 0.0)
         found, _, _ = select.select([self.wakeup, self.messages], [], [], timeout)
         if self.messages in found:
@@ -189,10 +192,10 @@ class Supervisor:
                 slot.coming = self.start(slot)
         # One at a time: the others go on serving meanwhile.
         if not any(slot.coming for slot in self.slots):
-            worn = next((slot for slot in self.slots if slot.worn and slot.serving), None)
-            if worn is not None:
-                worn.worn = False
-                worn.coming = self.start(worn)
+            worn = (slot for slot in self.slots if slot.worn and slot.serving and now >= slot.again)
+            for slot in islice(worn, 1):
+                slot.coming = self.start(slot)
+                slot.worn = slot.coming is None
 
     def heard(self, line: str) -> None:
         """What a child has to say: that it serves, or that it has served for long enough."""
@@ -217,10 +220,16 @@ class Supervisor:
             self.retired.append(worker)
         _send(worker, signal.SIGTERM)
 
-    def start(self, slot: Slot) -> Worker:
+    def start(self, slot: Slot) -> Worker | None:
+        """A child in a place; None when the system has no room, which is tried again soon."""
         sys.stdout.flush()
         sys.stderr.flush()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self.say(f"no process can be started: {error.strerror}")
+            slot.again = time.monotonic() + _NO_ROOM
+            return None
         if pid == 0:
             self.be_child(slot.index)
         return Worker(pid)
@@ -312,11 +321,14 @@ class Supervisor:
         if self.stopping or self.checking is not None:
             return
         self.say("checking the program before it is loaded again")
-        self.told, path = tempfile.mkstemp()
-        os.unlink(path)
-        self.checking = subprocess.Popen(
-            check_command(), stdout=subprocess.DEVNULL, stderr=self.told, text=True
-        )
+        try:
+            self.told, path = tempfile.mkstemp()
+            os.unlink(path)
+            self.checking = subprocess.Popen(
+                check_command(), stdout=subprocess.DEVNULL, stderr=self.told, text=True
+            )
+        except OSError as error:
+            self.say(f"not loaded again, the old program goes on: {error.strerror}")
 
     def finish_check(self) -> None:
         if self.checking is None or self.checking.poll() is None:
