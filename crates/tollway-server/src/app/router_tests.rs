@@ -131,3 +131,14 @@ fn literal_braces_match_themselves() {
     let router = router(&[("GET", "/{{x}}")]);
     assert_eq!(found(&router, "GET", "/{x}").unwrap().0, "GET /{{x}}");
 }
+
+#[test]
+fn paths_of_refused_requests_are_found_or_not() {
+    let router = router(&[("GET", "/"), ("GET", "/items/{id}"), ("GET", "/files/{*rest}")]);
+    for (path, expected) in [("", "404"), ("*", "404"), ("items/7", "404"), ("/items/%", "GET /items/{id}")] {
+        let found = found(&router, "GET", path).map_or_else(|error| error, |(label, _)| label);
+        assert_eq!(found, expected, "{path:?}");
+    }
+    let cut = format!("/files/{}", "%F0%9F%98%80".repeat(90).get(..1017).unwrap());
+    assert_eq!(found(&router, "GET", &cut).unwrap().0, "GET /files/{*rest}");
+}
