@@ -12,6 +12,8 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
 BIN = TOP / ".venv" / "bin"
+# Stores of one kind each: what is built alone has nothing in it that only others use.
+STORES = ("memory", "shm", "sqlite")
 PYTHON_FOLDERS = ("python", "tests", "scripts", "examples", "bench", "docs")
 
 
@@ -30,6 +32,13 @@ def checks() -> dict[str, list[str]]:
             *("cargo", "clippy", "--workspace", "--all-targets", "--all-features", "--locked"),
             *("--quiet", "--", "--deny", "warnings"),
         ],
+        **{
+            f"clippy-{store}": [
+                *("cargo", "clippy", "--package", "tollway-stores", "--no-default-features"),
+                *("--features", store, "--locked", "--quiet", "--", "--deny", "warnings"),
+            ]
+            for store in STORES
+        },
         "rustdoc": [
             *("cargo", "doc", "--workspace", "--no-deps", "--all-features", "--locked", "--quiet")
         ],
