@@ -14,9 +14,10 @@ from django.http import HttpResponse
 from django.test import RequestFactory, override_settings
 
 from tests.asgi.serving import serve_asgi, serve_wsgi
-from tests.django.conftest import codes
+from tests.django.conftest import User, codes
 from tollway import Limiter
 from tollway.django import generate_key, rate_limit
+from tollway.django.rules import Pattern
 from tollway.testing import ManualClock
 
 
@@ -219,3 +220,48 @@ def test_a_header_sent_twice_is_no_way_round(client: httpx.Client) -> None:
         assert seen == [200, 200, 200, 429]
         first_only = [(b"X-Forwarded-For", b"9.9.9.9"), (b"X-Forwarded-For", b"2.2.2.2")]
         assert client.get("/", headers=first_only).status_code == 429
+
+
+def test_invented_methods_and_spellings_of_the_host_gain_no_budget(rf: RequestFactory) -> None:
+    by_method = rate_limit("{ip}/{method}", "2/h")(ok)
+    assert codes(by_method, [rf.generic(f"M{n}", "/") for n in range(4)]) == [200, 200, 429, 429]
+    by_host = rate_limit("{ip}/{host}", "2/h")(ok)
+    spelled = ("shop.example", "SHOP.example", "shop.example:8000", "shop.example.", "a b")
+    with override_settings(ALLOWED_HOSTS=["shop.example", "other.example"]):
+        requests = [rf.get("/", HTTP_HOST=host) for host in spelled]
+        assert codes(by_host, requests) == [200, 200, 429, 429, 200]
+        strange = [rf.get("/", HTTP_HOST=f"x{n}.example") for n in range(3)]
+        assert codes(by_host, strange) == [200, 429, 429]
+        assert codes(by_host, [rf.get("/", HTTP_HOST="other.example")]) == [200]
+
+
+def test_head_is_no_way_round_a_limit_on_get(rf: RequestFactory) -> None:
+    """Django answers HEAD by the code for GET."""
+    view = rate_limit(rate="2/h", method="GET")(ok)
+    assert codes(view, [rf.get("/"), rf.head("/"), rf.head("/"), rf.get("/")]) == [
+        *(200, 200, 429, 429)
+    ]
+    assert codes(view, [rf.post("/")]) == [200]
+    pattern = Pattern.parse("GET /items/")
+    assert pattern.length("HEAD", "/items/1") > 0
+    assert pattern.length("POST", "/items/1") < 0
+
+
+def test_a_denied_user_is_denied_however_the_list_is_given(rf: RequestFactory) -> None:
+    request = rf.get("/")
+    request.user = User(7)  # type: ignore[assignment]
+    for given in (["user:7"], (f"user:{pk}" for pk in (6, 7)), {"user:7"}):
+        assert codes(rate_limit(rate="9/h", deny_list=given)(ok), [request]) == [403]
+
+
+def test_a_cost_of_any_size_is_refused_and_no_500(rf: RequestFactory) -> None:
+    """What a client sends may say how much it costs."""
+    for cost in (2_000_000_000, 2**63, 10**30):
+        view = rate_limit(rate="5/h", cost=lambda _, cost=cost: cost)(ok)
+        assert codes(view, [rf.get("/")]) == [429]
+        later = rate_limit(
+            rate="5/h",
+            group=f"later {cost}",
+            cost=lambda _, answer, cost=cost: cost if answer else 1,
+        )(ok)
+        assert codes(later, [rf.get("/"), rf.get("/")]) == [200, 429]

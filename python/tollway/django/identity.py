@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest
+from django.http.request import split_domain_port
 
 from tollway import ConfigError, hash_identity
 from tollway.django import conf
 from tollway.django.ruling import key_of, meta_name
+from tollway.django.settings import METHODS
 from tollway.django.steps import Call, Steps, User, arun, run
 from tollway.identity import KeySpec, joined, parse_key, text
 
@@ -120,9 +123,9 @@ def named_value(setup: conf.Setup, request: Any, spec: KeySpec) -> str | None:
         case "global":
             return "global"
         case "method":
-            return request.method or "GET"
+            return request.method if request.method in METHODS else "OTHER"
         case "host":
-            return text(request.META.get("HTTP_HOST") or request.META.get("SERVER_NAME", ""))
+            return _host(request)
         case _:  # "route": parse_key knows no others
             return route(request)
     return f"{spec}:{text(value)}" if value not in (None, "") else None
@@ -151,6 +154,17 @@ def _claim(setup: conf.Setup, request: Any, name: str) -> str | None:
     token = verifier.token(request.META.get("HTTP_AUTHORIZATION"), request.COOKIES)
     value = verifier.claim(token, name)
     return None if value is None else f"jwt:{name}:{text(value)}"
+
+
+def _host(request: Any) -> str:
+    """The site that is asked for, in one spelling; of those that are not served, one for all.
+
+    A client may write case and port as it likes, and any name at all.
+    """
+    try:
+        return split_domain_port(request.get_host())[0]
+    except DisallowedHost:
+        return "other"
 
 
 def _organisation(setup: conf.Setup, request: Any) -> Steps[str | None]:

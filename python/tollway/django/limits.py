@@ -149,6 +149,8 @@ def limit(
             "adaptive=: limits that follow the load are not part of this release; pass rate= a "
             "function of the request that answers with the rate of the moment"
         )
+    allow = access("allow_list", allow_list, "allow")
+    deny = access("deny_list", deny_list, "deny")
     rate_of = rate if callable(rate) else None
     rates = None if rate is None or rate_of is not None else settings.rates(rate)
     if algorithm is not None:
@@ -173,9 +175,9 @@ def limit(
         config=config,
         block=_is_bool("block", block),
         shadow=_is_bool("shadow", shadow),
-        allow=access("allow_list", allow_list, "allow"),
-        deny=access("deny_list", deny_list, "deny"),
-        wants_user=any(map(names_users, (allow_list, deny_list))),
+        allow=allow,
+        deny=deny,
+        wants_user=names_users(allow_list, allow) or names_users(deny_list, deny),
         group=_group(group),
         methods=_methods(method),
         cost=_cost(cost),
@@ -234,16 +236,15 @@ def _wants_answer(function: Callable[..., Any]) -> bool:
     return sum(wanted) >= 2
 
 
-_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
-
-
 def _methods(method: str | Iterable[str] | None) -> frozenset[str] | None:
+    """The methods that count; HEAD with GET, since Django answers it by the same code."""
     if method is None:
         return None
     names = method.split(",") if isinstance(method, str) else list(method)
     if not names:
         raise ConfigError("method= names no method; leave it out to limit every method")
-    return frozenset(settings.choose("method", name.strip().upper(), _METHODS) for name in names)
+    stated = {settings.choose("method", name.strip().upper(), settings.METHODS) for name in names}
+    return frozenset(stated | {"HEAD"} if "GET" in stated else stated)
 
 
 def _callable_name(function: Callable[..., Any]) -> str:

@@ -13,6 +13,7 @@ from django.http import HttpRequest, HttpResponseBase
 
 from tollway import ConfigError, Decision, Limiter, Policy
 from tollway.answer import tightest
+from tollway.counter import COUNT_MAX
 from tollway.django import conf, identity, responses
 from tollway.django.limits import CLOSED, Limit
 from tollway.django.ruling import subject
@@ -215,8 +216,7 @@ def settle(request: Any, passage: Passage, response: HttpResponseBase) -> Steps[
         function = toll.limit.cost_of_answer
         if function is None:
             continue
-        actual = yield Call("cost", function, request, response)
-        _checked_cost(toll.limit, actual)
+        actual = _checked_cost(toll.limit, (yield Call("cost", function, request, response)))
         try:
             yield Settle(toll.limiter, toll.charge, actual)
         except StoreError as error:
@@ -259,8 +259,7 @@ def _toll(
     cost = limit.cost
     if callable(cost):
         arguments = (request,) if limit.cost_of_answer is None else (request, None)
-        cost = yield Call("cost", cost, *arguments)
-        _checked_cost(limit, cost)
+        cost = _checked_cost(limit, (yield Call("cost", cost, *arguments)))
     policy: Policy | None
     named = (limit.group or scope,) if limit.grouped else ()
     if limit.rate_of is None:
@@ -282,9 +281,11 @@ def _toll(
     return Toll(limit, setup.limiter(limit.backend), (policy, who, cost))
 
 
-def _checked_cost(limit: Limit, cost: Any) -> None:
+def _checked_cost(limit: Limit, cost: Any) -> int:
+    """The cost; what is more than can be counted is as much as can be."""
     if isinstance(cost, bool) or not isinstance(cost, int) or cost < 0:
         raise ConfigError(f"the cost function of {limit.name('')!r} returned {cost!r}")
+    return min(cost, COUNT_MAX)
 
 
 def _judged(

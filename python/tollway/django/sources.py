@@ -73,8 +73,8 @@ def access(what: str, stated: Any, plain: str) -> AccessList | None:
         raise ConfigError(f"{what}: {error}") from error
 
 
-def names_users(stated: Any) -> bool:
-    """Whether a list as it was stated may name users; what can change later may."""
-    return isinstance(stated, AccessList) or (
-        stated is not None and any("user:" in str(entry) for entry in stated)
-    )
+def names_users(stated: Any, made: AccessList | None) -> bool:
+    """Whether a list may name users: what was stated as one may change later."""
+    if made is None or made is stated:
+        return made is not None
+    return any("user:" in entry for entry in made.entries())
