@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -28,8 +29,18 @@ _FIELDS: Final = frozenset(("username", "ip"))
 _LONGEST: Final = 1024
 """Characters of a name that may be an account's: to look at a megabyte of them takes seconds."""
 
-_IGNORED: Final = "MC"
-"""Categories of Unicode that some databases do not look at when they compare: marks, controls."""
+_LATIN: Final = re.compile(
+    "(?:COMBINING )?LATIN (?:SMALL |CAPITAL )?(?:LETTER |LIGATURE )"
+    "(?:DOTLESS |INSULAR |LONG )?([A-Z]{1,2})(?: WITH .*| DIGRAPH| BELOW)?"
+)
+"""Letters that some databases take for one or two of ours, by their names in Unicode."""
+
+_STRANGE: Final = str.maketrans(
+    "ð\u1dd9\u1dd3\u1dd7" + "".join(map(chr, [*range(0x0F2A, 0x0F34), *range(0x09F4, 0x09F8)])),
+    "ddac" + "1234567890" + "1234",
+    "\u0345\u1cf2\u1cf3\ufe73",
+)
+"""Others of that kind, halves of digits, and letters that databases do not look at."""
 
 
 class LoginLockout(Counting):
@@ -121,14 +132,28 @@ def account(username: str) -> str:
     """What an account is counted by: a hash that is the same for every spelling of its name.
 
     Databases and login forms differ in which spellings are one account; here capitals, marks,
-    widths, and what cannot be seen make no difference, so that no spelling has tries of its own.
-    Names that are longer than any account's share one count.
+    strokes, widths, digits of other scripts, and what cannot be seen make no difference, so that
+    no spelling has tries of its own. Names that are longer than any account's share one count.
     """
     if len(username) > _LONGEST:
         username = ""
-    plain = unicodedata.normalize("NFKD", username.casefold()).casefold()
-    seen = "".join(char for char in plain if unicodedata.category(char)[0] not in _IGNORED)
-    return hash_identity(seen.strip())
+    plain = unicodedata.normalize("NFKD", username.translate(_STRANGE).casefold()).casefold()
+    seen = "".join(map(_ours, plain.translate(_STRANGE)))
+    # One collation takes a sharp s for one of ours, another one for two.
+    return hash_identity(re.sub("s+", "s", seen))
+
+
+def _ours(char: str) -> str:
+    """What a character counts as: an ASCII one that some database takes it for, if there is one."""
+    if char.isascii():
+        return char if char.isprintable() and char != " " else ""
+    number = unicodedata.numeric(char, -1.0)
+    if number in range(10):
+        return str(int(number))
+    latin = _LATIN.fullmatch(unicodedata.name(char, ""))
+    if latin:
+        return latin[1].lower()
+    return char if unicodedata.category(char) in ("Ll", "Lo", "Lt", "Lu", "Nd", "Nl", "No") else ""
 
 
 @contextmanager
