@@ -161,9 +161,6 @@ def limit(
         config.check(str(algorithm), rates)
         if rates is None and rate_of is None and config.refill_rate is not None:
             rates = config.rates(None)
-    for what, value in (("skip_if", skip_if), ("response_callback", response_callback)):
-        if value is not None and not callable(value):
-            raise ConfigError(f"{what}={value!r} is not a function")
     return Limit(
         key=key if callable(key) else parse_key(key),
         key_name=_callable_name(key) if callable(key) else key,
@@ -182,8 +179,8 @@ def limit(
         methods=_methods(method),
         cost=_cost(cost),
         cost_of_answer=cost if callable(cost) and _wants_answer(cost) else None,
-        skip_if=skip_if,
-        response_callback=response_callback,
+        skip_if=_function("skip_if", skip_if),
+        response_callback=_function("response_callback", response_callback),
         backend=backend if backend is None or callable(backend) else backends.stated(backend),
         per_route=per_route,
         serial=next(_serial),
@@ -206,6 +203,12 @@ def _rate_name(rates: tuple[Rate, ...] | None, rate_of: Callable[..., Any] | Non
 def _is_bool(what: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise ConfigError(f"{what}={value!r} is not True or False")
+    return value
+
+
+def _function(what: str, value: Callable[..., Any] | None) -> Callable[..., Any] | None:
+    if value is not None and not callable(value):
+        raise ConfigError(f"{what}={value!r} is not a function")
     return value
 
 
