@@ -191,6 +191,19 @@ def test_paths_are_excluded_below_a_root_path(limiter: Limiter) -> None:
         assert statuses(address, 2, "/v1/items") == [200, 429]
 
 
+def test_a_path_that_only_begins_like_the_root_path_is_told_whole(limiter: Limiter) -> None:
+    # A proxy has taken "/admin" off, and the application has a route that begins alike.
+    _, app = limited(limiter, "1/h", exclude_paths=["/administrators"])
+
+    async def mounted(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "root_path": "/admin"}, receive, send)
+
+    with serve_asgi(mounted) as address:
+        assert statuses(address, 3, "/administrators") == [200] * 3
+        assert statuses(address, 2, "/admin/administrators") == [200] * 2
+        assert statuses(address, 2, "/admin") == [200, 429]
+
+
 def test_a_refused_upgrade_is_a_429(limiter: Limiter) -> None:
     _, app = limited(limiter, "1/h")
     with serve_asgi(app) as address:

@@ -5,12 +5,15 @@ from typing import Annotated, Any
 
 import httpx
 import jwt
+import litestar
 import pytest
 from fastapi import Depends, FastAPI, Request
 
 from tollway import ConfigError, Decision, Limiter, Policy
 from tollway.asgi import LimiterMiddleware, compose
 from tollway.fastapi import limit, set_limiter
+from tollway.litestar import LimiterPlugin
+from tollway.litestar import limit as litestar_limit
 from tollway.tokens import Verifier
 
 SECRET = "a shared secret of 32 bytes or so"
@@ -197,6 +200,75 @@ async def test_a_policy_of_a_route_keeps_all_that_it_says(
 
     paths = [{"url": "/strict"}, {"url": "/bucket"}, {"url": "/bucket"}]
     assert await statuses(app, *paths) == [503, 200, 429]
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    ["session=  ada", "session = ada", 'session="ada"', r'session="a\144a"', "x=1;session=ada "],
+)
+async def test_a_cookie_that_the_application_reads_alike_is_one_count(
+    default_limiter: Limiter, spelled: str
+) -> None:
+    read: list[str] = []
+    app = FastAPI()
+
+    @app.get("/", dependencies=[Depends(limit("1/h", key="cookie:session"))])
+    async def home(request: Request) -> None:
+        read.append(request.cookies["session"])
+
+    def sent(line: str) -> dict[str, Any]:
+        return {"headers": {"Cookie": line}}
+
+    assert await statuses(app, sent(spelled), sent("session=ada")) == [200, 429]
+    assert read == ["ada"]
+
+
+async def test_a_cookie_with_percents_is_counted_as_litestar_reads_it(
+    default_limiter: Limiter,
+) -> None:
+    @litestar.get("/", guards=[litestar_limit("1/h", key="cookie:session")])
+    async def home(request: litestar.Request[Any, Any, Any]) -> str:
+        return request.cookies["session"]
+
+    app = litestar.Litestar([home], plugins=[LimiterPlugin()])
+    lines = [{"headers": {"Cookie": f"session={name}"}} for name in ("%61da", "ada")]
+    assert await statuses(app, *lines) == [200, 429]
+
+
+@pytest.mark.parametrize(
+    ("by", "said"),
+    [
+        ("cookie:session", lambda n: {"headers": {"Cookie": f"session={n}; session=ada"}}),
+        ("cookie:session", lambda n: {"headers": {"Cookie": f"session=ada; session={n}"}}),
+        ("param:session", lambda n: {"url": f"/?session={n}&session=ada"}),
+        ("param:session", lambda n: {"url": f"/?session=ada&session={n}"}),
+    ],
+    ids=["cookie first", "cookie last", "parameter first", "parameter last"],
+)
+async def test_who_says_two_things_of_themselves_is_counted_by_address(
+    limiter: Limiter, by: str, said: Any
+) -> None:
+    # The application takes one of them, the first or the last: the other must not choose a count.
+    app = LimiterMiddleware(hello, limiter, "2/h", key=by)
+    assert await statuses(app, *(said(n) for n in range(4))) == [200, 200, 429, 429]
+
+
+async def test_a_claim_and_a_function_may_tell_what_is_no_unicode(limiter: Limiter) -> None:
+    # JSON has a spelling for half a pair of surrogates, and clients write JSON.
+    half = "\ud83d"
+    token = jwt.encode({"name": half, "exp": time.time() + 600}, SECRET, "HS256")
+    signed = {"headers": {"Authorization": f"Bearer {token}"}}
+    verifier = Verifier(SECRET, ["HS256"])
+    by_claim = LimiterMiddleware(hello, limiter, "1/h", key="jwt:name", verifier=verifier)
+    assert await statuses(by_claim, signed, signed, {}) == [200, 429, 200]
+    by_function = LimiterMiddleware(hello, limiter, Policy("f", "1/h"), key=lambda scope: half)
+    assert await statuses(by_function, {}, {}) == [200, 429]
+
+
+async def test_a_function_that_tells_nothing_in_bytes_means_the_address(limiter: Limiter) -> None:
+    app = LimiterMiddleware(hello, limiter, "1/h", key=lambda scope: b"")
+    assert await statuses(app, {}, {}) == [200, 429]
+    assert await statuses(app, {}, ip="192.0.2.2") == [200]
 
 
 async def test_what_is_skipped_is_neither_counted_nor_refused(default_limiter: Limiter) -> None:

@@ -66,7 +66,7 @@ def extractor(key: Key) -> Extractor:
     if isinstance(key, Composed):
         return key
     if callable(key):
-        return lambda scope, argument: key(argument)
+        return _function(key)
     return _of_spec(parse_key(key))
 
 
@@ -79,7 +79,16 @@ async def identified(extract: Extractor, scope: Scope, argument: Any) -> str:
 async def settled(found: Any, scope: Scope) -> str:
     """What an extractor answered as text, the client's address in place of nothing."""
     value = await answered(found)
-    return address_rule(scope).key(scope) if value in (None, "") else text(value)
+    told = "" if value is None else text(value)
+    return told or address_rule(scope).key(scope)
+
+
+def _function(key: Callable[..., Any]) -> Extractor:
+    def ask(scope: Scope, argument: Any) -> Any:
+        found = key(argument)
+        return text(found) if found.__class__ is str else found
+
+    return ask
 
 
 @lru_cache(maxsize=1024)
@@ -133,8 +142,9 @@ def _cookie(name: str, scope: Scope) -> str | None:
 
 def _param(name: str, scope: Scope) -> str | None:
     query = parse_qsl(scope.get("query_string", b"").decode("latin-1"))
-    value = next((given for asked, given in query if asked == name), None)
-    return f"param:{name}:{value}" if value else None
+    told = {given for asked, given in query if asked == name}
+    # Of two, some frameworks take the first and some the last.
+    return f"param:{name}:{told.pop()}" if len(told) == 1 else None
 
 
 def _claim(name: str, scope: Scope) -> str | None:
@@ -146,7 +156,7 @@ def _claim(name: str, scope: Scope) -> str | None:
         )
     token = verifier.token(header(scope, b"authorization"), cookies(scope))
     value = verifier.claim(token, name)
-    return None if value is None else f"jwt:{name}:{value}"
+    return None if value is None else f"jwt:{name}:{text(value)}"
 
 
 def _address(scope: Scope, argument: Any) -> str:
