@@ -12,7 +12,8 @@ A door says what it would charge and who is asking; :class:`Rules` say what beco
 403
 
 :func:`follow` keeps rules and access lists up to date from a file, a function or a database.
-:class:`Lockout` counts by outcome. Everything is decided in Rust.
+:class:`Lockout` counts by outcome, and :func:`account` says who a login is for. Everything is
+decided in Rust.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from tollway._tollway import AccessList, Attempt, Lockout, Rules, Subject
+from tollway.accounts import account
 from tollway.errors import ConfigError
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "Source",
     "Subject",
     "TierCache",
+    "account",
     "follow",
     "stated_lists",
     "stated_rules",

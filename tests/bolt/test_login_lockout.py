@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import string
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import httpx
-import pymysql
 import pytest
 from django.db import OperationalError
 
@@ -26,7 +23,6 @@ from tollway.bolt.auth import (
     LoginLockout,
     LoginTries,
 )
-from tollway.bolt.auth.lockout import account
 from tollway.bolt.testing import TestClient
 from tollway.testing import ManualClock
 
@@ -270,51 +266,6 @@ def test_a_database_that_goes_away_after_the_success_is_what_is_told() -> None:
         with pytest.raises(OperationalError, match="the database is away"):
             client.post("/login", params={"outcome": "away later"})
         assert client.post("/login", params={"outcome": "wrong"}).status_code == 401
-
-
-def test_a_name_longer_than_any_account_has_costs_nothing_and_wins_no_tries() -> None:
-    """To fold a megabyte of ligatures would hold up every other request for seconds."""
-    long = [account("\ufdfa" * 2_000), account("a" * 2_000), account("\u200b" * 2_000 + "dan")]
-    assert set(long) == {account("")}
-    assert account("\u200b" * 1_000 + "dan") == account("dan")
-
-
-COLLATIONS = ("utf8mb4_general_ci", "utf8mb4_unicode_ci", "utf8mb4_unicode_520_ci")
-TYPED = [*string.ascii_lowercase, *string.digits, *"@.+-_", "ae", "oe", "ss", "th", "dz", "ij"]
-
-
-@pytest.fixture(scope="module")
-def letters(mysql_url: str) -> Iterator[pymysql.cursors.Cursor]:
-    """A table of every character of the basic plane, in a column for each way to compare."""
-    place = urlsplit(mysql_url)
-    connection = pymysql.connect(
-        host=place.hostname,
-        port=place.port or 0,
-        user=place.username,
-        database=place.path.strip("/"),
-    )
-    columns = [f"{name} varchar(4) character set utf8mb4 collate {name}" for name in COLLATIONS]
-    every = [(chr(n),) * 3 for n in range(0x80, 0x10000) if not 0xD800 <= n < 0xE000]
-    with connection, connection.cursor() as cursor:
-        cursor.execute(f"create temporary table letters ({', '.join(columns)})")
-        cursor.executemany("insert into letters values (%s, %s, %s)", every)
-        yield cursor
-
-
-@pytest.mark.parametrize("collation", COLLATIONS)
-def test_what_a_database_takes_for_the_same_is_counted_as_the_same(
-    letters: pymysql.cursors.Cursor, collation: str
-) -> None:
-    """MySQL finds an account by other spellings, too: each would have tries of its own."""
-    for text in TYPED:
-        letters.execute(f"select {collation} from letters where {collation} = %s", [text])
-        found = [char for (char,) in letters.fetchall()]
-        assert {account(char) for char in found} <= {account(text)}, text
-    letters.execute(f"select {collation} from letters where concat('a', {collation}, 'b') = 'ab'")
-    unseen = [char for (char,) in letters.fetchall()]
-    assert {account(f"a{char}b") for char in unseen} <= {account("ab")}
-    names = ["ann", "bob", "ann2", "jo", "жж", "жж2", "王", "李", "a.b", "a_b", "a@b"]
-    assert len(set(map(account, names))) == len(names)
 
 
 def test_a_store_that_is_away_is_answered_as_the_fail_mode_says() -> None:

@@ -10,6 +10,7 @@ from django.views import View
 from catalog.models import Item
 from tollway.django import add_rate_limit_headers, get_backend, get_client_ip, rate_limit
 from tollway.rules import Lockout
+from tollway.rules import account as counted_as
 
 
 @rate_limit(key="ip", rate="20/h")
@@ -65,7 +66,8 @@ class Login(LoginView):
 
     def post(self, request: HttpRequest, *arguments: Any, **named: Any) -> HttpResponseBase:
         """Try to log in."""
-        who = {"username": request.POST.get("username", ""), "ip": get_client_ip(request)}
+        username = counted_as(request.POST.get("username", ""))
+        who = {"username": username, "ip": get_client_ip(request)}
         with logins().attempt(**who) as self.attempt:
             if not self.attempt:
                 refused = HttpResponse(self.attempt.decision.text(), status=429)

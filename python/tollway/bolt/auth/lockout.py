@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Final
 
 from tollway import ClientAddress, Limiter, Rate, hash_identity
+from tollway.accounts import account
 from tollway.answer import UNAVAILABLE_SECONDS, unavailable_text
 from tollway.bolt.exceptions import ServiceUnavailable, TooManyRequests
 from tollway.bolt.limits import Counting
@@ -26,21 +25,6 @@ LOGIN_LIMITS: Final[Mapping[str, str | Rate]] = {
 """Failed tries that nobody needs who merely mistypes a password."""
 
 _FIELDS: Final = frozenset(("username", "ip"))
-_LONGEST: Final = 1024
-"""Characters of a name that may be an account's: to look at a megabyte of them takes seconds."""
-
-_LATIN: Final = re.compile(
-    "(?:COMBINING )?LATIN (?:SMALL |CAPITAL )?(?:LETTER |LIGATURE )"
-    "(?:DOTLESS |INSULAR |LONG )?([A-Z]{1,2})(?: WITH .*| DIGRAPH| BELOW)?"
-)
-"""Letters that some databases take for one or two of ours, by their names in Unicode."""
-
-_STRANGE: Final = str.maketrans(
-    "ð\u1dd9\u1dd3\u1dd7" + "".join(map(chr, [*range(0x0F2A, 0x0F34), *range(0x09F4, 0x09F8)])),
-    "ddac" + "1234567890" + "1234",
-    "\u0345\u1cf2\u1cf3\ufe73",
-)
-"""Others of that kind, halves of digits, and letters that databases do not look at."""
 
 
 class LoginLockout(Counting):
@@ -126,34 +110,6 @@ class LoginTries:
         except StoreError as error:
             wait = {"Retry-After": str(UNAVAILABLE_SECONDS)}
             raise ServiceUnavailable(unavailable_text(), headers=wait) from error
-
-
-def account(username: str) -> str:
-    """What an account is counted by: a hash that is the same for every spelling of its name.
-
-    Databases and login forms differ in which spellings are one account; here capitals, marks,
-    strokes, widths, digits of other scripts, and what cannot be seen make no difference, so that
-    no spelling has tries of its own. Names that are longer than any account's share one count.
-    """
-    if len(username) > _LONGEST:
-        username = ""
-    plain = unicodedata.normalize("NFKD", username.translate(_STRANGE).casefold()).casefold()
-    seen = "".join(map(_ours, plain.translate(_STRANGE)))
-    # One collation takes a sharp s for one of ours, another one for two.
-    return hash_identity(re.sub("s+", "s", seen))
-
-
-def _ours(char: str) -> str:
-    """What a character counts as: an ASCII one that some database takes it for, if there is one."""
-    if char.isascii():
-        return char if char.isprintable() and char != " " else ""
-    number = unicodedata.numeric(char, -1.0)
-    if number in range(10):
-        return str(int(number))
-    latin = _LATIN.fullmatch(unicodedata.name(char, ""))
-    if latin:
-        return latin[1].lower()
-    return char if unicodedata.category(char) in ("Ll", "Lo", "Lt", "Lu", "Nd", "Nl", "No") else ""
 
 
 @contextmanager
