@@ -146,6 +146,63 @@ def test_only_what_changed_is_read_again() -> None:
     assert len(ring) == 0
 
 
+def test_a_key_that_is_deleted_while_another_is_issued_is_good_no_longer() -> None:
+    early, _ = APIKey.issue("early")
+    late = APIKey(name="late", prefix="tw_late", hash="0" * 32, pk=early.pk)
+    early.delete()
+    gone, _ = APIKey.issue("gone")
+    source, ring = KeySource(), KeyRing()
+    number, found = source.load(None) or (None, None)
+    assert found is not None
+    ring.replace(found)
+    gone.delete()
+    made, _ = APIKey.issue("made")
+    number, found = source.load(number) or (None, None)
+    assert found is not None
+    ring.replace(found)
+    assert ring.find(gone.hash) is None and ring.find(made.hash) is not None
+    made.delete()
+    late.save()  # a transaction that had its number before, and commits after
+    _number, found = source.load(number) or (None, None)
+    assert found is not None
+    ring.replace(found)
+    assert ring.find(made.hash) is None and ring.find(late.hash) is not None
+
+
+def test_a_key_leaves_a_tier_that_is_deleted() -> None:
+    tier = Tier.objects.create(name="pro")
+    key, _ = APIKey.issue("Acme", tier=tier)
+    source, ring = KeySource(), KeyRing()
+    number, found = source.load(None) or (None, None)
+    assert found is not None
+    ring.replace(found)
+    Tier.objects.all().delete()
+    _number, found = source.load(number) or (None, None)
+    assert found is not None
+    ring.replace(found)
+    known = ring.find(key.hash)
+    assert known is not None and known.tier is None
+
+
+def test_rates_of_keys_that_are_changed_in_bulk_are_in_force(
+    rf: RequestFactory, issued: Callable[[], None]
+) -> None:
+    key, clear = APIKey.issue("Acme")
+    issued()
+    view = rate_limit("api_key", "1/h")(lambda request: HttpResponse("ok"))
+    APIKey.objects.filter(pk=key.pk).update(rate="3/h")
+    issued()
+    assert codes(view, [shown(rf, clear) for _ in range(4)]) == [200, 200, 200, 429]
+
+
+@override_settings(USE_TZ=False)
+def test_uses_are_written_without_time_zones() -> None:
+    key, _ = APIKey.issue("Acme")
+    assert note_uses({key.pk: 2}) == 1
+    key.refresh_from_db()
+    assert key.last_used is not None and key.last_used.timestamp() == 7200
+
+
 def test_expiry_is_to_the_second_and_uses_to_the_hour() -> None:
     now = [7200.0]
     ring = KeyRing(clock=lambda: now[0])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
+from django.db import connection
 from django.http import HttpResponse
 from django.test import Client, RequestFactory, override_settings
 from django.urls import path
@@ -251,6 +252,32 @@ def test_who_is_spelled_as_the_engine_does() -> None:
     override = Override(who=f"key:{hashed}", rate="unlimited", starts=timezone.now())
     override.full_clean()
     Rules({"overrides": [override.data()]})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rows: rows.update(note="x"),
+        lambda rows: rows.delete(),
+        lambda rows: rows.bulk_create([AccessEntry(who="192.0.2.2")]),
+    ],
+)
+def test_a_change_in_bulk_is_not_told_before_it_is_there(change: Callable[[Any], Any]) -> None:
+    """Who reads in between would have the new number with the old rows, and never look again."""
+    AccessEntry.objects.create(who="192.0.2.1")
+    source, early = DatabaseSource(), []
+    found = source.load(None)
+    assert found is not None
+
+    def between(execute: Any, sql: str, *arguments: Any) -> Any:
+        if not sql.startswith("SELECT") and "tollway_accessentry" in sql:
+            early.append(source.load(found[0]))
+        return execute(sql, *arguments)
+
+    with connection.execute_wrapper(between):
+        change(AccessEntry.objects.all())
+    assert early and early.count(None) == len(early)
+    assert source.load(found[0]) is not None
 
 
 def test_the_migrations_are_those_of_the_models() -> None:

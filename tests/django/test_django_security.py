@@ -17,7 +17,9 @@ from tests.asgi.serving import serve_asgi, serve_wsgi
 from tests.django.conftest import User, codes
 from tollway import Limiter
 from tollway.django import generate_key, rate_limit
+from tollway.django.models import Offender
 from tollway.django.rules import Pattern
+from tollway.django.usage import Recorder
 from tollway.testing import ManualClock
 
 
@@ -265,3 +267,15 @@ def test_a_cost_of_any_size_is_refused_and_no_500(rf: RequestFactory) -> None:
             cost=lambda _, answer, cost=cost: cost if answer else 1,
         )(ok)
         assert codes(later, [rf.get("/"), rf.get("/")]) == [200, 429]
+
+
+@pytest.mark.usefixtures("database")
+def test_what_a_client_sends_does_not_spoil_the_sums(rf: RequestFactory) -> None:
+    """PostgreSQL keeps no zero byte: a row with one would cost all that come after it."""
+    recorder = Recorder()
+    view = rate_limit("param:q", "1/h", group="sums")(ok)
+    requests = [rf.get("/?q=a%00b") for _ in range(2)]
+    assert codes(view, requests) == [200, 429]
+    recorder.note(requests[1].rate_limit, generate_key(requests[1], "param:q"))
+    recorder.write()
+    assert Offender.objects.get().who == r"param:q:a\x00b"

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asgiref.sync import iscoroutinefunction
 from django.db import DatabaseError, router
+from django.db.models import Count, Max, Q, Sum
 from django.utils import timezone
 
 from tollway.django.database import UNREAD, revision
@@ -102,7 +103,8 @@ class KeySource:
 
     def __init__(self) -> None:
         self._until: datetime | None = None
-        self._rows = 0
+        self._last = 0
+        self._known: tuple[int, int] = (0, 0)
 
     def load(self, known: Any) -> tuple[Any, Any] | None:
         """The keys that changed, if any did. One query, or three."""
@@ -121,12 +123,27 @@ class KeySource:
         from tollway.django.models import APIKey
 
         rows = APIKey.objects.using(router.db_for_write(APIKey)).select_related("tier")
-        began, count = timezone.now(), rows.count()
-        since = None if self._until is None or count < self._rows else self._until - _OVERLAP
+        began = timezone.now()
+        # Of the rows that were there, one is gone when their number or their sum is another.
+        old = Q(pk__lte=self._last)
+        sums = (
+            APIKey.objects.using(rows.db)
+            .order_by()
+            .aggregate(
+                old=Count("pk", filter=old),
+                old_sum=Sum("pk", filter=old, default=0),
+                all=Count("pk"),
+                all_sum=Sum("pk", default=0),
+                last=Max("pk", default=0),
+            )
+        )
+        same = (sums["old"], sums["old_sum"]) == self._known
+        since = None if self._until is None or not same else self._until - _OVERLAP
         if since is not None:
             rows = rows.filter(changed__gte=since)
         found = [(row.hash, _known(row, began)) for row in rows.iterator(chunk_size=1000)]
-        self._until, self._rows = began, count
+        self._until, self._last = began, sums["last"]
+        self._known = sums["all"], sums["all_sum"]
         return number, (since is None, found)
 
     def __repr__(self) -> str:
@@ -209,7 +226,7 @@ def note_uses(uses: dict[int, int]) -> int:
     written = 0
     using = router.db_for_write(APIKey)
     for hour, keys in sorted(by_hour.items()):
-        at = datetime.fromtimestamp(hour * _HOUR, tz=timezone.get_default_timezone())
+        at = datetime.fromtimestamp(hour * _HOUR, tz=timezone.now().tzinfo)
         for first in range(0, len(keys), 500):
             rows: Any = APIKey.objects.using(using).filter(pk__in=keys[first : first + 500])
             written += rows.exclude(last_used__gte=at).quietly(last_used=at)

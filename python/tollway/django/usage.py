@@ -110,7 +110,12 @@ class Recorder:
                 known = {"start": start, "policy": policy[:250]}
                 _add(Usage, known, dict(zip(FIELDS, sums, strict=True)))
             for (policy, who), refused in offenders.items():
-                known = {"start": start, "policy": policy[:250], "who": who[:200]}
+                # PostgreSQL keeps no zero byte.
+                known = {
+                    "start": start,
+                    "policy": policy[:250],
+                    "who": who.replace("\0", r"\x00")[:200],
+                }
                 _add(Offender, known, {"refused": refused})
         except DatabaseError as error:
             log.error("usage of the last seconds is lost: %s", error)

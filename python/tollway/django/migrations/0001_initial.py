@@ -511,6 +511,7 @@ class Migration(migrations.Migration):
                 "verbose_name": "API key",
                 "verbose_name_plural": "API keys",
                 "ordering": ("name", "pk"),
+                "base_manager_name": "objects",
             },
         ),
         migrations.CreateModel(

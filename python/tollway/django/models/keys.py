@@ -65,6 +65,8 @@ class APIKey(Followed):
         verbose_name = _("API key")
         verbose_name_plural = _("API keys")
         ordering = ("name", "pk")
+        # What leaves a deleted tier is told as well.
+        base_manager_name = "objects"
 
     _had_rate = False
 
@@ -139,6 +141,12 @@ class APIKey(Followed):
             own = {"who": "192.0.2.1", "rate": self.rate}
             checked("rate", lambda: Rules({"overrides": [own]}))
         self.scopes = " ".join(self.scopes.replace(",", " ").split())
+
+    @classmethod
+    def tell_all(cls, using: str | None = None) -> None:
+        """Have every process read again, the rules too: some of the keys may have a rate."""
+        cls.tell(using)
+        Revision.bump(RULES, using)
 
     def save(self, *arguments: Any, **named: Any) -> None:
         """Save, and tell every process."""

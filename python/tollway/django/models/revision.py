@@ -3,6 +3,8 @@ second."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, Final, TypeVar
 
 from django.db import IntegrityError, models, router, transaction
@@ -53,9 +55,8 @@ class FollowedQuerySet(models.QuerySet[M]):
 
     def update(self, **values: Any) -> int:
         """As ``QuerySet.update``, told to every process."""
-        self._for_write = True
-        self.model.tell(self.db)
-        return super().update(**{"changed": timezone.now()} | values)
+        with self._told():
+            return super().update(**{"changed": timezone.now()} | values)
 
     def quietly(self, **values: Any) -> int:
         """As ``QuerySet.update``, told to nobody: for what no process follows."""
@@ -63,15 +64,21 @@ class FollowedQuerySet(models.QuerySet[M]):
 
     def bulk_create(self, *arguments: Any, **named: Any) -> list[M]:
         """As ``QuerySet.bulk_create``, told to every process."""
-        self._for_write = True
-        self.model.tell(self.db)
-        return super().bulk_create(*arguments, **named)
+        with self._told():
+            return super().bulk_create(*arguments, **named)
 
     def delete(self) -> tuple[int, dict[str, int]]:
         """As ``QuerySet.delete``, told to every process."""
+        with self._told():
+            return super().delete()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """One transaction, so that nobody sees the new number before what goes with it."""
         self._for_write = True
-        self.model.tell(self.db)
-        return super().delete()
+        with transaction.atomic(using=self.db):
+            self.model.tell_all(self.db)
+            yield
 
 
 class Followed(models.Model):
@@ -90,6 +97,11 @@ class Followed(models.Model):
         """Have every process read again."""
         for name in cls.revisions:
             Revision.bump(name, using)
+
+    @classmethod
+    def tell_all(cls, using: str | None = None) -> None:
+        """The same for rows that nobody has looked at."""
+        cls.tell(using)
 
     def save(self, *arguments: Any, **named: Any) -> None:
         """Save, and tell every process, in one transaction."""
