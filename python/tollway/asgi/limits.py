@@ -351,17 +351,27 @@ def _mounted_at(scope: Scope) -> str:
     while probe["root_path"] != root:
         step = next(
             (
-                (route.path, child, route.routes)
+                (route, child)
                 for route in routes
-                if hasattr(route, "app") and hasattr(route, "routes") and hasattr(route, "path")
+                if hasattr(route, "app") and hasattr(route, "routes")
                 for child in (route.matches(probe)[1],)
                 if child
             ),
             None,
         )
-        if step is None or step[1]["root_path"] == probe["root_path"]:
-            return root
-        template += step[0]
+        if step is None:  # behind what cannot be looked into; clients choose the rest of the root
+            break
+        template += getattr(step[0], "path", "")  # which a Host has not
         probe.update(step[1])
-        routes = step[2]
+        routes = _routes_below(step[0])
     return template
+
+
+def _routes_below(route: Any) -> Sequence[Any]:
+    """The routes of what is mounted, be it behind middleware."""
+    app, routes = route.app, route.routes
+    while not routes and hasattr(app, "app"):
+        app = app.app
+        routes = getattr(app, "routes", ())
+    found: Sequence[Any] = routes
+    return found
