@@ -1,17 +1,25 @@
 """Messages of WebSockets, mounts with parameters, and crowds: over real connections."""
 
 import asyncio
+import threading
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import Depends, FastAPI, WebSocket
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Host, Mount, Route, Router
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from tests.asgi.serving import serve_asgi
 from tollway import ConfigError, Limiter, Policy
+from tollway.asgi import ASGIApp
 from tollway.fastapi import LimiterMiddleware, limit
+from tollway.rules import Rules
+from tollway.starlette import rate_limit
 from tollway.testing import ManualClock
 
 pytestmark = pytest.mark.usefixtures("default_limiter")
@@ -71,6 +79,57 @@ def test_two_policies_of_one_name_for_messages_are_refused(limiter: Limiter) -> 
         LimiterMiddleware(app, limiter, messages=twins)
 
 
+def test_who_is_denied_meanwhile_is_told_so(limiter: Limiter) -> None:
+    app, heard = echoing()
+    rules = Rules({})
+    app.add_middleware(LimiterMiddleware, limiter=limiter, messages="3/h", rules=rules)
+    with serve_asgi(app) as address, connect(f"ws://{address}/echo") as client:
+        client.send("one")
+        assert client.recv() == "one"
+        rules.replace({"deny": ["127.0.0.1"]})
+        client.send("two")
+        with pytest.raises(ConnectionClosed) as closed:
+            client.recv()
+    assert closed.value.rcvd is not None
+    assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "denied")
+    assert "two" not in heard
+
+
+def test_an_application_hears_of_a_client_that_left_while_it_was_counted(limiter: Limiter) -> None:
+    app, heard = echoing()
+    counting, gone = threading.Event(), threading.Event()
+
+    async def key(scope: Any) -> str:
+        counting.set()
+        await asyncio.to_thread(gone.wait, 20)
+        return "ada"
+
+    app.add_middleware(LimiterMiddleware, limiter=limiter, messages="1/h", key=key)
+    assert limiter.check(Policy("1/h/messages", "1/h"), "ada").allowed
+    ended = threading.Event()
+
+    async def watched(scope: Any, receive: Any, send: Any) -> None:
+        async def told_send(message: Any) -> None:
+            try:
+                await send(message)
+            except OSError:
+                heard.append("nobody hears a close")
+                raise
+
+        try:
+            await app(scope, receive, told_send)
+        finally:
+            ended.set()
+
+    with serve_asgi(watched) as address:
+        with connect(f"ws://{address}/echo") as client:
+            client.send("too many")
+            assert counting.wait(20)
+        gone.set()
+        assert ended.wait(20)
+    assert heard == ["nobody hears a close", "gone"]
+
+
 def test_messages_that_nobody_can_count_close_the_connection(dead_store: str) -> None:
     app, heard = echoing()
     app.add_middleware(
@@ -124,6 +183,49 @@ def test_a_mount_with_parameters_is_one_route() -> None:
         name = "3/h/GET/tenants/<tenant>/shops/<shop>/items/<item>"
         assert answers[-1].json()["violated-policies"] == [name]
         assert client.get("/plain/items/0").status_code == 200
+
+
+def below_host(inner: ASGIApp) -> ASGIApp:
+    return Starlette(routes=[Host("{name}.shop", app=Router([Mount("/{tenant}", app=inner)]))])
+
+
+def below_everything(inner: ASGIApp) -> ASGIApp:
+    return Starlette(routes=[Mount("/", routes=[Mount("/{tenant}", app=inner)])])
+
+
+def behind_middleware(inner: ASGIApp) -> ASGIApp:
+    deeper = LimiterMiddleware(Starlette(routes=[Mount("/{tenant}", app=inner)]))
+    return Starlette(routes=[Mount("/{area:int}", app=deeper)])
+
+
+def behind_a_function(inner: ASGIApp) -> ASGIApp:
+    deeper = Starlette(routes=[Mount("/{tenant}", app=inner)])
+
+    async def wrapped(scope: Any, receive: Any, send: Any) -> None:
+        await deeper(scope, receive, send)
+
+    return Starlette(routes=[Mount("/{area:int}", app=wrapped)])
+
+
+@pytest.mark.parametrize(
+    ("around", "above", "name"),
+    [
+        (below_host, "", "<tenant>/"),
+        (below_everything, "", "<tenant>/"),
+        (behind_middleware, "/007", "<area.int>/<tenant>/"),
+        (behind_a_function, "/007", "<area.int>/"),
+    ],
+)
+async def test_who_chooses_a_mount_chooses_no_count(around: Any, above: str, name: str) -> None:
+    @rate_limit("2/h")
+    async def item(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("item")
+
+    transport = httpx.ASGITransport(around(Starlette(routes=[Route("/items/{item}", item)])))
+    async with httpx.AsyncClient(transport=transport, base_url="http://a.shop") as client:
+        answers = [await client.get(f"{above}/{n}/items/1") for n in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[-1].json()["violated-policies"] == [f"2/h/GET/{name}items/<item>"]
 
 
 @pytest.mark.parametrize("door", ["middleware", "dependency"])

@@ -5,10 +5,11 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from tollway import ConfigError, Limiter, Policy
+from tollway import ConfigError, Decision, Limiter, Policy
 from tollway.asgi.addresses import Addresses
 from tollway.asgi.answering import Body, decision_headers, read_body, refuse, with_headers
 from tollway.asgi.asking import Cost
@@ -129,10 +130,10 @@ class LimiterMiddleware:
             else:
                 if decision.allowed:
                     return message
-                code = 1008
-                reason = f"rate limited, try again in {decision.retry_after_seconds} s"
+                code, reason = 1008, _why(decision)
             closed = {"type": "websocket.disconnect", "code": code, "reason": reason}
-            await send({"type": "websocket.close", "code": code, "reason": reason})
+            with suppress(OSError):  # the client is gone already: the application is told so
+                await send({"type": "websocket.close", "code": code, "reason": reason})
             return closed
 
         async def open_send(message: Message) -> None:
@@ -140,6 +141,14 @@ class LimiterMiddleware:
                 await send(message)
 
         return limited_receive, open_send
+
+
+def _why(decision: Decision) -> str:
+    """Why a connection is closed, in the 123 bytes that there are for it."""
+    if decision.status == 403:
+        return "denied"
+    seconds = decision.retry_after_seconds
+    return f"rate limited, try again in {seconds} s" if seconds else "rate limited"
 
 
 class _ByRules(RouteLimit):
