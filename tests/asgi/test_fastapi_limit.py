@@ -357,6 +357,22 @@ def test_cost_may_be_a_function() -> None:
     assert "retry-after" not in too_much.headers
 
 
+@pytest.mark.parametrize("asked", [10**9 + 1, 2**63, 10**30])
+def test_a_client_that_asks_for_more_than_can_be_counted_is_refused(asked: int) -> None:
+    app = FastAPI()
+
+    def cost(request: Request) -> int:
+        return int(request.query_params["n"])
+
+    @app.get("/", dependencies=[Depends(limit("5/h", cost=cost))])
+    async def home() -> str:
+        return "home"
+
+    with serve_asgi(app) as address:
+        assert codes(address, f"/?n={asked}", 1) == [429]
+        assert codes(address, "/?n=5", 1) == [200]
+
+
 def test_limiter_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     from tollway.asgi import passage
 
@@ -394,6 +410,7 @@ def test_a_dead_store(dead_store: str, fail_mode: str, expected: list[int]) -> N
         (lambda: limit("5/q"), "5/q"),
         (lambda: limit("5/s", key="headr:X"), "header"),
         (lambda: limit("5/s", cost=0), "cost=0"),
+        (lambda: limit("5/s", cost=2 * 10**9), "cost=2000000000"),
         (lambda: limit([]), "no policy"),
         (lambda: limit("5/s", share="app"), "share='app'"),
         (lambda: rate_limit(Policy("x", ["5/s"], key="usr")), "user"),

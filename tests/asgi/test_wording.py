@@ -92,6 +92,14 @@ def test_a_default_is_said_once_and_a_limit_may_differ(limiter: Limiter) -> None
     assert refused(guarded(Limiter(), body="problem")).json()["status"] == 429
 
 
+def test_no_wait_is_told_where_waiting_does_not_help(limiter: Limiter) -> None:
+    app = guarded(limiter, cost=2, body="pacer")
+    with serve_asgi(app) as address:
+        answer = httpx.get(f"http://{address}/")
+    assert answer.json() == {"detail": {"detail": "rate_limited"}}
+    assert "retry-after" not in answer.headers
+
+
 def test_the_middleware_words_what_lies_further_in(limiter: Limiter) -> None:
     app = routed(limiter)
     app.add_middleware(LimiterMiddleware, body="pacer")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Awaitable, Callable, Iterable
+from math import isinf
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from tollway import ConfigError, Decision
@@ -80,7 +81,10 @@ def read_body(body: Body) -> Body:
 
 def pacer_detail(decision: Decision) -> dict[str, Any]:
     """What fastapi-pacer says of a refusal."""
-    return {"detail": "rate_limited", "retry_after_ms": -(-decision.retry_after_ns // 1_000_000)}
+    told = {"detail": "rate_limited"}
+    if isinf(decision.retry_after):  # waiting does not help
+        return told
+    return {**told, "retry_after_ms": -(-decision.retry_after_ns // 1_000_000)}
 
 
 def worded(decision: Decision, scope: Scope, body: Body) -> tuple[str, bytes]:

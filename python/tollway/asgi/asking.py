@@ -10,22 +10,31 @@ from tollway import ConfigError
 
 Cost = int | Callable[..., Any]
 
+COST_MAX: Final = 1_000_000_000
+"""The most that one request can be charged, and the most that a rate has."""
+
 
 def read_cost(cost: Cost) -> Cost:
     """A cost as it was written, checked."""
-    if not callable(cost) and (isinstance(cost, bool) or cost < 1):
-        raise ConfigError(f"cost={cost!r}: a cost is a whole number from 1, or a function of it")
-    return cost
+    if callable(cost) or (type(cost) is int and 1 <= cost <= COST_MAX):
+        return cost
+    raise ConfigError(
+        f"cost={cost!r}: a cost is a whole number from 1 to {COST_MAX}, or a function of it"
+    )
 
 
 async def cost_of(cost: Cost, argument: object) -> int:
-    """What a request costs: a number, or what a function of it says. 0 is free."""
+    """What a request costs: a number, or what a function of it says. 0 is free.
+
+    Clients have their say in such a function: one that asks for more than can be counted is
+    refused like any that asks for more than its limit holds.
+    """
     if not callable(cost):
         return cost
     value = await answered(cost(argument))
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ConfigError(f"the cost function {cost!r} returned {value!r}, not a whole number")
-    return value
+    return min(value, COST_MAX)
 
 
 async def answered(value: Any) -> Any:
