@@ -341,7 +341,7 @@ async def _check_together(own: Limit, connection: HTTPConnection, passage: Passa
         group = _due_with(own, route, limiter, passage, overridden)
         asked = await due(group, connection)
         if not asked:
-            spared = _SPARED.check(own.own_policies()[0], "spared", 0)
+            spared = _SPARED.peek(own.own_policies()[0], "spared", 0)
             passage.answers.update(dict.fromkeys(group, spared))
             return spared
         charges = await charges_of(asked, connection.scope, connection, route.name)

@@ -6,9 +6,12 @@ import subprocess
 import sys
 import textwrap
 
+import httpx
 import pytest
+from fastapi import Depends, FastAPI
 
 from tollway import Limiter, Policy, StoreUnavailable, observe
+from tollway.fastapi import limit
 from tollway.rules import Rules, Subject
 
 
@@ -31,6 +34,20 @@ async def test_every_way_to_ask_is_counted_and_peeks_are_not(name: str) -> None:
     await limiter.acheck(policy, "k")
     assert counted(name) == {"allowed": 7, "refused": 1}
     assert counted(f"{name}-wide") == {"allowed": 1}
+
+
+async def test_a_limit_that_is_skipped_is_no_check(name: str) -> None:
+    skipped = limit(Policy(name, "7/h"), Limiter(), skip_if=lambda request: True)
+    app = FastAPI()
+
+    @app.get("/", dependencies=[Depends(skipped)])
+    async def home() -> str:
+        return "home"
+
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
+        assert (await client.get("/")).status_code == 200
+    assert [policy for policy in observe.checks() if policy.startswith(name)] == []
 
 
 def test_what_the_fail_mode_decides_is_told_apart(name: str, dead_store: str) -> None:
