@@ -1,7 +1,7 @@
 //! A backend written in Python: two methods, sync or async.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -105,10 +105,13 @@ impl PyCell {
 
     /// Waits, but not for ever.
     async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Option<T> {
-        let (mut answer, mut delay) = (pin!(answer), pin!(Delay::new(self.patience)));
+        let (mut answer, mut delay) = (pin!(answer), None);
         std::future::poll_fn(|context| match answer.as_mut().poll(context) {
             Poll::Ready(answer) => Poll::Ready(Some(answer)),
-            Poll::Pending => delay.as_mut().poll(context).map(|()| None),
+            Poll::Pending => {
+                let delay = delay.get_or_insert_with(|| Delay::new(self.patience));
+                Pin::new(delay).poll(context).map(|()| None)
+            }
         })
         .await
     }
