@@ -182,6 +182,19 @@ def test_an_issuer_that_is_down_at_the_start_is_asked_again(issuer: Issuer) -> N
     assert followed.believes(token(0, "one"))
 
 
+def test_a_fetch_that_found_no_thread_is_tried_again(issuer: Issuer) -> None:
+    issuer.holds(tokens.jwk("RS256", 0, kid="one"))
+    followed = Followed(issuer)
+    usual = threading.stack_size(1 << 46)  # more than there is
+    try:
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            followed.turn(0)
+    finally:
+        threading.stack_size(usual)
+    followed.turn(SOON + 1)
+    assert followed.believes(token(0, "one"))
+
+
 def test_discovery_must_name_the_issuer_itself(issuer: Issuer) -> None:
     issuer.holds(tokens.jwk("RS256", 0, kid="one"))
     place = "/.well-known/openid-configuration"

@@ -90,3 +90,15 @@ async def test_what_was_submitted_before_the_end_is_told() -> None:
     thread.shutdown(wait=False)
     let_go.set()
     assert await asyncio.wait_for(slow, 20) is True
+
+
+async def test_a_thread_that_found_no_room_is_started_by_the_next_call() -> None:
+    thread = LoopThread(asyncio.get_running_loop())
+    usual = threading.stack_size(1 << 46)  # more than there is
+    try:
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            thread.submit(str)
+    finally:
+        threading.stack_size(usual)
+    assert await asyncio.wait_for(thread.submit(str), 20) == ""
+    thread.shutdown()

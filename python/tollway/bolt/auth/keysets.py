@@ -127,8 +127,9 @@ class KeySetSource:
         if self._thread is None and (now >= self._due or self._wanted(now)):
             self._due = now + SOON
             self._fetched = now
-            self._thread = threading.Thread(target=self._fetch, daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._fetch, daemon=True)
+            thread.start()
+            self._thread = thread
         if self._thread is not None:
             self._thread.join(WAIT if known is None else 0)
             if not self._thread.is_alive():

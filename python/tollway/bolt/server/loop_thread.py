@@ -73,8 +73,9 @@ class LoopThread(Executor):
 
         if self._thread is None:
             # At the end of the process nobody waits for a query that does not end.
-            self._thread = Thread(target=self._run, name="tollway-loop", daemon=True)
-            self._thread.start()
+            thread = Thread(target=self._run, name="tollway-loop", daemon=True)
+            thread.start()
+            self._thread = thread
         self._calls.put(call)
         self._open += 1
         if self._open > 1 and not self._ticking:
