@@ -80,13 +80,16 @@ class FileSource:
         self.path = Path(path)
 
     def load(self, known: Any) -> tuple[Any, Any] | None:
-        """What the file holds, if it has changed."""
+        """What the file holds, if it has changed. Raises ConfigError on what does not read."""
         found = self.path.stat()
         version = (found.st_mtime_ns, found.st_size, found.st_ino)
         if version == known:
             return None
-        text = self.path.read_text("utf-8")
-        return version, tomllib.loads(text) if self.path.suffix == ".toml" else text
+        try:
+            text = self.path.read_text("utf-8")
+            return version, tomllib.loads(text) if self.path.suffix == ".toml" else text
+        except ValueError as error:
+            raise ConfigError(f"{self.path} does not read: {error}") from error
 
     def __repr__(self) -> str:
         return f"FileSource({str(self.path)!r})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -19,6 +19,7 @@ from django.utils import timezone
 from tests.django.conftest import TEMPLATES
 from tollway import hash_identity
 from tollway.django import conf, rate_limit
+from tollway.django.admin.usage import _whos
 from tollway.django.models import (
     AccessEntry,
     APIKey,
@@ -186,6 +187,19 @@ def test_extend_end_and_unblock(client: Client) -> None:
     assert "Deleted entries: 1; counts that begin again: 1." in page
     turn()
     assert Client().get("/search/").status_code == 200
+
+
+def test_what_holds_nearly_for_ever_is_not_extended(client: Client) -> None:
+    end = datetime(9999, 12, 31, tzinfo=UTC)
+    entry = AccessEntry.objects.create(who="192.0.2.2", until=end)
+    assert "0 rows hold longer" in act(client, "accessentry", "extend_a_week", entry)
+
+
+def test_the_counts_of_whoever_is_named_begin_again(client: Client) -> None:
+    """Not of somebody whose name has ``api_key:`` in its middle."""
+    key = hash_identity("sk")
+    rows = [Offender(who=who) for who in (f"api_key:{key}", "param:q:api_key:x", "2001:db8::/64")]
+    assert _whos(rows) == [f"key:{key}", "param:q:api_key:x", "2001:db8::/64"]
 
 
 def test_refused_clients_are_blocked_and_reset(client: Client) -> None:

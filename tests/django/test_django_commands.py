@@ -15,6 +15,7 @@ from uuid import uuid4
 from weakref import WeakSet
 
 import pytest
+from django.contrib.auth.models import AnonymousUser
 from django.core.management import CommandError, call_command, load_command_class
 from django.http import HttpResponse
 from django.test import RequestFactory, override_settings
@@ -189,6 +190,26 @@ class TestSite:
         assert code == 2 and f"Did you mean '{limit}'?" in text
         assert fails("ratelimit_reset")[0] == 2
 
+    def test_reset_the_network_that_is_one_client(self, rf: RequestFactory) -> None:
+        requests = [rf.get("/", REMOTE_ADDR=f"2001:db8::{n}") for n in range(3)]
+        for request in requests:
+            request.user = AnonymousUser()
+        assert codes(search, requests) == [200, 200, 429]
+        (row,) = told("ratelimit_reset", "2001:db8::/64")
+        assert row["key"] == "2001:db8::/64"
+        assert codes(search, requests) == [200, 200, 429]
+        told("ratelimit_access", "add", "deny", "2001:db8::/64")
+        assert told("ratelimit_unblock", "2001:db8::/64")["counts"] != []
+        assert fails("ratelimit_reset", "2001:db8::/48")[0] == 2
+
+    def test_a_limit_that_cannot_be_reset_is_not_said_to_be(self) -> None:
+        told_by = rate_limit("ip", lambda _: "2/h", group="told")
+        view = told_by(lambda request: HttpResponse("ok"))
+        with override_settings(ROOT_URLCONF=(path("told/", view),)):
+            (name,) = [row["name"] for row in told("ratelimit_list", "--match", "told")]
+            code, text = fails("ratelimit_reset", "--prefix", "192.", "--limit", name)
+        assert code == 2 and name in text
+
     def test_block_and_unblock(self, rf: RequestFactory) -> None:
         request: Any = rf.get("/")
         request.user = None
@@ -318,11 +339,16 @@ def test_keys() -> None:
     assert fails("ratelimit_keys", "rotate", row.prefix)[0] == 1
     code, text = fails("ratelimit_keys", "revoke", clear[:-1] + "x")
     assert code == 1 and clear[:-1] not in text
+    run("ratelimit_keys", "revoke", rotated["prefix"])
+    soon = told("ratelimit_keys", "issue", "Soon")["key"]
+    err = io.StringIO()
+    call_command("ratelimit_keys", "rotate", soon, grace="0s", stdout=io.StringIO(), stderr=err)
+    assert "has ended" in err.getvalue() and "ends later" not in err.getvalue()
     assert len(told("ratelimit_keys", "list")) == 1
-    assert len(told("ratelimit_keys", "list", "--all")) == 2
+    assert len(told("ratelimit_keys", "list", "--all")) == 4
     assert fails("ratelimit_keys", "issue", "x", "--tier", "prro")[1].endswith("'pro'?")
     assert told("ratelimit_keys", "issue", "x", "--dry-run")["key"] is None
-    assert APIKey.objects.count() == 2
+    assert APIKey.objects.count() == 4
 
 
 def test_report(rf: RequestFactory) -> None:
@@ -403,9 +429,48 @@ def test_times() -> None:
     assert moment("2h", past=True) < now
     assert moment("2027-01-31").isoformat().startswith("2027-01-31T00:00")
     assert moment("2027-01-31T12:00:00Z").hour == 12
-    for wrong in ("soon", "2h!", "2027-13-01"):
+    for wrong in ("soon", "2h!", "2027-13-01", "99999999999999d", "0001-01-01", "9999-12-31"):
         with pytest.raises(CommandError, match="is no time"):
             moment(wrong)
+    with pytest.raises(CommandError, match="is no time"):
+        moment("999999d", past=True)
+
+
+@override_settings(USE_TZ=False)
+def test_times_without_time_zones() -> None:
+    for until in ("2100-01-01", "2100-01-01T00:00:00Z", "2h"):
+        told("ratelimit_access", "add", "deny", "192.0.2.1", "--until", until)
+    assert told("ratelimit_report", "--since", "2026-01-01")["limits"] == []
+
+
+def test_what_a_client_sent_moves_no_terminal() -> None:
+    who = "param:q:\x1b]0;owned\x07\x1b[2J\nsearch  ok"
+    Usage.objects.create(start=span_of(timezone.now()), policy="search", refused=1)
+    Offender.objects.create(start=span_of(timezone.now()), policy="search", who=who, refused=1)
+    text = run("ratelimit_report")
+    assert r"\x1b]0;owned\x07\x1b[2J\nsearch" in text and "\x1b" not in text
+
+
+def test_a_share_that_is_no_number_is_mistaken() -> None:
+    for share in ("abc", "nan", "1e999"):
+        assert fails("ratelimit_config", "set", "search", f"enforce={share}")[0] == 2
+
+
+@pytest.mark.parametrize(
+    "text", ["x = = 1", '{"limits": ', '{"limits": {"x": {"rate": "9/q"}}}', None]
+)
+@pytest.mark.parametrize("suffix", [".toml", ".json"])
+def test_a_file_of_rules_that_does_not_read_is_named(
+    tmp_path: Path, suffix: str, text: str | None
+) -> None:
+    file = tmp_path / f"rules{suffix}"
+    if text is not None:
+        file.write_text(text)
+    with override_settings(RATELIMIT_RULES=str(file), ROOT_URLCONF=__name__):
+        assert fails("validate_config", "--json")[0] == 1
+        for command in ("ratelimit_health", "ratelimit_list"):
+            code, said = fails(command)
+            assert code == 2 and said.startswith("RATELIMIT_RULES: ")
 
 
 def test_who() -> None:
@@ -441,6 +506,7 @@ def test_exit_codes_of_a_process(tmp_path: Path) -> None:
     assert status == 3, text
     assert "manage.py migrate" in text
     assert code("ratelimit_health")[0] == 1
+    assert code("validate_config")[0] == 3
     assert code("migrate")[0] == 0
     assert code("ratelimit_health")[0] == 0
     assert code("ratelimit_access", "add", "deny", "nobody")[0] == 2

@@ -16,7 +16,10 @@ from django.utils.module_loading import import_string
 from tollway import ConfigError, backends
 from tollway.django import conf, limits, rules, settings
 from tollway.django.limits import Limit
+from tollway.django.ruling import unread
+from tollway.django.sources import Shadowed
 from tollway.identity import KeySpec
+from tollway.rules import FileSource, Rules
 
 _FOREIGN: Final = {
     "RATELIMIT_FAIL_OPEN": 'RATELIMIT_FAIL_MODE = "open" or "closed"',
@@ -93,7 +96,19 @@ def bad_settings(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[chec
             conf.Setup(found, follows=False)
         except ConfigError as error:
             problems.append(settings.SettingsError(str(error)))
+        problems += _file_of_rules(found)
     return [checks.Error(str(problem), id="tollway.E001") for problem in problems]
+
+
+def _file_of_rules(found: settings.Settings) -> list[settings.SettingsError]:
+    """What is wrong with a file that is followed; other sources may not be there yet."""
+    if not isinstance(found.rules, FileSource):
+        return []
+    try:
+        Rules((Shadowed(found.rules).load(None) or (None, {}))[1])
+    except (ConfigError, OSError) as error:
+        return [unread(error)]
+    return []
 
 
 def middleware(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:

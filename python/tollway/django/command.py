@@ -12,10 +12,11 @@ import re
 from argparse import SUPPRESS, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, time, timedelta
+from datetime import MAXYEAR, MINYEAR, datetime, time, timedelta
 from difflib import get_close_matches
 from typing import Any, Final, NoReturn
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
@@ -74,24 +75,30 @@ def moment(text: str, *, past: bool = False) -> datetime:
 
     Raises CommandError that says what can be written.
     """
-    parts = re.findall(r"(\d+)([smhdw])", text)
-    if parts and "".join(number + unit for number, unit in parts) == text:
-        span = timedelta(**{_UNITS[unit]: int(number) for number, unit in parts})
-        return timezone.now() - span if past else timezone.now() + span
     try:
-        found = parse_datetime(text)
-        day = parse_date(text) if found is None else None
-    except ValueError:  # a date that no calendar has
-        found = day = None
-    if day is not None:
-        found = datetime.combine(day, time.min)
-    if found is None:
+        found = _moment(text, past=past)
+    except (ValueError, OverflowError):  # a date that no calendar has
+        found = None
+    # The first and the last year are not whole in every time zone.
+    if found is None or not MINYEAR < found.year < MAXYEAR:
         raise CommandError(
             f"{text!r} is no time: write a span such as 2h or 1d12h, a date such as 2027-01-31, "
             "or a time such as 2027-01-31T12:00:00Z",
             returncode=MISTAKEN,
         )
-    return timezone.make_aware(found) if timezone.is_naive(found) else found
+    if timezone.is_naive(found) == settings.USE_TZ:
+        found = timezone.make_aware(found) if settings.USE_TZ else timezone.make_naive(found)
+    return found
+
+
+def _moment(text: str, *, past: bool) -> datetime | None:
+    parts = re.findall(r"(\d+)([smhdw])", text)
+    if parts and "".join(number + unit for number, unit in parts) == text:
+        span = timedelta(**{_UNITS[unit]: int(number) for number, unit in parts})
+        return timezone.now() - span if past else timezone.now() + span
+    found = parse_datetime(text)
+    day = parse_date(text) if found is None else None
+    return found if day is None else datetime.combine(day, time.min)
 
 
 class RateLimitCommand(BaseCommand):
@@ -258,7 +265,11 @@ def _text(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, datetime):
         return timezone.localtime(value).strftime("%Y-%m-%d %H:%M")
-    return str(value)
+    # Clients choose some of these texts: what would move a terminal is spelled out.
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in str(value)
+    )
 
 
 def _harmless(value: Any) -> Any:

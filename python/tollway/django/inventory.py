@@ -93,7 +93,8 @@ class Who:
 
     Any other text is the key that a limit counts by, as it is (``raw:`` before it is left out).
 
-    Raises :class:`tollway.ConfigError` on a network and on nothing.
+    Raises :class:`tollway.ConfigError` on nothing and on a network, but for one that is counted as
+    one client.
     """
 
     def __init__(self, text: str) -> None:
@@ -112,7 +113,9 @@ class Who:
                 raise
             self.text = text.removeprefix("raw:")
             return
-        if "/" in found:
+        address = found.partition("/")[0]
+        # The network of an IPv6 client is one client.
+        if "/" in found and conf.current().address.key(address) != found:
             raise ConfigError(f"{found} is a network, and limits count single addresses: name one")
         self.text = found
         kind, _, name = found.partition(":")
@@ -126,7 +129,7 @@ class Who:
             named: dict[str, Any] = {kind: name, "tier": tier}
             self.subject = Subject(**named)
         else:
-            self.subject = Subject(address=found)
+            self.subject = Subject(address=address)
 
     def key_at(self, stated: Stated) -> str | None:
         """The text that a limit counts them by; ``None`` when it cannot count them."""

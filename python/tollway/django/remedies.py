@@ -85,7 +85,11 @@ def unblock(who: str, *, dry_run: bool = False) -> tuple[int, list[Standing]]:
         else:
             with transaction.atomic(using=blocks.db):
                 lifted = blocks.delete()[0]
-    if "/" in who:
+    try:
+        somebody = Who(who)
+    except ConfigError:
+        if "/" not in who:
+            raise
         return lifted, []  # a network: limits count single addresses
     shared = [one for one in inventory() if not one.in_memory]
-    return lifted, reset(Who(who), shared, dry_run=dry_run)
+    return lifted, reset(somebody, shared, dry_run=dry_run)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tollway import hash_identity
+from tollway import ConfigError, hash_identity
 from tollway.django.keys import Key, KeyRing, follow_keys
-from tollway.django.settings import Settings
+from tollway.django.settings import Settings, SettingsError
 from tollway.django.sources import Shadowed, mentions_users, with_shadows
 from tollway.django.steps import Call, Steps, User
 from tollway.identity import text
@@ -44,7 +44,10 @@ class Ruling:
             self.source = stated
             self._shadowed = Shadowed(stated)
             # Kept here: following ends when nobody holds it.
-            self.following = follow(self.rules, self._shadowed)
+            try:
+                self.following = follow(self.rules, self._shadowed)
+            except (ConfigError, OSError) as error:
+                raise unread(error) from error
         self.keys = KeyRing() if settings.api_keys else None
         """The API keys that are issued here, if they are the only ones."""
         if self.keys is not None and follows:
@@ -60,6 +63,11 @@ class Ruling:
         named = getattr(self.source, "tier", None)
         found: str | None = None if named is None else named(user, org)
         return found
+
+
+def unread(error: Exception) -> SettingsError:
+    """What is said of rules that cannot be read."""
+    return SettingsError(f"RATELIMIT_RULES: {error}")
 
 
 def subject(

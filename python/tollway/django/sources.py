@@ -29,7 +29,10 @@ class Shadowed:
         if found is None:
             return None
         version, data = found
-        data = json.loads(data) if isinstance(data, str) else data
+        try:
+            data = json.loads(data) if isinstance(data, str) else data
+        except ValueError as error:
+            raise ConfigError(f"{self.source!r} is no JSON: {error}") from error
         self.wants_user = mentions_users(data) or getattr(self.source, "wants_user", False)
         return version, with_shadows(data)
 

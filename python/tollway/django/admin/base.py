@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     _Admin = admin.ModelAdmin[Model]
 else:
     _Admin = admin.ModelAdmin
+
+
+FOR_EVER: Final = 9000
+"""Years from which on an end is none: not much further on there is no calendar."""
 
 
 def may(request: HttpRequest, permission: str) -> bool:
@@ -130,8 +134,8 @@ class EndingAdmin(TollwayAdmin):
     def _extend(self, request: HttpRequest, rows: Any, span: timedelta) -> None:
         now, number = timezone.now(), 0
         for row in rows:
-            if row.until is None:
-                continue  # for ever is long enough
+            if row.until is None or row.until.year >= FOR_EVER:
+                continue  # long enough
             row.until = max(row.until, now) + span
             row.save()
             self.log_change(request, row, f"extended until {row.until:%Y-%m-%d %H:%M}")

@@ -85,4 +85,4 @@ class OffenderAdmin(_ReadOnly):
 def _whos(rows: Any) -> list[str]:
     """Whom rows are about, each once, as access lists name them."""
     names = dict.fromkeys(row.who for row in rows)
-    return [who.replace("api_key:", "key:", 1) for who in names]
+    return [who.removeprefix("api_") if who.startswith("api_key:") else who for who in names]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import fields
+from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 from django.core.management.base import CommandError, CommandParser
@@ -142,10 +144,20 @@ def _value(name: str, text: str) -> Any:
             raise CommandError(f"{name}={text}: write yes or no", returncode=MISTAKEN)
         return _WORDS[text.lower()]
     if name == "enforce":
-        return text.removesuffix("%") or None
+        return _share(text.removesuffix("%"))
     if name == "paths":
         return "\n".join(part.strip() for part in text.split(","))
     return text
+
+
+def _share(text: str) -> Decimal | None:
+    if not text:
+        return None
+    with suppress(InvalidOperation):
+        found = Decimal(text)
+        if found.is_finite() and 0 <= found <= 100:
+            return found
+    raise CommandError(f"enforce={text}: write a percentage such as 25", returncode=MISTAKEN)
 
 
 def _plain(name: str, value: Any) -> str:

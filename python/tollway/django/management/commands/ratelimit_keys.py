@@ -83,7 +83,7 @@ class Command(RateLimitCommand):
         if options["dry_run"]:
             return _row(row) | {"key": None, "old": row.prefix}
         made, clear = row.rotate(grace)
-        return _row(made) | {"key": clear, "old": row.prefix}
+        return _row(made) | {"key": clear, "old": row.prefix, "old_good": row.usable()}
 
     def _revoke(self, **options: Any) -> dict[str, Any]:
         row = _found(options["key"])
@@ -104,7 +104,7 @@ class Command(RateLimitCommand):
             self.stdout.write(found["key"])
             told = "this is the only time that the key is shown"
             if options["action"] == "rotate":
-                told += f"; {found['old']} " + ("ends later" if options["grace"] else "has ended")
+                told += f"; {found['old']} " + ("ends later" if found["old_good"] else "has ended")
             self.stderr.write(self.style.WARNING(told))
         if not conf.current().settings.api_keys:
             self.stderr.write(

@@ -55,6 +55,10 @@ class Command(RateLimitCommand):
             names = ", ".join(one.name for one in limits)
             raise CommandError(IN_MEMORY.format(names=names), returncode=MISTAKEN)
         for one in limits:
+            if one.policy is None:
+                told = f"a function says what {one.name} allows: it is not reset by --prefix"
+                raise CommandError(told, returncode=MISTAKEN)
+        for one in limits:
             if one.policy is not None and not options["dry_run"]:
                 one.limiter.reset(one.policy, prefix=options["prefix"])
         prefix = f"{options['prefix']}*"

@@ -11,8 +11,9 @@ from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError, models
 
 from tollway import ConfigError
+from tollway.django import settings
 from tollway.django.command import NO, RateLimitCommand
-from tollway.django.database import stored
+from tollway.django.database import DatabaseSource, stored
 from tollway.rules import Rules
 
 
@@ -80,6 +81,8 @@ def _of_rows() -> list[dict[str, Any]]:
     except ConfigError as error:
         return [_wrong("the database", str(error))]
     except DatabaseError as error:
+        if isinstance(settings.read()[0].rules, DatabaseSource):
+            raise
         text = f"{error}: run `manage.py migrate` to keep rules in the database"
         return [_wrong("the database", text, "note")]
     return found
