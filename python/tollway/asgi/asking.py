@@ -24,14 +24,18 @@ def read_cost(cost: Cost) -> Cost:
 
 
 async def cost_of(cost: Cost, argument: object) -> int:
-    """What a request costs: a number, or what a function of it says. 0 is free.
+    """What a request costs: a number, or what a function of it says. 0 is free."""
+    if not callable(cost):
+        return cost
+    return read_answer(cost, await answered(cost(argument)))
+
+
+def read_answer(cost: Callable[..., Any], value: Any) -> int:
+    """What a function of the cost returned, checked.
 
     Clients have their say in such a function: one that asks for more than can be counted is
     refused like any that asks for more than its limit holds.
     """
-    if not callable(cost):
-        return cost
-    value = await answered(cost(argument))
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ConfigError(f"the cost function {cost!r} returned {value!r}, not a whole number")
     return min(value, COST_MAX)

@@ -18,7 +18,8 @@ from tollway.asgi.passage import Passage
 from tollway.compat.fastapi_limiter import FastAPILimiter
 from tollway.compat.fastapi_limiter.decorators import SKIPS
 from tollway.compat.fastapi_limiter.rates import Limiter, Rate
-from tollway.fastapi import Limit
+from tollway.errors import StoreError
+from tollway.fastapi import Limit, RateLimitUnavailable
 from tollway.identity import joined
 
 BLOCKING_SECONDS: Final = 60.0
@@ -89,7 +90,11 @@ class RateLimiter(_Limited):
 
     async def _wait(self, connection: HTTPConnection, response: Response) -> Decision:
         ((policy, key, cost),) = await self.charged(connection)
-        decision = await self.own_limiter().aacquire(policy, key, cost, timeout=BLOCKING_SECONDS)
+        engine = self.own_limiter()
+        try:
+            decision = await engine.aacquire(policy, key, cost, timeout=BLOCKING_SECONDS)
+        except StoreError as error:  # the limiter has told the log
+            raise RateLimitUnavailable from error
         Passage.of(connection.scope).note(decision)
         if not decision.allowed:
             await self.refuse(connection, response, decision)

@@ -202,7 +202,8 @@ class Limiter:
         self, request: HTTPConnection, endpoint: Any, written: Sequence[Written] = ()
     ) -> Charges:
         """What a request is charged: the limits of its endpoint and those of everything."""
-        name = f"{endpoint.__module__}.{endpoint.__name__}"
+        own_name = getattr(endpoint, "__name__", type(endpoint).__name__)  # a mount has objects
+        name = f"{endpoint.__module__}.{own_name}"
         scope = name if self._by_endpoint else request.scope["path"]
         every = [*self._application, *written]
         if not written or not all(item.override_defaults for item in written):

@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection
 
 from tollway import ConfigError, Policy, Rate
 from tollway.answer import policy_name
-from tollway.asgi.asking import read_cost
+from tollway.asgi.asking import read_answer, read_cost
 from tollway.identity import joined, text
 
 Value = str | Callable[..., str]
@@ -112,7 +112,9 @@ class Written:
         if self.scope is not None:
             shared = self.scope
             scope = shared(scope) if callable(shared) else shared
-        cost = told(self.cost, request=request) if callable(self.cost) else self.cost
+        cost = self.cost
+        if callable(cost):
+            cost = read_answer(cost, told(cost, request=request))
         key = joined([scope, method, who] if self.per_method else [scope, who])
         for rate in rates(value):
             yield rate, key, cost

@@ -6,11 +6,12 @@ import inspect
 from collections.abc import Iterable
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.routing import Match
 
 from tollway import Decision
-from tollway.asgi.answering import with_headers
+from tollway.asgi.answering import refuse, unavailable, with_headers
 from tollway.asgi.passage import Passage
 from tollway.asgi.wire import ASGIApp, Headers, Receive, Scope, Send
 from tollway.compat.slowapi.errors import RateLimitExceeded
@@ -20,6 +21,7 @@ from tollway.compat.slowapi.extension import (
     Limiter,
     _rate_limit_exceeded_handler,
 )
+from tollway.errors import StoreError
 
 
 class SlowAPIASGIMiddleware:
@@ -60,6 +62,11 @@ class SlowAPIASGIMiddleware:
                 if inspect.isawaitable(response):
                     response = await response
                 await response(scope, receive, send)
+                return
+            except HTTPException as error:
+                if not isinstance(error.__cause__, StoreError):
+                    raise
+                await refuse(scope, receive, send, unavailable())
                 return
         await self.app(scope, receive, send)
 
