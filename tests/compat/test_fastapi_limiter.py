@@ -9,7 +9,7 @@ import redis.asyncio as redis
 from fastapi import Depends, FastAPI, HTTPException, Request, Response, WebSocket
 from websockets.sync.client import connect
 
-from tests.asgi.serving import serve_asgi
+from tests.asgi.serving import dead_port, serve_asgi
 from tollway import ConfigError
 from tollway import Limiter as Engine
 from tollway.compat.fastapi_limiter import Duration, FastAPILimiter, Limiter, Rate, _url_of
@@ -176,6 +176,32 @@ async def test_blocking_waits_for_a_place() -> None:
     async def index() -> None: ...
 
     assert await statuses(app, "/", "/", "/") == [200, 200, 200]
+
+
+async def test_blocking_without_a_store_is_a_503() -> None:
+    app = FastAPI()
+    with dead_port() as port:
+        engine = Engine(f"redis://127.0.0.1:{port}/0", fail_mode="closed")
+        await FastAPILimiter.init(engine)
+        once = RateLimiter(limiter=Limiter(Rate(1, Duration.HOUR), engine=engine), blocking=True)
+
+        @app.get("/", dependencies=[Depends(once)])
+        async def index() -> str:
+            return "index"
+
+        (answer,) = await ask(app, "/")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
+async def test_a_client_of_ipv6_is_its_network() -> None:
+    app = FastAPI()
+
+    @app.get("/", dependencies=[Depends(RateLimiter(times=2, hours=1))])
+    async def index() -> str:
+        return "index"
+
+    addresses = [f"2001:db8::{n}" for n in range(1, 4)]
+    assert [await statuses(app, "/", ip=ip) for ip in addresses] == [[200], [200], [429]]
 
 
 async def test_it_counts_in_the_redis_of_the_client(redis_url: str) -> None:

@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 
 from tests.asgi.serving import dead_port, serve_asgi
 from tollway import ConfigError
@@ -195,6 +196,53 @@ async def test_mounts_and_own_handlers_at_the_middleware() -> None:
     assert (first.status_code, second.status_code) == (200, 429)
     assert second.json() == {"wait": "1 per 1 minute"}
     assert second.headers["x-ratelimit-remaining"] == "0"
+
+
+async def test_what_is_mounted_without_routes_is_limited_too(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    limiter = Limiter(get_remote_address, default_limits=["2/minute"], key_style="endpoint")
+    app = service(limiter, middleware=True)
+    app.mount("/static", StaticFiles(directory=tmp_path))
+    assert await statuses(app, *["/static/a.txt"] * 3) == [200, 200, 429]
+
+
+async def test_a_middleware_that_cannot_count_answers_503() -> None:
+    with dead_port() as port:
+        app = service(
+            Limiter(get_remote_address, ["2/minute"], storage_uri=f"redis://127.0.0.1:{port}"),
+            middleware=True,
+        )
+
+        @app.get("/")
+        async def home() -> str:
+            return "home"
+
+        (answer,) = await ask(app, "/")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
+async def test_a_client_of_ipv6_is_its_network() -> None:
+    app = service(Limiter(get_remote_address, default_limits=["2/minute"]), middleware=True)
+
+    @app.get("/")
+    async def home() -> str:
+        return "home"
+
+    addresses = [f"2001:db8::{n}" for n in range(1, 4)]
+    assert [await statuses(app, "/", ip=ip) for ip in addresses] == [[200], [200], [429]]
+    assert await statuses(app, "/", ip="2001:db8:0:1::1") == [200]
+
+
+async def test_a_cost_that_is_more_than_can_be_counted_is_refused() -> None:
+    limiter = Limiter(get_remote_address)
+    app = service(limiter)
+
+    @app.get("/")
+    @limiter.limit("5/minute", cost=lambda request: int(request.query_params["n"]))
+    async def home(request: Request) -> str:
+        return "home"
+
+    assert await statuses(app, f"/?n={10**30}", "/?n=5", "/?n=1") == [429, 200, 429]
 
 
 async def test_what_a_limit_may_say() -> None:
