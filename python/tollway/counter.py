@@ -42,11 +42,11 @@ class Counter:
 
     def incr(self, key: str, period: float = 60, amount: int = 1) -> int:
         """Count ``amount`` more under ``key``; answers with the count in this period."""
-        return _counted(self.limiter.check(_window(period), key, amount))
+        return _counted(self.limiter.check(_window(period), key, _amount(amount)))
 
     async def aincr(self, key: str, period: float = 60, amount: int = 1) -> int:
         """:meth:`incr`."""
-        return _counted(await self.limiter.acheck(_window(period), key, amount))
+        return _counted(await self.limiter.acheck(_window(period), key, _amount(amount)))
 
     def incr_many(self, keys: Iterable[str], period: float = 60) -> list[int]:
         """Count one more under each key."""
@@ -96,7 +96,7 @@ class Counter:
         ``refill_rate``, ``time_to_refill`` and ``retry_after`` (both in seconds).
         """
         policy = _bucket("token_bucket", bucket_size, refill_rate, initial_tokens)
-        decision = self.limiter.check(policy, key, tokens_requested)
+        decision = self.limiter.check(policy, key, _amount(tokens_requested))
         return decision.allowed, _bucket_told(decision, refill_rate)
 
     async def atoken_bucket_check(
@@ -109,7 +109,7 @@ class Counter:
     ) -> tuple[bool, dict[str, Any]]:
         """:meth:`token_bucket_check`."""
         policy = _bucket("token_bucket", bucket_size, refill_rate, initial_tokens)
-        decision = await self.limiter.acheck(policy, key, tokens_requested)
+        decision = await self.limiter.acheck(policy, key, _amount(tokens_requested))
         return decision.allowed, _bucket_told(decision, refill_rate)
 
     def leaky_bucket_check(
@@ -120,7 +120,8 @@ class Counter:
         Answers whether it fitted, and ``level``, ``capacity``, ``leak_rate``, ``time_to_empty`` and
         ``retry_after`` (both in seconds).
         """
-        decision = self.limiter.check(_bucket("leaky_bucket", capacity, leak_rate), key, cost)
+        policy = _bucket("leaky_bucket", capacity, leak_rate)
+        decision = self.limiter.check(policy, key, _amount(cost))
         return decision.allowed, _leak_told(decision, leak_rate)
 
     async def aleaky_bucket_check(
@@ -128,18 +129,25 @@ class Counter:
     ) -> tuple[bool, dict[str, Any]]:
         """:meth:`leaky_bucket_check`."""
         policy = _bucket("leaky_bucket", capacity, leak_rate)
-        decision = await self.limiter.acheck(policy, key, cost)
+        decision = await self.limiter.acheck(policy, key, _amount(cost))
         return decision.allowed, _leak_told(decision, leak_rate)
+
+
+def _amount(value: int) -> int:
+    """What the engine takes at most; it says itself what is wrong with less."""
+    if value > COUNT_MAX:
+        raise ConfigError(f"an amount is a whole number up to {COUNT_MAX}, not {value!r}")
+    return value
 
 
 @lru_cache(maxsize=256)
 def _window(period: float) -> Policy:
     rate = Rate(COUNT_MAX, f"{_milliseconds(period)}ms")
-    return Policy(f"count/{period:g}s", [rate], algorithm="fixed_window:first")
+    return Policy(f"count/{period:.15g}s", [rate], algorithm="fixed_window:first")
 
 
 def _milliseconds(seconds: float | Fraction) -> int:
-    if isinstance(seconds, bool) or not seconds > 0:
+    if isinstance(seconds, bool) or not 0 < seconds < math.inf:
         raise ConfigError(f"period={seconds!r} is not a number of seconds above 0")
     return max(1, round(seconds * 1000))
 
@@ -148,13 +156,13 @@ def _milliseconds(seconds: float | Fraction) -> int:
 def _bucket(
     algorithm: str, size: Any, refill_rate: float, initial_tokens: int | None = None
 ) -> Policy:
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise ConfigError(f"a bucket of {size!r} holds nothing: its size is a whole number from 1")
-    if isinstance(refill_rate, bool) or not refill_rate > 0:
+    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= COUNT_MAX:
+        raise ConfigError(f"a bucket of {size!r}: its size is a whole number from 1 to {COUNT_MAX}")
+    if isinstance(refill_rate, bool) or not 0 < refill_rate < math.inf:
         raise ConfigError(f"{refill_rate!r} is not a number of permits a second above 0")
     share = Fraction(refill_rate).limit_denominator(100_000)
     rate = Rate(share.numerator, f"{share.denominator}s", burst=size - 1, smooth=True)
-    name = f"{algorithm}/{size}/{refill_rate:g}"
+    name = f"{algorithm}/{size}/{refill_rate:.15g}"
     return Policy(name, [rate], algorithm=algorithm, initial_tokens=initial_tokens)
 
 

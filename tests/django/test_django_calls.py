@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -71,6 +72,12 @@ def test_a_bucket_may_begin_half_full() -> None:
     assert taken == [True, True, False]
 
 
+def test_periods_that_are_nearly_the_same_are_two() -> None:
+    counter = Counter(Limiter())
+    assert [counter.incr("a", 1_234_567), counter.incr("a", 1_234_568)] == [1, 1]
+    assert [counter.incr("b", 60), counter.incr("b", 60.0)] == [1, 2]
+
+
 def test_a_period_ends_as_a_whole() -> None:
     clock = ManualClock()
     counter = Counter(Limiter(clock=clock))
@@ -89,6 +96,13 @@ def test_a_period_ends_as_a_whole() -> None:
         (lambda counter: counter.incr("a", -1), "period=-1"),
         (lambda counter: counter.token_bucket_check("a", 0, 1), "a bucket of 0"),
         (lambda counter: counter.leaky_bucket_check("a", 5, 0), "0 is not a number of permits"),
+        (lambda counter: counter.incr("a", math.inf), "period=inf"),
+        (lambda counter: counter.incr("a", math.nan), "period=nan"),
+        (lambda counter: counter.incr("a", 60, 10**30), "not 10000"),
+        (lambda counter: counter.leaky_bucket_check("a", 5, 1, 10**30), "not 10000"),
+        (lambda counter: counter.token_bucket_check("a", 5, math.inf), "inf is not a number of pe"),
+        (lambda counter: counter.token_bucket_check("a", 10**30, 1), "a bucket of 10000"),
+        (lambda counter: counter.token_bucket_check("a", 5, 1, None, 10**30), "not 10000"),
     ],
 )
 def test_numbers_that_cannot_be_meant(call: Any, part: str) -> None:
@@ -116,6 +130,8 @@ def test_rates_by_hand() -> None:
         {"rate": "5/q"},
         {"rate": "5/m", "algorithm": "magic"},
         {"rate": "5/m", "algorithm": "token_bucket", "algorithm_config": {"bucket": 9}},
+        {"algorithm": "token_bucket", "algorithm_config": {"bucket_size": 9, "refill_rate": 1e999}},
+        {"rate": "5/m", "algorithm": "token_bucket", "algorithm_config": {"bucket_size": 10**30}},
         {"rate": "5/m", "key": "ipp"},
     ):
         with pytest.raises(ConfigError):

@@ -115,6 +115,13 @@ def test_rules_of_the_settings(rf: RequestFactory) -> None:
     assert codes(view, acme) == [200] * 4 + [429] * 2
 
 
+@override_settings(RATELIMIT_RULES=RULES, RATELIMIT_ORG=lambda _: SimpleNamespace(pk=None))
+def test_an_organisation_that_has_no_name_is_none(rf: RequestFactory) -> None:
+    """Such as a tenant that was never saved: its users are not one organisation."""
+    view = rate_limit("user_or_ip", "9/h")(ok)
+    assert codes(view, [asked(rf, user) for user in range(6)]) == [200] * 6
+
+
 def org_of(request: Any) -> Any:
     org = request.META.get("HTTP_X_ORG")
     return SimpleNamespace(pk=org) if org else None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, Final
 
 from tollway import ConfigError, Policy, Rate
+from tollway.counter import COUNT_MAX
 from tollway.django.settings import choose
 
 Options = tuple[tuple[str, Any], ...]
@@ -43,10 +45,14 @@ class AlgorithmConfig:
             choose("option", str(name), _KNOWN[algorithm])
             known[_SAME.get(name, name)] = value
         size, rate = known.pop("bucket_size", None), known.pop("refill_rate", None)
-        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
-            raise ConfigError(f"bucket_size={size!r} is not a whole number from 1")
+        if size is not None and (
+            isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= COUNT_MAX
+        ):
+            raise ConfigError(f"bucket_size={size!r} is not a whole number from 1 to {COUNT_MAX}")
         if rate is not None and (
-            isinstance(rate, bool) or not isinstance(rate, int | float | Fraction) or not rate > 0
+            isinstance(rate, bool)
+            or not isinstance(rate, int | float | Fraction)
+            or not 0 < rate < math.inf
         ):
             raise ConfigError(f"refill_rate={rate!r} is not a number of permits a second above 0")
         self.bucket_size: int | None = size

@@ -95,7 +95,8 @@ def subject(
     tier = None
     if settings.tier is not None:
         tier = yield Call("RATELIMIT_TIER", settings.tier, request)
-    org = text(getattr(org, "pk", org)) if org is not None else None
+    org = getattr(org, "pk", org)
+    org = None if org in (None, "") else text(org)
     hashed, issued = key_of(settings, ruling, request)
     if tier is None and issued is not None:
         tier = issued.tier
