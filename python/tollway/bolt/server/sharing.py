@@ -19,14 +19,19 @@ _LEAST_ROOM: Final = 16 * 1024 * 1024
 def shared_url() -> str | None:
     """A segment of shared memory for this server and its processes; None where that cannot be.
 
-    Its name is this process's number, which stays the same when the program is loaded again.
+    Its name is this process's number, which stays the same when the program is loaded again, among
+    those of its container: containers may share the memory, and each begins to number at 1.
     """
     if sys.platform != "linux" or not os.access(_FOLDER, os.W_OK):
         return None
     room = os.statvfs(_FOLDER)
     if room.f_bavail * room.f_frsize < _LEAST_ROOM:
         return None
-    return f"shm://bolt-{os.getpid()}"
+    try:
+        container = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return None
+    return f"shm://bolt-{container}-{os.getpid()}"
 
 
 @contextmanager
