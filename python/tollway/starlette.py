@@ -7,6 +7,7 @@ round trip and one set of headers. Answers that are raised carry headers once
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 from typing import Any
@@ -16,6 +17,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.websockets import WebSocket
 
+from tollway import Decision
 from tollway.asgi import (
     LimiterMiddleware,
     client_ip,
@@ -55,12 +57,22 @@ def _limited(endpoint: Any, stack: Stack) -> Any:
             response = await run_in_threadpool(endpoint, *arguments, **named)
         decision = rate_limit_of(scope)
         if decision is not None and isinstance(response, Response):
-            told = decision_headers(decision, response.status_code, response.raw_headers)
-            response.raw_headers[:] = told
+            return _told(response, decision)
         return response
 
     setattr(limited, STACK, stack)
     return limited
+
+
+def _told(response: Response, decision: Decision) -> Response:
+    """The same answer with headers of a decision, which are this request's alone.
+
+    An endpoint may return one object for ever, and others may return it, too.
+    """
+    own = copy.copy(response)
+    own.raw_headers = decision_headers(decision, response.status_code, response.raw_headers)
+    vars(own).pop("_headers", None)  # what ``headers`` has kept of the others
+    return own
 
 
 rate_limit = Decorator(_limited)

@@ -347,6 +347,32 @@ def test_rules_hold_and_forged_addresses_do_not(shop: Shop) -> None:
         assert client.get("/ping", headers=forged).status_code == 403
 
 
+async def test_an_answer_that_two_endpoints_return_tells_each_its_own(limiter: Limiter) -> None:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import PlainTextResponse, Response
+    from starlette.routing import Route
+
+    from tollway.starlette import rate_limit
+
+    pong = PlainTextResponse("pong")
+    assert pong.headers["content-length"] == "4"
+
+    @rate_limit("5/h", limiter)
+    async def ping(request: Request) -> Response:
+        return pong
+
+    async def free(request: Request) -> Response:
+        return pong
+
+    app = Starlette(routes=[Route("/ping", ping), Route("/free", free)])
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
+        told = [(await client.get("/ping")).headers["x-ratelimit-remaining"] for _ in range(2)]
+        assert told == ["4", "3"]
+        assert "x-ratelimit-remaining" not in (await client.get("/free")).headers
+
+
 def test_the_middleware_around_them(limiter: Limiter) -> None:
     shop = quart_shop()
     shop.app.asgi_app = LimiterMiddleware(shop.app.asgi_app, limiter, Policy("site", "3/h"))
