@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import asyncio
+import fcntl
 import os
 import re
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +20,8 @@ from typing import Any
 import httpx
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from tests.asgi.serving import serve_asgi, serve_wsgi
 from tests.programs import program
@@ -181,8 +186,40 @@ def test_wsgi_applications_answer_in_a_few_lines(name: str) -> None:
 
 
 async def test_the_application_answers_http_only() -> None:
-    with pytest.raises(RuntimeError, match="answers HTTP requests, not websocket"):
-        await prometheus.app({"type": "websocket"}, None, None)  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="answers HTTP requests, not lifespan"):
+        await prometheus.app({"type": "lifespan"}, None, None)  # type: ignore[arg-type]
+
+
+def test_a_websocket_at_the_numbers_is_turned_away() -> None:
+    with serve_asgi(prometheus.app) as address, pytest.raises(InvalidStatus) as refused:
+        connect(f"ws://{address}/")
+    assert refused.value.response.status_code == 403
+
+
+async def test_other_requests_go_on_while_another_process_has_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prometheus, "_sharing", None)
+    sharing = prometheus.share(tmp_path, every=3_600)
+    held, others, went_on = threading.Event(), threading.Event(), []
+
+    def hold() -> None:
+        with (tmp_path / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            held.set()
+            went_on.append(others.wait(10))
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(10)
+    transport = httpx.ASGITransport(prometheus.app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
+        asked = asyncio.ensure_future(client.get("/"))
+        asyncio.get_running_loop().call_later(0.05, others.set)
+        assert (await asked).status_code == 200
+    holder.join()
+    sharing.stop()
+    assert went_on == [True]
 
 
 WORKERS = """

@@ -12,6 +12,7 @@ One scrape answers for one process. Where several serve one port, :func:`share` 
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from pathlib import Path
@@ -78,10 +79,15 @@ async def app(
     receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
     send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
 ) -> None:
-    """An ASGI application that answers every request with the numbers."""
+    """An ASGI application that answers every request with the numbers, and no WebSocket."""
+    if scope["type"] == "websocket":
+        await receive()  # websocket.connect: nothing may be sent before it
+        await send({"type": "websocket.close", "code": 1008})
+        return
     if scope["type"] != "http":
         raise RuntimeError(f"prometheus.app answers HTTP requests, not {scope['type']}")
-    body = text().encode()
+    # A folder is locked while it is read, and another process may hold the lock.
+    body = (text() if _sharing is None else await asyncio.to_thread(text)).encode()
     headers = [
         (b"content-type", CONTENT_TYPE.encode()),
         (b"content-length", str(len(body)).encode()),
