@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from django.core.exceptions import ValidationError
-from django.db import connection
+from django.db import connection, connections
 from django.http import HttpResponse
 from django.test import RequestFactory, override_settings
 from django.utils import timezone
@@ -64,11 +65,16 @@ def test_what_a_key_opens(rf: RequestFactory, issued: Callable[[], None]) -> Non
 
 
 async def test_scopes(rf: RequestFactory, issued: Callable[[], None]) -> None:
-    import asyncio
+    def issue() -> tuple[str, str]:
+        try:
+            _, reads = APIKey.issue("r", scopes="read")
+            _, both = APIKey.issue("rw", scopes="read write admin")
+            issued()
+            return reads, both
+        finally:
+            connections.close_all()
 
-    _, reads = await asyncio.to_thread(APIKey.issue, "r", scopes="read")
-    _, both = await asyncio.to_thread(APIKey.issue, "rw", scopes="read write admin")
-    await asyncio.to_thread(issued)
+    reads, both = await asyncio.to_thread(issue)
     assert await acodes(awrite, [shown(rf, reads), shown(rf, both), shown(rf)]) == [403, 200, 401]
     assert b"lacks write" in (await awrite(shown(rf, reads))).content
 
