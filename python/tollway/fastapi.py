@@ -260,6 +260,7 @@ class _Route:
     name: str
     limits: tuple[Limit, ...]
     plain: Plain | None
+    dependant: Any
 
 
 _KNOWN: Final = "_tollway_routes"
@@ -285,19 +286,23 @@ def _route_of(connection: HTTPConnection) -> _Route:
         name = route_name(scope, found)
         known = routes.get(name)
         if known is None:
-            limits = tuple(dict.fromkeys(_limits_in(getattr(found, "dependant", None))))
+            dependant = getattr(found, "dependant", None)
+            limits = tuple(dict.fromkeys(_limits_in(dependant)))
             refuse_twins(name, limits)
-            known = routes[name] = _Route(name, limits, plain(limits, name))
+            known = routes[name] = _Route(name, limits, plain(limits, name), dependant)
         if root == scope.get("app_root_path", root) or not scope.get("path_params"):
             routes[place] = known
     return known
 
 
-def _limits_in(dependant: Any) -> Iterator[Limit]:
+def _limits_in(dependant: Any, overridden: Mapping[Any, Any] | None = None) -> Iterator[Limit]:
+    """The limits of dependencies and of those that they have, unless something stands in."""
     for inner in getattr(dependant, "dependencies", ()):
+        if overridden and inner.call in overridden:
+            continue
         if isinstance(inner.call, Limit):
             yield inner.call
-        yield from _limits_in(inner)
+        yield from _limits_in(inner, overridden)
 
 
 _SPARED: Final = Limiter("memory://", max_keys=64)
@@ -312,12 +317,12 @@ def _due_with(
     overridden: Mapping[Any, Any],
 ) -> list[Limit]:
     """A limit and those of its route that are still to be checked and can be with it."""
+    limits = dict.fromkeys(_limits_in(route.dependant, overridden)) if overridden else route.limits
     return [own] + [
         item
-        for item in route.limits
+        for item in limits
         if item is not own
         and item not in passage.answers
-        and item not in overridden
         and item.own_limiter() is limiter
         and not item.waits()
     ]

@@ -339,6 +339,23 @@ def test_overridden_dependencies_are_left_out() -> None:
         assert codes(address, "/", 4) == [200, 200, 200, 429]
 
 
+def test_limits_of_an_overridden_dependency_are_left_out_with_it() -> None:
+    app = FastAPI()
+
+    async def login(decision: Annotated[Decision, Depends(limit("1/h"))]) -> str:
+        return "ada"
+
+    @app.get("/", dependencies=[Depends(limit("3/h")), Depends(login)])
+    async def home() -> str:
+        return "home"
+
+    app.dependency_overrides[login] = lambda: "bob"
+    with serve_asgi(app) as address:
+        assert codes(address, "/", 4) == [200] * 3 + [429]
+        app.dependency_overrides.clear()
+        assert get(address, "/")[0].json()["violated-policies"] == ["3/h/GET"]
+
+
 def test_cost_may_be_a_function() -> None:
     app = FastAPI()
 
