@@ -29,15 +29,22 @@ def stated(value: Any) -> Backend:
         limiter: Limiter = value
         return limiter
     raise ConfigError(
-        f'{value!r} is no backend; write a URL such as "redis://127.0.0.1:6379/0", a list of '
+        f'{_shown(value)} is no backend; write a URL such as "redis://127.0.0.1:6379/0", a list of '
         "URLs, or the dotted path of a Store"
     )
+
+
+def _shown(value: object) -> str:
+    """What cannot be a backend, for a message: without the passwords that may be in it."""
+    return repr(value) if value is None or isinstance(value, int | float) else type(value).__name__
 
 
 def _place(value: Any) -> Place:
     found = loaded(stated(value))
     if isinstance(found, tuple | Limiter) or not isinstance(found, str | Store):
-        raise ConfigError(f"{value!r} cannot stand in a list of backends: use URLs and Stores")
+        raise ConfigError(
+            f"{_shown(value)} cannot stand in a list of backends: use URLs and Stores"
+        )
     return found
 
 
@@ -74,7 +81,7 @@ def known(value: object) -> Backend:
 def named(value: object) -> dict[str, Backend]:
     """Backends by name."""
     if not isinstance(value, Mapping):
-        raise ConfigError(f'{value!r} is not a mapping such as {{"logins": "redis://…"}}')
+        raise ConfigError(f'{_shown(value)} is not a mapping such as {{"logins": "redis://…"}}')
     for name in value:
         if not isinstance(name, str) or "://" in name or "." in name or name == "django":
             raise ConfigError(f"{name!r} is no name for a backend; write one such as 'logins'")

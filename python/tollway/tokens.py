@@ -66,8 +66,12 @@ class Verifier:
                 raise ConfigError(
                     f"algorithm {name!r} cannot verify a token: use {', '.join(sorted(known))}"
                 )
-        if not isinstance(key, Mapping):
+        if isinstance(key, Mapping):
+            for kid, one in key.items():
+                self._check_one(jwt, kid, one, given)
+        else:
             self._check_key(jwt, key, given)
+        _check_options(audience, issuer, leeway, require, cookie)
         self.key = key
         self.algorithms = list(given)
         self.cookie = cookie
@@ -84,6 +88,18 @@ class Verifier:
                 jwt.PyJWS().get_algorithm_by_name(name).prepare_key(key)
             except Exception as error:  # each algorithm has errors of its own
                 raise ConfigError(f"KEY is no key for {name}: {error}") from error
+
+    @classmethod
+    def _check_one(cls, jwt: Any, kid: str, key: Any, algorithms: Sequence[str]) -> None:
+        """Of keys by their ids, each is for one of the algorithms, not for all."""
+        faults = []
+        for name in algorithms:
+            try:
+                cls._check_key(jwt, key, [name])
+            except ConfigError as error:
+                faults.append(str(error).removeprefix("KEY"))
+        if len(faults) == len(algorithms):
+            raise ConfigError(f"KEY {kid!r}{faults[0]}")
 
     @classmethod
     def from_mapping(cls, stated: object) -> Verifier:
@@ -130,6 +146,24 @@ class Verifier:
         claims = self.claims(token)
         value = None if claims is None else claims.get(name)
         return None if value is None or value == "" else str(value)
+
+
+def _check_options(audience: Any, issuer: Any, leeway: Any, require: Any, cookie: Any) -> None:
+    """Raises ConfigError on what would make every token one that does not verify."""
+    for name, value in (("AUDIENCE", audience), ("ISSUER", issuer), ("COOKIE", cookie)):
+        some = [value] if isinstance(value, str) or name == "COOKIE" else value
+        if value is not None and not _are_texts(some):
+            raise ConfigError(f"{name} is a text, not {value!r}")
+    if isinstance(leeway, bool) or not isinstance(leeway, int | float) or not leeway >= 0:
+        raise ConfigError(f"LEEWAY is a number of seconds, not {leeway!r}")
+    if not _are_texts(require):
+        raise ConfigError(f'REQUIRE is a list of names such as ["exp"], not {require!r}')
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list | tuple | set | frozenset) and all(
+        isinstance(one, str) for one in value
+    )
 
 
 def bearer(header: str | None) -> str | None:

@@ -288,3 +288,23 @@ def test_callbacks_by_what_the_client_accepts(rf: RequestFactory) -> None:
 
 def slow(request: HttpRequest) -> HttpResponse:
     return HttpResponse("slow", status=429)
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"RATELIMIT_BACKEND": {"URL": "redis://u:s3same@h/0"}},
+        {"RATELIMIT_BACKEND": [["redis://u:s3same@h/0", "memory://"]]},
+        {"RATELIMIT_BACKENDS": ["redis://u:s3same@h/0"]},
+        {"RATELIMIT_BACKENDS": "redis://u:s3same@h/0"},
+    ],
+)
+def test_a_backend_that_is_stated_amiss_tells_no_password(stated: Any) -> None:
+    with override_settings(**stated):
+        _settings, (problem, *_) = settings_module.read()
+        assert "s3same" not in str(problem) and "s3same" not in repr(_settings)
+
+
+@override_settings(RATELIMIT_BACKEND="redis://u:s3same@127.0.0.1:1/0")
+def test_a_page_of_an_error_shows_no_password_of_ours() -> None:
+    assert "s3same" not in repr(settings_module.read()[0])

@@ -86,6 +86,15 @@ def test_keys_by_their_id(rf: RequestFactory) -> None:
         ({"KEY": SECRET, "ALGORITHMS": ["HS255"]}, "'HS255' cannot verify"),
         ({"KEY": SECRET, "ALGORITHMS": ["RS256"]}, "KEY is no key for RS256"),
         ({**JWT, "AUDENCE": "x"}, "did you mean 'AUDIENCE'"),
+        # With these no token would ever verify, and nobody would hear of it.
+        ({**JWT, "KEY": {"a": SECRET, "b": 5}}, "KEY 'b' is no key for HS256"),
+        ({**JWT, "KEY": {"a": "no pem"}, "ALGORITHMS": ["RS256"]}, "KEY 'a' is no key for RS256"),
+        ({**JWT, "REQUIRE": "exp"}, "REQUIRE is a list of names"),
+        ({**JWT, "REQUIRE": 5}, "REQUIRE is a list of names"),
+        ({**JWT, "LEEWAY": "10"}, "LEEWAY is a number of seconds"),
+        ({**JWT, "AUDIENCE": 5}, "AUDIENCE is a text"),
+        ({**JWT, "ISSUER": 5}, "ISSUER is a text"),
+        ({**JWT, "COOKIE": 5}, "COOKIE is a text"),
     ],
 )
 def test_a_bad_way_to_verify_is_named(stated: Any, part: str) -> None:

@@ -32,8 +32,9 @@ class Settings:
     """Every setting, typed. The attribute ``fail_mode`` is ``RATELIMIT_FAIL_MODE`` and so on."""
 
     enable: bool = True
-    backend: Backend = "memory://"
-    backends: Mapping[str, Backend] = field(default_factory=dict)
+    # Passwords are in these, and pages of errors show what is at hand.
+    backend: Backend = field(default="memory://", repr=False)
+    backends: Mapping[str, Backend] = field(default_factory=dict, repr=False)
     strategy: str = "first_healthy"
     default_limit: tuple[Rate, ...] | None = None
     algorithm: str = "gcra"
