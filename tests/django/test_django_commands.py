@@ -39,7 +39,7 @@ from tollway.django.models import (
     Tier,
     Usage,
 )
-from tollway.django.throttles import AnonRateThrottle
+from tollway.django.throttles import AnonRateThrottle, ScopedRateThrottle
 from tollway.django.usage import Recorder, span_of
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -449,6 +449,40 @@ def test_what_a_client_sent_moves_no_terminal() -> None:
     Offender.objects.create(start=span_of(timezone.now()), policy="search", who=who, refused=1)
     text = run("ratelimit_report")
     assert r"\x1b]0;owned\x07\x1b[2J\nsearch" in text and "\x1b" not in text
+
+
+class Unscoped(APIView):
+    throttle_classes = [ScopedRateThrottle]
+    throttle_scope = "nowhere"
+
+
+class Mistyped(AnonRateThrottle):
+    rate = "5/q"
+
+
+class Typed(APIView):
+    throttle_classes = [Mistyped]
+
+
+@pytest.mark.parametrize(("view", "part"), [(Unscoped, "'nowhere'"), (Typed, "5/q")])
+def test_a_throttle_that_cannot_work_is_named(view: Any, part: str) -> None:
+    with override_settings(ROOT_URLCONF=(path("x/", view.as_view()),)):
+        code, text = fails("ratelimit_list")
+        assert code == 2 and part in text
+        out = io.StringIO()
+        with pytest.raises(CommandError):
+            call_command("validate_config", "--json", stdout=out)
+        (wrong,) = json.loads(out.getvalue())
+        assert wrong["level"] == "error" and part in wrong["message"]
+
+
+def test_what_is_too_long_or_too_many_is_mistaken() -> None:
+    long = "x" * 201
+    assert fails("ratelimit_access", "add", "deny", "192.0.2.1", "--note", long)[0] == 2
+    assert fails("cleanup_ratelimit", "--batch-size", str(10**20))[0] == 2
+    assert fails("ratelimit_report", "--top", str(10**20))[0] == 2
+    assert fails("ratelimit_report", "--top", "-1")[0] == 2
+    assert told("ratelimit_report", "--format", "csv")["limits"] == []
 
 
 def test_a_share_that_is_no_number_is_mistaken() -> None:

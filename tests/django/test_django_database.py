@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -226,6 +227,7 @@ def test_a_database_without_tables_does_not_keep_a_site_from_starting(
         (LimitLevel(by="x", rate="1/s"), "by", "x"),
         (LimitLevel(by="ip", rate="1"), "rate", "position"),
         (TierRate(rate="1"), "rate", "position"),
+        (LimitRule(name="a", enforce=Decimal(500)), "enforce", "percentage"),
         (Tier(name="a@b"), "name", "usable name"),
         (TierMember(who="7"), "who", "user:ID"),
         (AccessEntry(who="mallory"), "who", "mallory"),

@@ -17,7 +17,7 @@ from difflib import get_close_matches
 from typing import Any, Final, NoReturn
 
 from django.conf import settings
-from django.core.exceptions import ValidationError
+from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 from django.utils import timezone
@@ -101,6 +101,13 @@ def _moment(text: str, *, past: bool) -> datetime | None:
     return found if day is None else datetime.combine(day, time.min)
 
 
+def within(option: str, value: int, least: int, most: int) -> int:
+    """``value``, or a CommandError that says from where to where it is."""
+    if not least <= value <= most:
+        raise CommandError(f"{option} is from {least} to {most}", returncode=MISTAKEN)
+    return value
+
+
 class RateLimitCommand(BaseCommand):
     """A command: ``describe`` its options, and ``act``.
 
@@ -174,7 +181,7 @@ class RateLimitCommand(BaseCommand):
             said = getattr(error, "message_dict", {"": error.messages})
             lines = [f"{name}: {text}" for name, texts in said.items() for text in texts]
             raise CommandError("; ".join(lines).removeprefix(": "), returncode=MISTAKEN) from error
-        except ConfigError as error:
+        except (ConfigError, ImproperlyConfigured) as error:
             raise CommandError(str(error), returncode=MISTAKEN) from error
         except StoreError as error:
             raise CommandError(str(error), returncode=AWAY) from error

@@ -130,7 +130,7 @@ class LimitRule(Followed):
     def clean(self) -> None:
         """Raises ValidationError in the engine's words."""
         own = self.own_data()
-        for field in {"rate", "algorithm", "by"} & own.keys():
+        for field in {"rate", "algorithm", "by", "enforce"} & own.keys():
             checked(field, partial(Rules, {"limits": {"x": {field: own[field]}}}))
         if own.get("paths"):
             given = {"rate": "1/s", "by": "ip", "paths": own["paths"]}

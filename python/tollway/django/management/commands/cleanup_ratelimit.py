@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import CommandError, CommandParser
+from django.core.management.base import CommandParser
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from tollway.django.command import MISTAKEN, RateLimitCommand, moment
+from tollway.django.command import RateLimitCommand, moment, within
 
 
 class Command(RateLimitCommand):
@@ -34,9 +34,7 @@ class Command(RateLimitCommand):
 
     def act(self, **options: Any) -> dict[str, int]:
         """Delete; how many rows of each table."""
-        size = options["batch_size"]
-        if size < 1:
-            raise CommandError("--batch-size is 1 or more", returncode=MISTAKEN)
+        size = within("--batch-size", options["batch_size"], 1, 100_000)
         over = _over(moment(options["keep"], past=True))
         totals = {name: rows.count() for name, rows in over.items()}
         if options["dry_run"]:

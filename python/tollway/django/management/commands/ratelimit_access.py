@@ -57,7 +57,7 @@ class Command(RateLimitCommand):
         from tollway.django.models import AccessEntry
 
         until = moment(options["until"]) if options["until"] else None
-        made = AccessEntry(access=options["access"], who=options["who"])
+        made = AccessEntry(access=options["access"], who=options["who"], note=options["note"])
         made.full_clean()
         known = AccessEntry.objects.filter(access=made.access, who=made.who).first()
         made = known or made

@@ -8,7 +8,7 @@ from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
 from tollway.django import conf
-from tollway.django.command import MISTAKEN, RateLimitCommand, moment
+from tollway.django.command import MISTAKEN, RateLimitCommand, moment, within
 from tollway.django.usage import FIELDS, report
 
 _COLUMNS = ("policy", *FIELDS, "share")
@@ -43,11 +43,12 @@ class Command(RateLimitCommand):
             until = moment(options["until"], past=True)
         if since >= until:
             raise CommandError("--since is not before --until", returncode=MISTAKEN)
-        return report(since, until, policy=options["limit"], top=max(0, options["top"]))
+        top = within("--top", options["top"], 0, 100_000)
+        return report(since, until, policy=options["limit"], top=top)
 
     def tell(self, found: Any, **options: Any) -> None:
         """In the form that was asked for."""
-        if options["format"] == "csv":
+        if options["format"] == "csv" and not options["json"]:
             self.write_csv(found["limits"], _COLUMNS)
         else:
             options["json"] = options["json"] or options["format"] == "json"

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.apps import apps
 from django.core import checks
-from django.core.exceptions import ValidationError
+from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError, models
 
@@ -14,6 +14,7 @@ from tollway import ConfigError
 from tollway.django import settings
 from tollway.django.command import NO, RateLimitCommand
 from tollway.django.database import DatabaseSource, stored
+from tollway.django.inventory import inventory
 from tollway.rules import Rules
 
 
@@ -34,6 +35,9 @@ class Command(RateLimitCommand):
     def act(self, **options: Any) -> list[dict[str, Any]]:
         """Check all."""
         found = [_told(one) for one in checks.run_checks(tags=["ratelimit"])]
+        # Not where the checks have said that they cannot be listed.
+        if not any(one["level"] == "error" or one["where"] == "tollway.W005" for one in found):
+            found += _of_views()
         found += _of_rows()
         levels = ("error", "warning") if options["strict"] else ("error",)
         wrong = sum(one["level"] in levels for one in found)
@@ -64,6 +68,15 @@ def _told(message: checks.CheckMessage) -> dict[str, Any]:
         "message": str(message.msg),
         "hint": None if message.hint is None else str(message.hint),
     }
+
+
+def _of_views() -> list[dict[str, Any]]:
+    """What keeps the limits of views from being listed."""
+    try:
+        inventory()
+    except (ConfigError, ImproperlyConfigured) as error:
+        return [_wrong("the limits of views", str(error))]
+    return []
 
 
 def _of_rows() -> list[dict[str, Any]]:
