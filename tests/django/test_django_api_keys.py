@@ -175,6 +175,17 @@ def test_a_key_that_is_deleted_while_another_is_issued_is_good_no_longer() -> No
     assert ring.find(made.hash) is None and ring.find(late.hash) is not None
 
 
+@pytest.mark.parametrize("grace", [timedelta(0), timedelta(days=7)])
+def test_a_key_that_was_revoked_meanwhile_is_not_rotated(grace: timedelta) -> None:
+    """Who fetched it before does not bring it back."""
+    key, _ = APIKey.issue("Acme")
+    fetched = APIKey.objects.get(pk=key.pk)
+    key.revoke()
+    with pytest.raises(ValidationError, match="ended"):
+        fetched.rotate(grace)
+    assert not APIKey.objects.get().usable()
+
+
 def test_a_key_leaves_a_tier_that_is_deleted() -> None:
     tier = Tier.objects.create(name="pro")
     key, _ = APIKey.issue("Acme", tier=tier)

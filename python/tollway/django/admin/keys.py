@@ -6,9 +6,9 @@ from datetime import timedelta
 from typing import Any
 
 from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -95,12 +95,12 @@ class APIKeyAdmin(TollwayAdmin):
 
     def _rotate(self, request: HttpRequest, rows: Any, grace: timedelta) -> Any:
         shown = []
-        now = timezone.now()
         for row in rows:
-            if not row.usable(now):
+            try:
+                made, clear = row.rotate(grace)
+            except ValidationError:
                 messages.error(request, _("%s has ended: issue another.") % row)
                 continue
-            made, clear = row.rotate(grace)
             self.log_change(request, row, f"rotated: {made.prefix} takes its place")
             self.log_addition(request, made, f"takes the place of {row.prefix}")
             shown.append((made, clear))

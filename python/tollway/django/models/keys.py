@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
 from django.core.exceptions import ValidationError
-from django.db import models, transaction
+from django.db import models, router, transaction
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
@@ -104,11 +104,15 @@ class APIKey(Followed):
 
         The pair is the new row and its key in clear.
         """
-        if not self.usable():
-            raise ValidationError(_("This key has ended: issue another instead."))
         kept = ("owner", "tier", "rate", "scopes", "expires")
         now = timezone.now()
-        with transaction.atomic(using=self._state.db):
+        using = router.db_for_write(type(self), instance=self)
+        with transaction.atomic(using=using):
+            # What was fetched may be older than a revocation.
+            stored = type(self).objects.using(using).select_for_update().get(pk=self.pk)
+            if not stored.usable(now):
+                raise ValidationError(_("This key has ended: issue another instead."))
+            self.revoked, self.expires = stored.revoked, stored.expires
             made, clear = type(self).issue(
                 self.name, **{each: getattr(self, each) for each in kept}
             )
