@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +14,7 @@ import pytest
 
 from tests.servers import redis_server
 from tests.sharing import patient
-from tollway import ConfigError, Decision, Limiter, Policy, StoreTimeout, StoreUnavailable
+from tollway import ConfigError, Decision, Limiter, Policy, StoreTimeout, StoreUnavailable, stores
 from tollway.stores import Loaded, Store
 from tollway.testing import check_store
 
@@ -102,6 +104,17 @@ async def test_sync_and_async_callers_of_both_kinds(tmp_path: Path) -> None:
         assert not limiter.check(policy, "k")
         await limiter.areset(policy, "k")
         assert limiter.check(policy, "k").remaining == 4
+
+
+def test_a_child_that_is_forked_while_a_thread_asks_is_served(tmp_path: Path) -> None:
+    with stores._lock:  # as another thread has it that asks right now
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)  # ends a child that waits for a thread of its parent
+            rows = Rows(tmp_path / "rows.sqlite3")
+            limiter = Limiter(rows, fail_mode="closed", command_timeout=10)
+            os._exit(0 if limiter.check(Policy("p", "5/h"), "k").allowed else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_an_exception_is_a_backend_that_is_away() -> None:

@@ -69,18 +69,27 @@ class Store(ABC):
 
 
 _lock = threading.Lock()
-_loop: tuple[int, asyncio.AbstractEventLoop] | None = None
+_loop: asyncio.AbstractEventLoop | None = None
 
 
 def _submit(awaitable: Awaitable[Any]) -> Future[Any]:
     """Run an awaitable on the loop of the async backends; started when first used."""
     global _loop
     with _lock:
-        if _loop is None or _loop[0] != os.getpid():
+        if _loop is None:
             loop = asyncio.new_event_loop()
             threading.Thread(target=loop.run_forever, name="tollway-stores", daemon=True).start()
-            _loop = (os.getpid(), loop)
-    return asyncio.run_coroutine_threadsafe(_coroutine(awaitable), _loop[1])
+            _loop = loop
+    return asyncio.run_coroutine_threadsafe(_coroutine(awaitable), _loop)
+
+
+def _after_fork() -> None:
+    """The parent's thread, and whoever held its lock, are not in this process."""
+    global _lock, _loop
+    _lock, _loop = threading.Lock(), None
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 async def _coroutine(awaitable: Awaitable[Any]) -> Any:
