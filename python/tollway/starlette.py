@@ -47,7 +47,8 @@ def _limited(endpoint: Any, stack: Stack) -> Any:
     async def limited(*arguments: Any, **named: Any) -> Any:
         connection = next(item for item in arguments if isinstance(item, HTTPConnection))
         scope = connection.scope
-        route = route_name(scope, scope.get("route"))
+        method = None if arguments[0] is connection else endpoint.__name__.upper()
+        route = route_name(scope, scope.get("route"), method)
         answer = await stack.turned_away(scope, connection, route)
         if answer is not None:
             return await _turn_away(connection, answer)

@@ -347,6 +347,31 @@ def test_rules_hold_and_forged_addresses_do_not(shop: Shop) -> None:
         assert client.get("/ping", headers=forged).status_code == 403
 
 
+async def test_the_methods_of_an_endpoint_are_counted_apart(limiter: Limiter) -> None:
+    from starlette.applications import Starlette
+    from starlette.endpoints import HTTPEndpoint
+    from starlette.requests import Request
+    from starlette.responses import PlainTextResponse, Response
+    from starlette.routing import Route
+
+    from tollway.starlette import rate_limit
+
+    class Items(HTTPEndpoint):
+        @rate_limit(Policy("items", "3/h"), limiter)
+        async def get(self, request: Request) -> Response:
+            return PlainTextResponse("read")
+
+        @rate_limit(Policy("items", "1/h"), limiter)
+        def post(self, request: Request) -> Response:
+            return PlainTextResponse("written")
+
+    transport = httpx.ASGITransport(Starlette(routes=[Route("/items", Items)]))
+    async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
+        asked = [await client.request(m, "/items") for m in ("GET", "HEAD", "POST", "GET", "GET")]
+    assert [answer.status_code for answer in asked] == [200, 200, 200, 200, 429]
+    assert asked[-1].json()["violated-policies"] == ["items/GET/items"]
+
+
 async def test_an_answer_that_two_endpoints_return_tells_each_its_own(limiter: Limiter) -> None:
     from starlette.applications import Starlette
     from starlette.requests import Request

@@ -318,12 +318,13 @@ def refuse_twins(route: str, limits: Iterable[RouteLimit]) -> None:
 _NO_ROUTE: Final = "unrouted"
 
 
-def route_name(scope: Scope, route: Any) -> str:
+def route_name(scope: Scope, route: Any, method: str | None = None) -> str:
     """The name that a route of Starlette or FastAPI is counted under: methods and template.
 
+    ``method`` is the one of an endpoint that has a function for each.
     Where it was mounted is part of it, as written: ``/{tenant}/items/{id}`` is one route.
     """
-    methods = set(getattr(route, "methods", None) or _kinds(scope))
+    methods = {method} if method else set(getattr(route, "methods", None) or _kinds(scope))
     if "GET" in methods:
         methods.discard("HEAD")  # which Starlette adds by itself
     template = getattr(route, "path_format", None) or getattr(route, "path", None)
