@@ -293,11 +293,11 @@ impl Rules {
 }
 
 impl Compiled {
-    /// The plan that fits a request's path most closely; of two that fit alike, one that names methods.
+    /// The plan that fits a request's path most closely; of two that fit alike, one that names its method.
     fn by_path(&self, subject: &Subject<'_>) -> Option<&Plan> {
         let path = subject.path.filter(|_| !subject.path_charged)?;
         let fits = self.by_path.iter().flat_map(|plan| plan.patterns.iter().map(move |pattern| (plan, pattern)));
-        fits.filter_map(|(plan, pattern)| Some(((pattern.fit(subject.method, path)?, pattern.names_methods()), plan)))
+        fits.filter_map(|(plan, pattern)| Some((pattern.fit(subject.method, path)?, plan)))
             .max_by_key(|(closeness, _)| *closeness)
             .map(|(_, plan)| plan)
     }

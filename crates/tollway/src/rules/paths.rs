@@ -15,24 +15,33 @@ pub(super) struct Pattern {
 }
 
 impl Pattern {
-    /// How closely it fits a request: the letters it spells out; `None` when it does not.
-    pub(super) fn fit(&self, method: Option<&str>, path: &str) -> Option<usize> {
-        if !self.methods.is_empty() && !method.is_some_and(|method| self.methods.iter().any(|known| **known == *method))
-        {
-            return None;
-        }
+    /// How closely it fits a request, the letters of the path that it spells out and then how it names
+    /// the method; `None` when it does not. `GET` fits `HEAD` too, which frameworks answer by the same
+    /// code: a limit that it went past would be none.
+    pub(super) fn fit(&self, method: Option<&str>, path: &str) -> Option<(usize, Naming)> {
+        let names = |wanted: &str| self.methods.iter().any(|known| **known == *wanted);
+        let naming = match method {
+            _ if self.methods.is_empty() => Naming::Any,
+            Some(method) if names(method) => Naming::Named,
+            Some("HEAD") if names("GET") => Naming::Implied,
+            _ => return None,
+        };
         if self.glob {
             let spelled = self.path.bytes().filter(|byte| *byte != b'*').count();
-            return matches(self.path.as_bytes(), path.as_bytes()).then_some(spelled);
+            return matches(self.path.as_bytes(), path.as_bytes()).then_some((spelled, naming));
         }
         let rest = path.strip_prefix(&*self.path)?;
         let whole = self.path.ends_with('/') || rest.is_empty() || rest.starts_with('/');
-        whole.then_some(self.path.len())
+        whole.then_some((self.path.len(), naming))
     }
+}
 
-    pub(super) fn names_methods(&self) -> bool {
-        !self.methods.is_empty()
-    }
+/// How a pattern names the method of a request that it fits, the loosest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Naming {
+    Any,
+    Implied,
+    Named,
 }
 
 impl FromStr for Pattern {
@@ -112,6 +121,9 @@ mod tests {
             ("POST /login/", Some("POST"), "/login/", true),
             ("POST /login/", Some("GET"), "/login/", false),
             ("GET,HEAD /", Some("HEAD"), "/x", true),
+            ("GET /", Some("HEAD"), "/x", true),
+            ("POST /", Some("HEAD"), "/x", false),
+            ("HEAD /", Some("GET"), "/x", false),
             ("GET /", None, "/x", false),
             ("*.css", None, "a.css", true),
             ("/*.css", None, "/a/b.css", false),
@@ -126,6 +138,13 @@ mod tests {
             let pattern: Pattern = pattern.parse().unwrap();
             assert_eq!(pattern.fit(method, path).is_some(), fits, "{pattern} {path}");
         }
+    }
+
+    #[test]
+    fn what_names_the_method_fits_more_closely() {
+        let fit = |pattern: &str| pattern.parse::<Pattern>().unwrap().fit(Some("HEAD"), "/x");
+        assert!(fit("HEAD /") > fit("GET /") && fit("GET /") > fit("/") && fit("/") > fit("POST /"));
+        assert!(fit("/x") > fit("HEAD /"), "the path counts first");
     }
 
     proptest::proptest! {
