@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tollway import ClientAddress, ConfigError, hash_identity
-from tollway.identity import KeySpec, parse_key
+from tollway.identity import KeySpec, host_of, parse_key
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,22 @@ def test_a_mistyped_key_is_an_error(text: str, words: list[str]) -> None:
         parse_key(text)
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("stated", "host"),
+    [
+        ("shop.example", "shop.example"),
+        (" Shop.Example.:8000 ", "shop.example"),
+        ("shop.example:", "shop.example"),
+        ("[2001:DB8::1]:443", "[2001:db8::1]"),
+        ("[2001:db8::1]", "[2001:db8::1]"),
+        ("127.0.0.1:80", "127.0.0.1"),
+        ("", ""),
+    ],
+)
+def test_a_host_has_one_spelling(stated: str, host: str) -> None:
+    assert host_of(stated) == host
 
 
 def test_nothing_forwarded_is_trusted_by_default() -> None:

@@ -15,6 +15,8 @@ PLAIN = ("ip", "user", "user_or_ip", "api_key", "org", "global")
 NAMED = ("header", "param", "cookie", "post", "jwt")
 #: What only a template may ask for: facts of the request, not of its sender.
 FACTS = ("method", "route", "host")
+#: The methods that HTTP knows.
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
 #: Other words for the same.
 _ALSO = {"tenant": "org", "get": "param"}
 
@@ -49,6 +51,29 @@ class KeySpec:
         for part in self.parts:
             if isinstance(part, KeySpec):
                 yield from part.leaves()
+
+
+def method_of(stated: str) -> str:
+    """A method as templates count it: all that HTTP does not know are one, or each invented one
+    would be a new budget.
+
+    >>> method_of("GET"), method_of("GETT")
+    ('GET', 'OTHER')
+    """
+    return stated if stated in METHODS else "OTHER"
+
+
+def host_of(stated: str) -> str:
+    """A host as templates count it: without its port, in one spelling.
+
+    >>> host_of("Shop.Example.:8000"), host_of("[2001:DB8::1]:443")
+    ('shop.example', '[2001:db8::1]')
+    """
+    host = stated.strip().lower()
+    if not host.endswith("]"):
+        name, colon, port = host.rpartition(":")
+        host = name if colon and port.isdecimal() else host.removesuffix(":")
+    return host.rstrip(".")
 
 
 def parse_key(text: str) -> KeySpec:

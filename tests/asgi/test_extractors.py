@@ -165,6 +165,19 @@ async def test_a_template_may_name_the_route(default_limiter: Limiter) -> None:
         await early({"type": "http", "headers": [], "path": "/"}, None, None)  # type: ignore[arg-type]
 
 
+async def test_spellings_and_invented_methods_are_no_way_round_a_template(limiter: Limiter) -> None:
+    async def answered(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    by_host = LimiterMiddleware(answered, limiter, "1/h", key="{ip}{host}{method}")
+    hosts = ["shop.example", "SHOP.example", "shop.example:8000", "shop.example.", "other.example"]
+    wanted = [{"headers": {"Host": host}} for host in hosts]
+    assert await statuses(by_host, *wanted) == [200, 429, 429, 429, 200]
+    invented = [{"method": method, "headers": {"Host": "a"}} for method in ("GETT", "GETTT")]
+    assert await statuses(by_host, *invented) == [200, 429]
+
+
 async def test_set_limiter_tells_routes_what_the_middleware_would(
     limiter: Limiter, default_limiter: Limiter
 ) -> None:

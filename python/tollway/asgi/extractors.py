@@ -15,7 +15,7 @@ from tollway import ConfigError, hash_identity
 from tollway.asgi.asking import answered, user_id
 from tollway.asgi.passage import Passage, address_rule, facts_of, verifier_of
 from tollway.asgi.wire import Scope, cookies, header
-from tollway.identity import KeySpec, joined, parse_key, text
+from tollway.identity import KeySpec, host_of, joined, method_of, parse_key, text
 
 Key = str | Callable[..., Any]
 """A key as people write it: a text such as ``"api_key"``, :func:`compose`, or a function."""
@@ -207,11 +207,11 @@ async def _organisation(scope: Scope, argument: Any) -> str | None:
 
 
 def _method(scope: Scope, argument: Any) -> str:
-    return str(scope.get("method", "GET"))
+    return method_of(str(scope.get("method", "GET")))
 
 
 def _host(scope: Scope, argument: Any) -> str:
-    return header(scope, b"host") or ""
+    return host_of(header(scope, b"host") or "")
 
 
 def _route(scope: Scope, argument: Any) -> str:

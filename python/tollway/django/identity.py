@@ -16,9 +16,8 @@ from django.http.request import split_domain_port
 from tollway import ConfigError, hash_identity
 from tollway.django import conf
 from tollway.django.ruling import key_of, meta_name
-from tollway.django.settings import METHODS
 from tollway.django.steps import Call, Steps, User, arun, run
-from tollway.identity import KeySpec, joined, parse_key, text
+from tollway.identity import KeySpec, joined, method_of, parse_key, text
 
 Key = str | Callable[..., Any]
 """A key as people write it: a text that :func:`tollway.identity.parse_key` reads, or a function."""
@@ -123,7 +122,7 @@ def named_value(setup: conf.Setup, request: Any, spec: KeySpec) -> str | None:
         case "global":
             return "global"
         case "method":
-            return request.method if request.method in METHODS else "OTHER"
+            return method_of(request.method)
         case "host":
             return _host(request)
         case _:  # "route": parse_key knows no others

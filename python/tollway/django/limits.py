@@ -18,7 +18,7 @@ from tollway.django import conf, settings
 from tollway.django.identity import Key
 from tollway.django.options import AlgorithmConfig, Options
 from tollway.django.sources import SHADOW, access, names_users
-from tollway.identity import KeySpec, parse_key
+from tollway.identity import METHODS, KeySpec, parse_key
 from tollway.rules import AccessList
 
 Rates = str | Rate | list[str | Rate] | tuple[str | Rate, ...] | Callable[..., Any]
@@ -246,7 +246,7 @@ def _methods(method: str | Iterable[str] | None) -> frozenset[str] | None:
     names = method.split(",") if isinstance(method, str) else list(method)
     if not names:
         raise ConfigError("method= names no method; leave it out to limit every method")
-    stated = {settings.choose("method", name.strip().upper(), settings.METHODS) for name in names}
+    stated = {settings.choose("method", name.strip().upper(), METHODS) for name in names}
     return frozenset(stated | {"HEAD"} if "GET" in stated else stated)
 
 

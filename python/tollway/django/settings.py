@@ -165,12 +165,6 @@ def _jwt(value: object) -> Verifier | None:
     return None if value is None else Verifier.from_mapping(value)
 
 
-METHODS: Final = (
-    *("GET", "HEAD", "POST", "PUT", "PATCH"),
-    *("DELETE", "OPTIONS", "TRACE", "CONNECT"),
-)
-"""The methods that limits may name."""
-
 DRAFTS: Final = ("draft-10", "draft-07", "draft-06")
 
 
