@@ -10,6 +10,7 @@ use tollway_core::{
 
 use crate::acquire::Queues;
 use crate::health::collect;
+use crate::observe::Watched;
 use crate::owned::OwnedRequest;
 use crate::{Metrics, Observer};
 
@@ -25,7 +26,7 @@ pub struct Limiter {
     fail_mode: FailMode,
     local: Option<Arc<dyn Store>>,
     observers: Arc<[Arc<dyn Observer>]>,
-    metrics: Option<Arc<Metrics>>,
+    metrics: Option<Arc<Watched>>,
     queues: Arc<Queues>,
 }
 
@@ -53,8 +54,7 @@ impl Limiter {
     /// The same counting its checks, and telling of its store, in `metrics`.
     #[must_use]
     pub fn with_metrics(self, metrics: &Arc<Metrics>) -> Self {
-        metrics.attach(&self.store);
-        Self { metrics: Some(Arc::clone(metrics)), ..self }
+        Self { metrics: Some(metrics.watch(&self.store)), ..self }
     }
 
     /// The store.

@@ -86,6 +86,29 @@ async fn each_answer_in_place_of_a_store_has_its_name() {
 }
 
 #[tokio::test]
+async fn what_a_limiter_asked_stays_counted_when_it_ends() {
+    let metrics = Arc::new(Metrics::new());
+    let ((_, first), (_, second)) = (remote(FailMode::Closed, &metrics), remote(FailMode::Closed, &metrics));
+    let policy = policy("p", "9/h");
+    let ask = async |limiter: &Limiter| {
+        limiter.check(&[Charge { policy: &policy, key: "k", cost: 1 }]).await.unwrap();
+        let snapshot = metrics.snapshot();
+        assert_eq!(snapshot.stores.len(), 1, "both have one name");
+        snapshot.stores[0].calls.latency.count()
+    };
+    assert_eq!((ask(&first).await, ask(&second).await), (1, 2));
+    let copy = first.clone();
+    drop(first);
+    assert_eq!((ask(&copy).await, ask(&second).await), (3, 4));
+    drop(copy);
+    assert_eq!(ask(&second).await, 5);
+    drop(second);
+    assert_eq!(ask(&remote(FailMode::Closed, &metrics).1).await, 6);
+    metrics.clear();
+    assert!(metrics.snapshot().stores.is_empty());
+}
+
+#[tokio::test]
 async fn a_store_tells_its_calls_its_errors_and_its_breaker() {
     let metrics = Arc::new(Metrics::new());
     let (remote, limiter) = remote(FailMode::Open, &metrics);
@@ -118,7 +141,7 @@ async fn a_store_tells_its_calls_its_errors_and_its_breaker() {
 }
 
 #[tokio::test]
-async fn stores_of_one_name_are_one_and_a_limiter_that_is_gone_tells_nothing() {
+async fn stores_of_one_name_are_one_and_a_breaker_ends_with_its_limiter() {
     let metrics = Arc::new(Metrics::new());
     let (_first, one) = remote(FailMode::Open, &metrics);
     let (second, other) = remote(FailMode::Open, &metrics);
@@ -131,7 +154,7 @@ async fn stores_of_one_name_are_one_and_a_limiter_that_is_gone_tells_nothing() {
     assert_eq!((store.calls.latency.count(), store.breaker.map(|state| state.name())), (2, Some("open")));
     drop(other);
     let [store] = &metrics.snapshot().stores[..] else { panic!("one is left") };
-    assert_eq!((store.calls.latency.count(), store.breaker.map(|state| state.name())), (1, Some("closed")));
+    assert_eq!((store.calls.latency.count(), store.breaker.map(|state| state.name())), (2, Some("closed")));
 }
 
 #[test]

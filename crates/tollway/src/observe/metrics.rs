@@ -1,6 +1,8 @@
 //! Numbers of limiters, to be read at any time.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -12,6 +14,10 @@ use crate::health::collect;
 
 /// The name of what is decided without a policy: by an access list, on a route without limits.
 const NO_POLICY: &str = "none";
+/// Names of stores that are gone whose calls are kept apart; those of later ones are together.
+const MOST_GONE: usize = 256;
+/// What those are called.
+const OTHER: &str = "other";
 
 /// Counts of checks by policy and outcome, and what the stores behind the limiters know of their
 /// calls: how many failed and why, how long they took, where their breakers stand.
@@ -38,8 +44,55 @@ const NO_POLICY: &str = "none";
 pub struct Metrics {
     is_on: AtomicBool,
     counts: Counts,
-    /// What the limiters ask.
-    stores: Mutex<Vec<Weak<dyn Store>>>,
+    stores: Mutex<Stores>,
+}
+
+/// What the limiters ask, and what they asked before they ended: a number that was told never sinks.
+#[derive(Debug, Default)]
+struct Stores {
+    asked: Vec<Weak<dyn Store>>,
+    gone: BTreeMap<String, Calls>,
+}
+
+/// A store that a limiter asks, for as long as the limiter lives.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    metrics: Arc<Metrics>,
+    store: Arc<dyn Store>,
+}
+
+impl Deref for Watched {
+    type Target = Metrics;
+
+    fn deref(&self) -> &Metrics {
+        &self.metrics
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.metrics.stores().leave(&self.store);
+    }
+}
+
+impl Stores {
+    /// Keeps the calls of a store that nobody asks any more, if it is one that is known.
+    fn leave(&mut self, store: &Arc<dyn Store>) {
+        let same = |known: &Weak<dyn Store>| ptr::addr_eq(known.as_ptr(), Arc::as_ptr(store));
+        let Some(place) = self.asked.iter().position(same) else { return };
+        self.asked.swap_remove(place);
+        if self.asked.iter().any(same) {
+            return;
+        }
+        let mut leaves = Vec::new();
+        collect(store, &mut leaves);
+        for leaf in leaves {
+            let Some(calls) = leaf.condition().calls else { continue };
+            let is_known = self.gone.contains_key(leaf.name()) || self.gone.len() < MOST_GONE;
+            let name = if is_known { leaf.name() } else { OTHER };
+            self.gone.entry(name.to_owned()).or_default().add(&calls);
+        }
+    }
 }
 
 impl Default for Metrics {
@@ -79,17 +132,16 @@ impl Metrics {
     /// numbers and makes limiters of its own.
     pub fn clear(&self) {
         self.counts.clear();
-        self.stores().clear();
+        *self.stores() = Stores::default();
     }
 
-    fn stores(&self) -> MutexGuard<'_, Vec<Weak<dyn Store>>> {
+    fn stores(&self) -> MutexGuard<'_, Stores> {
         self.stores.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn attach(&self, store: &Arc<dyn Store>) {
-        let mut stores = self.stores();
-        stores.retain(|known| known.strong_count() > 0);
-        stores.push(Arc::downgrade(store));
+    pub(crate) fn watch(self: &Arc<Self>, store: &Arc<dyn Store>) -> Arc<Watched> {
+        self.stores().asked.push(Arc::downgrade(store));
+        Arc::new(Watched { metrics: Arc::clone(self), store: Arc::clone(store) })
     }
 
     pub(crate) fn note(&self, request: &Request<'_>, decision: &Decision) {
@@ -120,16 +172,24 @@ impl Metrics {
     /// What there is to know now. Asks no store.
     pub fn snapshot(&self) -> Snapshot {
         let checks = self.counts.read().into_iter().map(|(policy, counts)| PolicyChecks { policy, counts });
-        let roots: Vec<_> = self.stores().iter().filter_map(Weak::upgrade).collect();
+        let (roots, gone): (Vec<_>, _) = {
+            let known = self.stores();
+            // Limiters may share a store.
+            let firsts = known.asked.iter().enumerate().filter(|(place, store)| {
+                !known.asked[..*place].iter().any(|before| ptr::addr_eq(before.as_ptr(), store.as_ptr()))
+            });
+            (firsts.filter_map(|(_, store)| store.upgrade()).collect(), known.gone.clone())
+        };
         let mut leaves = Vec::new();
         roots.iter().for_each(|store| collect(store, &mut leaves));
-        let mut stores: BTreeMap<String, StoreCalls> = BTreeMap::new();
+        let alone = |store: String, calls| StoreCalls { store, breaker: None, waiting: 0, calls };
+        let mut stores: BTreeMap<String, StoreCalls> =
+            gone.into_iter().map(|(name, calls)| (name.clone(), alone(name, calls))).collect();
         for leaf in leaves {
             let condition = leaf.condition();
             let Some(calls) = condition.calls else { continue };
-            let empty =
-                || StoreCalls { store: leaf.name().to_owned(), breaker: None, waiting: 0, calls: Calls::default() };
-            let store = stores.entry(leaf.name().to_owned()).or_insert_with(empty);
+            let name = leaf.name().to_owned();
+            let store = stores.entry(name.clone()).or_insert_with(|| alone(name, Calls::default()));
             store.calls.add(&calls);
             store.waiting += condition.waiting;
             store.breaker = worst(store.breaker, condition.breaker);
@@ -163,7 +223,7 @@ pub struct Snapshot {
     /// By policy, in the order of their names.
     pub checks: Vec<PolicyChecks>,
     /// By store, in the order of their names: those behind a [`Guard`](crate::Guard). Stores of the
-    /// same name are one.
+    /// same name are one, and what limiters asked that have ended stays counted.
     pub stores: Vec<StoreCalls>,
 }
 

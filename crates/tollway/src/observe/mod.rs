@@ -11,6 +11,7 @@ use tollway_core::{Decision, Request, StoreError};
 
 pub(crate) use calls::CallCounts;
 pub use counts::Outcome;
+pub(crate) use metrics::Watched;
 pub use metrics::{Metrics, PolicyChecks, Snapshot, StoreCalls};
 
 /// Somebody who is told of decisions and failures: logs, analytics. What only counts is [`Metrics`].
