@@ -20,7 +20,8 @@ const MOST_KEYS: usize = 512;
 /// Expired rows that the store deletes at a time.
 const SWEEP: u32 = 64;
 /// What a sweep costs, in credits: a transaction earns one, a new row sixteen. So new rows pay for
-/// deleting twice as many, and traffic on known keys finishes what is left.
+/// deleting twice as many, and traffic on known keys finishes what is left. Credits are kept while
+/// sweeps are slow, and forgotten when one finds nothing more to delete.
 const SWEEP_COST: usize = 512;
 const NEW_ROW: usize = 16;
 pub(super) struct Driver<S: Server> {
@@ -146,7 +147,8 @@ impl<S: Server> Driver<S> {
         }
         let room = crew.flights.len() < crew.most && !crew.links.is_empty();
         if room && !crew.sweeping && crew.credits >= SWEEP_COST {
-            (crew.credits, crew.sweeping) = (0, true);
+            crew.credits -= SWEEP_COST;
+            crew.sweeping = true;
             self.start(crew, vec![Job::own(Work::Sweep(SWEEP))]);
         }
     }
@@ -158,8 +160,11 @@ impl<S: Server> Driver<S> {
 
     /// Takes in what came back.
     fn land(&self, crew: &mut Crew<S>, landing: Landing<S::Link>) {
-        let Landing { link, again, away, new_rows, swept } = landing;
-        crew.sweeping &= !swept;
+        let Landing { link, again, away, new_rows, swept, more } = landing;
+        if swept {
+            crew.sweeping = false;
+            crew.credits = if more { crew.credits } else { 0 };
+        }
         crew.credits += NEW_ROW * new_rows;
         let lost = link.is_none();
         crew.links.extend(link);

@@ -29,6 +29,8 @@ pub(super) struct Landing<L> {
     pub(super) new_rows: usize,
     /// Whether this was a sweep of the store's own.
     pub(super) swept: bool,
+    /// Whether a sweep deleted all that it may, so that more may be left.
+    pub(super) more: bool,
 }
 
 /// Brings `jobs` to the server, over `link` or a connection of its own.
@@ -39,7 +41,7 @@ pub(super) async fn fly<S: Server>(
     jobs: Vec<Job>,
 ) -> Landing<S::Link> {
     let swept = jobs.iter().any(Job::is_own);
-    let mut landing = Landing { link: None, again: Vec::new(), away: None, new_rows: 0, swept };
+    let mut landing = Landing { link: None, again: Vec::new(), away: None, new_rows: 0, swept, more: false };
     let mut link = match link {
         Some(link) => link,
         None => match dial(&*server, &queue).await {
@@ -172,7 +174,10 @@ async fn command<L: Link>(link: &mut L, queue: &Queue, jobs: Vec<Job>, landing: 
             }
         };
         match in_time(queue, done).await {
-            Some(Ok(count)) => job.finish(Ok(Done::Deleted(count))),
+            Some(Ok(count)) => {
+                landing.more = matches!(job.work, Work::Sweep(most) if count >= u64::from(most));
+                job.finish(Ok(Done::Deleted(count)));
+            }
             Some(Err(Trouble::Cut(cause))) => {
                 send_again(job, false, &cause, queue, landing);
                 landing.again.extend(jobs);

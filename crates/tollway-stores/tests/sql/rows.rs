@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tollway_core::{Algorithm, Charge, Request, Store, StoreErrorKind};
 
@@ -43,8 +43,8 @@ pub async fn expired_rows_go_under_traffic(url: &str, sql: Sql<'_>, table: &str)
             break;
         }
     }
-    // Some may have gone by the store's own hand.
-    assert!((1..=300).contains(&deleted), "{deleted}");
+    // Some, or all, may have gone by the store's own hand.
+    assert!(deleted <= 300, "{deleted}");
     assert_eq!(sql(&format!("SELECT count(*) FROM {table} WHERE {}", name_like("short"))), "0");
     assert_eq!(sql(&format!("SELECT count(*) FROM {table} WHERE {}", name_like("long"))), "10");
     done.store(true, Ordering::Relaxed);
@@ -68,8 +68,13 @@ pub async fn new_rows_pay_for_old_ones(url: &str, sql: Sql<'_>, table: &str) {
         }
         sql(&format!("UPDATE {table} SET expires_at = 1"));
     }
-    let left: u32 = sql(&format!("SELECT count(*) FROM {table}")).parse().unwrap();
-    assert!(left < 600, "{left} of 2000 rows are left");
+    // Sweeps that were paid for may still be under way.
+    let left = || sql(&format!("SELECT count(*) FROM {table}")).parse::<u32>().unwrap();
+    let start = Instant::now();
+    while left() >= 200 {
+        assert!(start.elapsed() < Duration::from_secs(10), "{} of 2000 rows are left", left());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// A row of something else is named, never overwritten, and concerns nobody else.
