@@ -465,7 +465,10 @@ class Typed(APIView):
 
 
 @pytest.mark.parametrize(("view", "part"), [(Unscoped, "'nowhere'"), (Typed, "5/q")])
-def test_a_throttle_that_cannot_work_is_named(view: Any, part: str) -> None:
+def test_a_throttle_that_cannot_work_is_named(
+    view: Any, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tollway.django.limits.STATED", WeakSet())
     with override_settings(ROOT_URLCONF=(path("x/", view.as_view()),)):
         code, text = fails("ratelimit_list")
         assert code == 2 and part in text
