@@ -7,19 +7,17 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from tollway import ConfigError
+from tollway.counter import COUNT_MAX
 
 Cost = int | Callable[..., Any]
-
-COST_MAX: Final = 1_000_000_000
-"""The most that one request can be charged, and the most that a rate has."""
 
 
 def read_cost(cost: Cost) -> Cost:
     """A cost as it was written, checked."""
-    if callable(cost) or (type(cost) is int and 1 <= cost <= COST_MAX):
+    if callable(cost) or (type(cost) is int and 1 <= cost <= COUNT_MAX):
         return cost
     raise ConfigError(
-        f"cost={cost!r}: a cost is a whole number from 1 to {COST_MAX}, or a function of it"
+        f"cost={cost!r}: a cost is a whole number from 1 to {COUNT_MAX}, or a function of it"
     )
 
 
@@ -38,7 +36,7 @@ def read_answer(cost: Callable[..., Any], value: Any) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ConfigError(f"the cost function {cost!r} returned {value!r}, not a whole number")
-    return min(value, COST_MAX)
+    return min(value, COUNT_MAX)
 
 
 async def answered(value: Any) -> Any:
